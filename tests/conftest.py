@@ -1,0 +1,35 @@
+"""Strict settings for every test: eight fake devices, no silent broadcasting of ranks, nothing from the network."""
+
+import os
+
+# XLA sizes its CPU pool from NPROC; with fewer threads than concurrent collectives, eight fake devices deadlock.
+os.environ["NPROC"] = "32"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import itertools
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_platforms", "cpu")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="slow: run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def key():
+    """Fresh random keys on demand: `key()` never repeats within a test."""
+    counter = itertools.count()
+    return lambda: jax.random.fold_in(jax.random.key(0), next(counter))
