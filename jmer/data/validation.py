@@ -1,0 +1,189 @@
+"""What a corpus must satisfy, one clear line per defect."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jmer.batch import MODALITIES, UNLABELLED
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, make_corpus
+from jmer.errors import UserError
+
+SHOWN_DEFECTS = 10
+
+
+def defects(splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_training: bool = True) -> list[str]:
+    """Lists what is wrong with conversations that are to become a corpus, one line per defect, none if it is sound.
+
+    Args:
+      splits: split name -> conversations.
+      card: the card that they must fit.
+      for_training: False for a corpus that a trained model is only to predict: it needs neither a training split nor
+        labels.
+    """
+    return [
+        *_card_defects(card),
+        *_split_defects(splits),
+        *(_training_defects(splits) if for_training else ()),
+        *_repeated_conversations(splits),
+        *(
+            f"{split}, conversation '{conversation.id}': {defect}"
+            for split, conversations in splits.items()
+            for conversation in conversations
+            for defect in _conversation_defects(conversation, card)
+        ),
+    ]
+
+
+def checked_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_training: bool = True) -> Corpus:
+    """Builds a corpus from conversations if they are sound.
+
+    Args:
+      splits: split name -> conversations.
+      card: the corpus' card.
+      for_training: as for `defects`.
+
+    Raises:
+      UserError: with one line per defect, the first ten of them.
+    """
+    found = defects(splits, card, for_training=for_training)
+    if found:
+        raise UserError("\n".join(shortened(found)))
+    return make_corpus(splits, card)
+
+
+def shortened(lines: Sequence[str], limit: int = SHOWN_DEFECTS) -> list[str]:
+    """Returns the first `limit` lines, and how many more there are."""
+    hidden = len(lines) - limit
+    return [*lines[:limit], f"and {hidden} more"] if hidden > 0 else list(lines)
+
+
+def mark_missing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turns features with NaN into features with a mask: an utterance that lacks some of a modality lacks all of it.
+
+    Args:
+      values: `[n, D]`, any floating or integer type.
+
+    Returns:
+      features: float32 `[n, D]`, zero where unavailable. Infinity stays, for `defects` to report.
+      available: bool `[n]`, False where any feature of the utterance is NaN.
+    """
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is reported
+        values = np.array(values, np.float32)
+    available = ~np.isnan(values).any(axis=1)
+    values[~available] = 0
+    return values, available
+
+
+def _card_defects(card: Card) -> Iterator[str]:
+    if not card.widths:
+        yield "the corpus has no modality: name a column of features"
+    for modality, width in card.widths.items():
+        if modality not in MODALITIES:
+            yield f"unknown modality '{modality}': the modalities are {', '.join(MODALITIES)}"
+        if width < 1:
+            yield f"{modality} has no features: its width is {width}"
+    for name in _repeated(card.emotions):
+        yield f"the emotion '{name}' is named twice in {', '.join(card.emotions)}"
+
+
+def _split_defects(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[str]:
+    for split, conversations in splits.items():
+        if split not in SPLITS:
+            yield f"unknown split '{split}': the splits are {', '.join(SPLITS)}"
+        if not conversations:
+            yield f"{split}: no conversations; leave the split out"
+
+
+def _training_defects(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[str]:
+    if "train" not in splits:
+        yield f"no training split, only {', '.join(splits) or 'an empty corpus'}"
+    elif not any(np.any(np.asarray(c.labels) != UNLABELLED) for c in splits["train"]):
+        yield "train: not one labelled utterance"
+
+
+def _repeated_conversations(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[str]:
+    ids = {split: [c.id for c in conversations] for split, conversations in splits.items()}
+    for split, names in ids.items():
+        for name in _repeated(names):
+            yield f"{split}, conversation '{name}': its id occurs {names.count(name)} times in the split"
+    homes = {}
+    for split, names in ids.items():
+        for name in dict.fromkeys(names):
+            homes.setdefault(name, []).append(split)
+    for name, of in homes.items():
+        if len(of) > 1:
+            yield f"conversation '{name}' is in more than one split: {', '.join(of)}"
+
+
+def _conversation_defects(conversation: Conversation, card: Card) -> Iterator[str]:
+    length = len(conversation)
+    if not length:
+        yield "it is empty"
+        return
+    for field in ("utterances", "speakers", "sentences"):
+        if len(getattr(conversation, field)) != length:
+            yield f"{len(getattr(conversation, field))} {field} but {length} labels"
+    for name in _repeated(conversation.utterances):
+        yield f"the utterance id '{name}' occurs more than once"
+    yield from _label_defects(conversation, len(card.emotions))
+    for modality, width in card.widths.items():
+        yield from _modality_defects(conversation, modality, width)
+    for modality in sorted(set(conversation.features) - set(card.widths)):
+        yield f"{modality} features, which the card does not name"
+
+
+def _label_defects(conversation: Conversation, emotions: int) -> Iterator[str]:
+    labels = np.asarray(conversation.labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        yield f"labels are {labels.dtype} of shape {labels.shape}, not one integer per utterance"
+        return
+    wrong = np.flatnonzero((labels != UNLABELLED) & ((labels < 0) | (labels >= emotions)))
+    if wrong.size:
+        yield (
+            f"{_utterance(conversation, wrong[0])} has label {labels[wrong[0]]}{_others(wrong)}; with {emotions} "
+            f"emotions a label is 0 to {emotions - 1}, or {UNLABELLED} where there is none"
+        )
+
+
+def _modality_defects(conversation: Conversation, modality: str, width: int) -> Iterator[str]:
+    if modality not in conversation.features or modality not in conversation.available:
+        yield f"no {modality} features or no {modality} availability"
+        return
+    values = np.asarray(conversation.features[modality])
+    available = np.asarray(conversation.available[modality])
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        yield f"{modality} is {values.dtype} of shape {values.shape}, not one row of floats per utterance"
+        return
+    if values.shape[1] != width:
+        yield f"{modality} is {values.shape[1]} wide, the corpus' {modality} is {width} wide"
+    for name, count in (("features", len(values)), ("availability", len(available))):
+        if count != len(conversation):
+            yield f"{modality} {name} of {count} utterances but {len(conversation)} labels"
+    finite = np.isfinite(values)
+    wrong = np.flatnonzero(~finite.all(axis=1))
+    if wrong.size:
+        yield (
+            f"{modality} of {_utterance(conversation, wrong[0])} holds NaN or infinity{_others(wrong)}, "
+            f"{np.count_nonzero(~finite)} values in all"
+        )
+    if len(values) == len(available):
+        filled = np.flatnonzero(values.any(axis=1) & ~available.astype(bool))
+        if filled.size:
+            yield (
+                f"{modality} of {_utterance(conversation, filled[0])} is marked unavailable but not zero"
+                f"{_others(filled)}"
+            )
+
+
+def _utterance(conversation: Conversation, position: int) -> str:
+    known = position < len(conversation.utterances)
+    return f"utterance '{conversation.utterances[position]}'" if known else f"utterance number {position + 1}"
+
+
+def _others(positions: np.ndarray) -> str:
+    return f" (and {positions.size - 1} more)" if positions.size > 1 else ""
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
