@@ -1,0 +1,190 @@
+"""Batches hold every utterance once, whole and in place, in an order that the seed and the epoch determine."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, useful_share
+from jmer.data.corpus import Conversation
+from jmer.errors import UserError
+
+WIDTHS = {"text": 3, "audio": 2}
+
+
+def conversation(name, length):
+    rng = np.random.default_rng([int(name), length])
+    available = {m: rng.random(length) < 0.8 for m in WIDTHS}
+    return Conversation(
+        id=name,
+        utterances=[f"{name}_{i}" for i in range(length)],
+        speakers=[["Zoë", "Al", "Cy"][i] for i in rng.integers(0, 3, length)],
+        labels=rng.integers(-1, 4, length).astype(np.int32),
+        features={
+            m: rng.normal(size=(length, d)).astype(np.float32) * available[m][:, None] for m, d in WIDTHS.items()
+        },
+        available=available,
+        sentences=[""] * length,
+    )
+
+
+def split(count=23, longest=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return [conversation(str(i), int(n)) for i, n in enumerate(rng.integers(1, longest + 1, count))]
+
+
+def reference_speakers(names):
+    seen = []
+    for name in names:
+        if name not in seen:
+            seen.append(name)
+    return [seen.index(name) for name in names]
+
+
+def assert_holds(batch, row, c):
+    n = len(c)
+    np.testing.assert_array_equal(batch.mask[row], np.arange(batch.mask.shape[1]) < n)
+    np.testing.assert_array_equal(batch.labels[row, :n], c.labels)
+    assert (batch.labels[row, n:] == -1).all()
+    np.testing.assert_array_equal(batch.speakers[row, :n], reference_speakers(c.speakers))
+    assert (batch.speakers[row, n:] == -1).all()
+    for m in WIDTHS:
+        np.testing.assert_array_equal(batch.features[m][row, :n], c.features[m])
+        np.testing.assert_array_equal(batch.available[m][row, :n], c.available[m])
+        assert not batch.features[m][row, n:].any()
+        assert not batch.available[m][row, n:].any()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "multiple", "seed", "lengths"),
+    list(itertools.product((1, 4, 23, 40), (1, 8), (None, 3), ((), (4, 12)))),
+)
+def test_every_conversation_comes_once_and_whole(batch_size, multiple, seed, lengths):
+    conversations = split()
+    got = list(batches(conversations, WIDTHS, batch_size=batch_size, multiple=multiple, seed=seed, lengths=lengths))
+    assert len(got) == steps_per_epoch(len(conversations), batch_size)
+    seen = []
+    for batch in got:
+        assert batch.mask.shape[0] == -(-batch_size // multiple) * multiple
+        for row, position in enumerate(batch.index):
+            if position < 0:
+                assert not batch.mask[row].any()
+            else:
+                seen.append(position)
+                assert_holds(batch, row, conversations[position])
+    assert sorted(seen) == list(range(len(conversations)))
+    if seed is None:
+        assert seen == list(range(len(conversations)))
+
+
+def test_leaves_are_numpy_of_the_documented_dtypes():
+    batch = next(batches(split(), WIDTHS, batch_size=4))
+    arrays = {
+        np.float32: list(batch.features.values()),
+        np.bool_: [batch.mask, *batch.available.values()],
+        np.int32: [batch.labels, batch.speakers, batch.index],
+    }
+    for dtype, group in arrays.items():
+        assert all(type(a) is np.ndarray and a.dtype == dtype for a in group)
+
+
+def test_only_the_modalities_asked_for():
+    batch = next(batches(split(), {"audio": 2}, batch_size=4))
+    assert list(batch.features) == list(batch.available) == ["audio"]
+
+
+def order(seed, epoch, **options):
+    chosen = batches(split(60), WIDTHS, batch_size=4, seed=seed, epoch=epoch, **options)
+    return [batch.index[batch.index >= 0].tolist() for batch in chosen]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+
+
+def test_the_real_rows_of_a_batch_do_not_depend_on_the_number_of_devices():
+    assert order(1, 2) == order(1, 2, multiple=8) == order(1, 2, lengths=(6, 12))
+
+
+def test_an_interrupted_epoch_resumes_at_any_batch():
+    whole = order(1, 2)
+    for start in range(len(whole) + 1):
+        assert order(1, 2, start=start) == whole[start:]
+
+
+def test_batches_meet_anew_in_every_epoch():
+    together = [frozenset(map(frozenset, order(0, epoch))) for epoch in range(5)]
+    for one, other in itertools.combinations(together, 2):
+        assert len(one & other) <= 1
+
+
+def test_padded_length_is_the_smallest_bucket_that_fits():
+    conversations = [conversation(str(i), n) for i, n in enumerate((3, 5, 11, 13))]
+
+    def lengths(buckets):
+        return [b.mask.shape[1] for b in batches(conversations, WIDTHS, batch_size=1, lengths=buckets)]
+
+    assert lengths((12, 5)) == [5, 5, 12, 16]
+    assert lengths((4, 32)) == [4, 32, 32, 32]
+    assert lengths(()) == [16, 16, 16, 16]
+
+
+def least_padding(sizes, count):
+    """Tries every choice of buckets."""
+    values = sorted(set(sizes))
+    choices = itertools.combinations(values[:-1], min(count, len(values)) - 1)
+    return min(sum(min(b for b in (*choice, values[-1]) if b >= n) for n in sizes) for choice in choices)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_buckets_leave_the_least_padding(count, seed):
+    conversations = split(count=17, longest=10, seed=seed)
+    sizes = [len(c) for c in conversations]
+    buckets = bucket_lengths(conversations, count=count)
+    assert buckets == tuple(sorted(set(buckets)))
+    assert len(buckets) == min(count, len(set(sizes)))
+    assert buckets[-1] == max(sizes)
+    assert sum(min(b for b in buckets if b >= n) for n in sizes) == least_padding(sizes, count)
+
+
+def test_sorting_and_buckets_raise_the_useful_share():
+    conversations = split(400, longest=40)
+
+    def share(**options):
+        return useful_share(batches(conversations, WIDTHS, batch_size=8, **options))
+
+    buckets = bucket_lengths(conversations, batch_size=8)
+    in_order, shuffled = share(lengths=buckets), share(lengths=buckets, seed=0)
+    real = sum(len(c) for c in conversations)
+    np.testing.assert_allclose(share(), real / (400 * 40), rtol=1e-12)
+    assert share() < in_order < 0.65
+    assert shuffled > 0.75
+
+
+def test_no_conversations_make_no_batches():
+    assert list(batches([], WIDTHS, batch_size=4)) == list(batches([], WIDTHS, batch_size=4, seed=0)) == []
+
+
+def test_a_batch_size_below_one_is_refused_at_once():
+    with pytest.raises(UserError, match="batch_size is 0: give at least 1"):
+        batches(split(), WIDTHS, batch_size=0)
+
+
+def test_no_jax_backend_is_initialised():
+    program = """
+import numpy as np
+from jax._src import xla_bridge
+from jmer.data.batching import batches
+from jmer.data.corpus import Conversation
+text = {"text": np.ones((1, 2), np.float32)}
+c = Conversation("a", ["a"], ["s"], np.zeros(1, np.int32), text, {"text": np.ones(1, bool)}, [""])
+assert len(list(batches([c], {"text": 2}, batch_size=1, seed=0))) == 1
+assert not xla_bridge.backends_are_initialized()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
