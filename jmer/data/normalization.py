@@ -1,0 +1,68 @@
+"""Standardisation of features: fitted on the training split, stored with the model, applied before every use."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flax import struct
+
+from jmer.data.corpus import Conversation
+
+
+@struct.dataclass
+class Standardization:
+    """What turns one modality's features into z-scores; a pytree, so that a checkpoint can hold it.
+
+    Attributes:
+      mean: float32 `[D]`.
+      scale: float32 `[D]`, the standard deviation; 1 where a column is constant.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+def fit(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> dict[str, Standardization]:
+    """Measures mean and standard deviation of every feature over the available utterances.
+
+    Args:
+      conversations: the training split, and nothing else.
+      widths: modality -> width.
+
+    Returns:
+      modality -> statistics; mean 0 and scale 1 for a modality that no utterance has.
+    """
+    return {m: _moments(conversations, m, width) for m, width in widths.items()}
+
+
+def apply(conversations: Sequence[Conversation], statistics: Mapping[str, Standardization]) -> list[Conversation]:
+    """Returns the conversations with standardised features; unavailable ones are zero.
+
+    Args:
+      conversations: of any split.
+      statistics: what `fit` returned; the conversations keep the modalities that it names.
+    """
+    return [
+        dataclasses.replace(
+            c,
+            features={m: _standardize(c.features[m], c.available[m], s) for m, s in statistics.items()},
+            available={m: c.available[m] for m in statistics},
+        )
+        for c in conversations
+    ]
+
+
+def _moments(conversations: Sequence[Conversation], modality: str, width: int) -> Standardization:
+    rows = np.concatenate([c.features[modality][c.available[modality]] for c in conversations])
+    if not len(rows):
+        return Standardization(np.zeros(width, np.float32), np.ones(width, np.float32))
+    mean = rows.mean(0, dtype=np.float64)
+    scale = rows.std(0, dtype=np.float64)
+    # A spread below the resolution of float32 is rounding, not signal: dividing by it would only amplify noise.
+    constant = scale <= np.finfo(np.float32).eps * np.abs(rows).max(0)
+    return Standardization(mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32))
+
+
+def _standardize(features: np.ndarray, available: np.ndarray, statistics: Standardization) -> np.ndarray:
+    standard = (features - statistics.mean) / statistics.scale
+    return np.where(available[:, None], standard, np.float32(0))
