@@ -1,0 +1,97 @@
+"""Tables of predictions: one row per utterance."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jmer.batch import UNLABELLED
+from jmer.data.corpus import Card, Conversation
+from jmer.errors import UserError
+from jmer.files import atomically
+
+FORMATS = (".csv", ".parquet")
+
+
+def corpus_title(card: Card) -> str:
+    """Returns the corpus' name, with the word "synthetic" in it if the corpus is made up."""
+    return f"{card.name} (synthetic)" if card.synthetic and "synthetic" not in card.name.lower() else card.name
+
+
+def prediction_table(
+    conversations: Sequence[Conversation],
+    card: Card,
+    probabilities: Sequence[np.ndarray],
+    weights: Mapping[str, Sequence[np.ndarray]],
+) -> pd.DataFrame:
+    """Lays out what a model says about each utterance.
+
+    Args:
+      conversations: `k` conversations of `n_i` utterances.
+      card: their corpus' card.
+      probabilities: `k` arrays `[n_i, C]`; the emotion with the largest one is the prediction.
+      weights: modality -> `k` arrays `[n_i]`, the modality's weight in the fusion; empty for a model without fusion.
+
+    Returns:
+      Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, a
+      `probability_<emotion>` per emotion, and a `weight_<modality>` per modality in `weights`, NaN where the utterance
+      lacks that modality.
+
+    Raises:
+      UserError: if shapes differ from the conversations', or a probability is not finite.
+    """
+    emotions = np.array(card.emotions, dtype=object)
+    flat = _per_utterance(conversations, "probabilities", probabilities, (len(emotions),))
+    labels = np.concatenate([c.labels for c in conversations])
+    names = np.repeat(np.array([c.id for c in conversations], object), [len(c) for c in conversations])
+    finite = np.isfinite(flat).all(1)
+    if not finite.all():
+        raise UserError(f"conversation '{names[~finite][0]}': probabilities are not finite; use an earlier checkpoint")
+    columns = {
+        "corpus": corpus_title(card),
+        "conversation": names,
+        "utterance": [name for c in conversations for name in c.utterances],
+        "speaker": [name for c in conversations for name in c.speakers],
+        "gold": np.where(labels == UNLABELLED, "", emotions[labels]),
+        "predicted": emotions[flat.argmax(1)],
+    }
+    columns |= {f"probability_{emotion}": flat[:, i] for i, emotion in enumerate(card.emotions)}
+    for modality, values in weights.items():
+        available = np.concatenate([c.available[modality] for c in conversations])
+        weight = np.where(available, _per_utterance(conversations, f"{modality} weights", values, ()), np.nan)
+        columns[f"weight_{modality}"] = weight
+    return pd.DataFrame(columns)
+
+
+def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table as csv (UTF-8) or parquet, chosen by the suffix of `path`; whole or not at all.
+
+    Raises:
+      UserError: if the suffix is another one, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise UserError(f"cannot write predictions to {path}: name a file that ends in {' or '.join(FORMATS)}")
+    with atomically(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def _per_utterance(
+    conversations: Sequence[Conversation], what: str, values: Sequence[np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Joins one array per conversation into one row per utterance, after a look at the shapes."""
+    if len(values) != len(conversations):
+        raise UserError(
+            f"{what} for {len(values)} conversations, but there are {len(conversations)}: give one array each"
+        )
+    for conversation, array in zip(conversations, values, strict=True):
+        expected = (len(conversation), *shape)
+        if np.shape(array) != expected:
+            raise UserError(
+                f"conversation '{conversation.id}': {what} {np.shape(array)} must have the shape {expected}"
+            )
+    return np.concatenate(values)
