@@ -1,0 +1,105 @@
+"""`python -m jmer.data.convert FORMAT SOURCE... DEST`: turns features from elsewhere into a saved corpus."""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jmer.batch import UNLABELLED
+from jmer.data.command import Parser, exit_status
+from jmer.data.corpus import Corpus, save_corpus
+from jmer.data.splits import hold_out
+from jmer.data.validation import checked_corpus
+from jmer.errors import UserError
+
+PROGRAM = "python -m jmer.data.convert"
+
+# Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`.
+FORMATS = {
+    "table": "jmer.data.table",
+    "pickle": "jmer.data.pickles",
+    "dag-json": "jmer.data.dag_json",
+    "meld-csv": "jmer.data.meld_csv",
+}
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Reads, completes, saves and describes a corpus.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Raises:
+      UserError: if anything on the command line or in the sources is wrong; nothing is written then.
+    """
+    outer = Parser(prog=PROGRAM, description="Turns features from elsewhere into a saved corpus.")
+    outer.add_argument("format", choices=FORMATS, help=f"what to read; `{PROGRAM} FORMAT --help` says more")
+    outer.add_argument("arguments", nargs=argparse.REMAINDER, metavar="SOURCE... DEST")
+    chosen = outer.parse_args(arguments)
+    reader = importlib.import_module(FORMATS[chosen.format])
+    options = _parser(chosen.format, reader).parse_intermixed_args(chosen.arguments)
+    if options.dest.exists():
+        raise UserError(f"{options.dest} already exists: name a new folder for the corpus after the sources")
+    corpus, held_out = _completed(reader.read(options.sources, options), options)
+    save_corpus(corpus, options.dest)
+    print(_description(corpus, options.dest, held_out))
+
+
+def _parser(name: str, reader) -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} {name}", description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file to read")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="a new folder for the corpus")
+    parser.add_argument("--name", help="short name of the corpus, else what the reader makes of the source")
+    parser.add_argument(
+        "--holdout",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="if the sources have no validation split, hold out about this share of the training utterances, "
+        "in whole conversations (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of held-out conversations (default: 0)")
+    reader.add_arguments(parser)
+    return parser
+
+
+def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, bool]:
+    """Names the corpus and, if it is one to train on, makes sure that it has a validation split."""
+    card = dataclasses.replace(corpus.card, name=options.name or corpus.card.name)
+    if "train" not in corpus.splits or "validation" in corpus.splits:
+        return dataclasses.replace(corpus, card=card), False
+    note = f"Validation: whole conversations, {options.holdout:.0%} of the training utterances, seed {options.seed}."
+    card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
+    splits = {split: corpus.conversations(split) for split in corpus.splits}
+    return checked_corpus(hold_out(splits, share=options.holdout, seed=options.seed), card), True
+
+
+def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
+    widths = ", ".join(f"{modality} {width}" for modality, width in corpus.card.widths.items())
+    lines = [
+        f"wrote {corpus.card.name} to {dest}: {widths}; {len(corpus.card.emotions)} emotions",
+        f"{'':12}{'conversations':>14}{'utterances':>12}{'labelled':>10}",
+    ]
+    notes = []
+    for split in corpus.splits:
+        conversations = corpus.conversations(split)
+        labels = np.concatenate([c.labels for c in conversations])
+        lines.append(
+            f"{split:12}{len(conversations):14}{labels.size:12}{np.count_nonzero(labels != UNLABELLED):10}"
+            + "  held out of train" * (held_out and split == "validation")
+        )
+        for modality in corpus.card.modalities:
+            missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
+            if missing:
+                notes.append(f"{split}: {modality} is missing, thus marked unavailable, in {missing} utterances")
+    return "\n".join(lines + notes)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(convert, sys.argv[1:]))

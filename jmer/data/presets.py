@@ -1,0 +1,40 @@
+"""Column mappings of tables that the project knows, by name; `jmer.data.table` explains the fields."""
+
+IEMOCAP_COLUMNS = {
+    "conversation": "dialogue",
+    "speaker": "speaker",
+    "label": "label",
+    "split": "split",
+    "utterance": "utt_id",
+    "text": "text_minilm384",
+    "audio": "audio19",
+}
+
+# IEMOCAP keeps its file order: where two people talk at once, start times go back.
+PRESETS = {
+    "iemocap6": IEMOCAP_COLUMNS | {"emotions": ("happy", "sad", "neutral", "angry", "excited", "frustrated")},
+    "iemocap4": IEMOCAP_COLUMNS | {"emotions": ("happy", "sad", "neutral", "angry")},
+    "mosi": {
+        "conversation": "video",
+        "speaker": "video",  # one speaker per video
+        "order": "utt",
+        "label": "label2",
+        "emotions": ("negative", "positive"),
+        "split": "split",
+        "utterance": "utt_id",
+        "text": "text_minilm384",  # not text100: an encoder that never saw the labels keeps held-out scores honest
+        "audio": "audio73",
+        "visual": "visual100",
+    },
+    "meld": {
+        "conversation": "dialogue",
+        "ids_per_split": True,
+        "speaker": "speaker",
+        "label": "emotion",
+        "emotions": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
+        "split": "split",
+        "utterance": "utt",
+        "sentence": "sentence",
+        "text": "text_minilm384",
+    },
+}

@@ -1,0 +1,468 @@
+"""Corpora from tables: npz, parquet or csv, one row per utterance, features in columns.
+
+A mapping says which column holds what. It comes from a preset, a YAML file and flags, each overriding the one before:
+
+    conversation: dialogue         # rows with the same value are one conversation
+    order: start                   # optional: sorts a conversation's utterances, else they keep the order of the file
+    speaker: speaker
+    label: emotion                 # names or numbers; -1 or nothing = unlabelled
+    emotions: [calm, angry]        # a number is an index into these
+    split: split                   # train, valid, validation, dev, val or test
+    utterance: utt_id              # optional, else utterances are numbered
+    sentence: sentence             # optional
+    text: text_minilm384           # at least one of text, audio, visual
+    ids_per_split: false           # true where the splits number their conversations from the same start
+
+A column of features is a 2-D array in npz, a list column or numbered columns (`text_0`, `text_1`, ...) in parquet, and
+numbered columns in csv.
+"""
+
+import argparse
+import dataclasses
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+import yaml
+
+from jmer.batch import MODALITIES, UNLABELLED
+from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.presets import PRESETS
+from jmer.data.validation import checked_corpus, mark_missing
+from jmer.errors import UserError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds what, as the module's docstring says; None where there is no such column."""
+
+    conversation: str | None = None
+    order: str | None = None
+    speaker: str | None = None
+    label: str | None = None
+    emotions: tuple[str, ...] = ()
+    split: str | None = None
+    utterance: str | None = None
+    sentence: str | None = None
+    text: str | None = None
+    audio: str | None = None
+    visual: str | None = None
+    ids_per_split: bool = False
+
+    @property
+    def modalities(self) -> dict[str, str]:
+        """Modality -> column, of those that the table has."""
+        return {m: getattr(self, m) for m in MODALITIES if getattr(self, m)}
+
+
+COLUMN_FLAGS = tuple(f.name for f in dataclasses.fields(Columns) if f.name not in ("emotions", "ids_per_split"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table whose columns are read when they are asked for.
+
+    Attributes:
+      path: the file.
+      names: of the columns.
+      values: name -> the column as a list with one entry per row, None where a cell is empty.
+      array: name -> the column as floats `[rows]` or `[rows, D]`, NaN where a cell is empty; raises UserError if it
+        holds anything but numbers.
+    """
+
+    path: Path
+    names: Sequence[str]
+    values: Callable[[str], list]
+    array: Callable[[str], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The mapped columns of one table, one entry per utterance."""
+
+    conversation: list[str]
+    order: list[Any] | None
+    speaker: list[str]
+    label: list[int]
+    split: list[str]
+    utterance: list[str] | None
+    sentence: list[str]
+    features: dict[str, np.ndarray]
+    available: dict[str, np.ndarray]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that map columns."""
+    parser.add_argument("--preset", help=f"a known mapping: {', '.join(PRESETS)}")
+    parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
+    for field in COLUMN_FLAGS:
+        parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of the {field}; overrides both")
+    parser.add_argument("--emotions", metavar="A,B,...", help="names of the emotions in the order of their labels")
+    parser.add_argument(
+        "--ids-per-split",
+        action="store_true",
+        default=None,
+        help="the splits number their conversations from the same start, so that an id alone does not tell them apart",
+    )
+    parser.add_argument(
+        "--predict-only",
+        action="store_true",
+        help="the corpus is only to be predicted on: it may come without a training split and without labels",
+    )
+
+
+def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
+    """Reads the rows of one or more files as one table.
+
+    Args:
+      sources: .npz, .parquet or .csv files with the same columns; their rows follow each other.
+      options: what `add_arguments` parses.
+
+    Raises:
+      UserError: naming the file and the column at fault, and what there is instead.
+    """
+    columns = _mapping(options)
+    for source in sources:
+        if source.suffix not in _OPENERS:
+            raise UserError(f"{source}: a table is a .npz, .parquet or .csv file, not '{source.suffix or source.name}'")
+    parts = [_read_rows(_open(source, columns), columns) for source in sources]
+    widths = {m: parts[0].features[m].shape[1] for m in columns.modalities}
+    for source, part in zip(sources, parts, strict=True):
+        for modality, width in widths.items():
+            if part.features[modality].shape[1] != width:
+                raise UserError(
+                    f"{modality} is {width} wide in {sources[0]} but {part.features[modality].shape[1]} wide in "
+                    f"{source}: give files with the same features"
+                )
+    files = ", ".join(source.name for source in sources)
+    features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
+    card = Card(
+        name=options.preset or sources[0].stem,
+        widths=widths,
+        emotions=columns.emotions,
+        provenance=f"Converted from the table {files}: {features}.",
+        synthetic=False,
+    )
+    return checked_corpus(
+        _conversations(_concatenated(parts), columns.ids_per_split), card, for_training=not options.predict_only
+    )
+
+
+def _mapping(options: argparse.Namespace) -> Columns:
+    fields = {}
+    if options.preset is not None:
+        if options.preset not in PRESETS:
+            raise UserError(f"unknown preset '{options.preset}': there are {', '.join(PRESETS)}")
+        fields |= PRESETS[options.preset]
+    if options.columns is not None:
+        fields |= _yaml_mapping(options.columns)
+    fields |= {f: getattr(options, f) for f in (*COLUMN_FLAGS, "ids_per_split") if getattr(options, f) is not None}
+    if options.emotions is not None:
+        fields["emotions"] = tuple(name.strip() for name in options.emotions.split(","))
+    columns = Columns(**fields)
+    for field in ("conversation", "speaker", "split"):
+        if not getattr(columns, field):
+            raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
+    if not columns.label and not options.predict_only:
+        raise UserError("no column for the labels: give --label COLUMN, or --predict-only if there are none")
+    if not columns.emotions:
+        raise UserError("no names of the emotions: give --emotions A,B,... in the order of their labels")
+    if not columns.modalities:
+        raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
+    return columns
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} is no mapping: write one `field: column` per line")
+    types = {f.name: str for f in dataclasses.fields(Columns)} | {"emotions": list, "ids_per_split": bool}
+    for field, value in fields.items():
+        if field not in types:
+            raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(types)}")
+        if not isinstance(value, types[field]):
+            kind = {str: "the name of a column", list: "a list of names", bool: "true or false"}[types[field]]
+            raise UserError(f"{path}: {field} is {value!r}, but must be {kind}")
+    if "emotions" in fields:
+        fields["emotions"] = tuple(map(str, fields["emotions"]))
+    return fields
+
+
+def _open(path: Path, columns: Columns) -> Table:
+    if not path.is_file():
+        raise UserError(f"no file {path}: check the path of the table")
+    table = _OPENERS[path.suffix](path, columns)
+    for name in dict.fromkeys(table.names):
+        if list(table.names).count(name) > 1:
+            raise UserError(f"{path} has {list(table.names).count(name)} columns named '{name}': rename them")
+    return table
+
+
+def _open_npz(path: Path, columns: Columns) -> Table:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is cut short or no .npz file: get or save it again") from error
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise UserError(f"{path} holds one array, not named ones: save the columns with numpy.savez")
+
+    def column(name: str) -> np.ndarray:
+        try:
+            return arrays[name]
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: column '{name}' is damaged: get or save the file again") from error
+        except ValueError as error:
+            raise UserError(
+                f"{path}: column '{name}' holds Python objects, which could run code: save it as numbers or strings"
+            ) from error
+
+    def values(name: str) -> list:
+        array = column(name)
+        if array.ndim != 1:
+            raise UserError(f"{path}: column '{name}' has shape {array.shape}, but must have one value per row")
+        return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
+
+    def array(name: str) -> np.ndarray:
+        array = column(name)
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"{path}: column '{name}' is {array.dtype}, but features must be numbers")
+        return array
+
+    return Table(path, arrays.files, values, array)
+
+
+def _open_parquet(path: Path, columns: Columns) -> Table:
+    return _arrow_table(path, lambda: pa.parquet.ParquetFile(path).read())
+
+
+def _open_csv(path: Path, columns: Columns) -> Table:
+    texts = (columns.conversation, columns.speaker, columns.split, columns.utterance, columns.sentence)
+    parsing = pa.csv.ParseOptions(newlines_in_values=True)
+    types = pa.csv.ConvertOptions(column_types={name: pa.string() for name in texts if name})
+    return _arrow_table(path, lambda: pa.csv.read_csv(path, parse_options=parsing, convert_options=types))
+
+
+_OPENERS = {".npz": _open_npz, ".parquet": _open_parquet, ".csv": _open_csv}
+
+
+def _arrow_table(path: Path, load: Callable[[], pa.Table]) -> Table:
+    try:
+        table = load()
+    except (OSError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path} is cut short or no {path.suffix} file: get or save it again ({line})") from error
+
+    def values(name: str) -> list:
+        if pa.types.is_nested(table[name].type):
+            raise UserError(f"{path}: column '{name}' is {table[name].type}, but must have one value per row")
+        return table[name].to_pylist()
+
+    def array(name: str) -> np.ndarray:
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            return _stacked(path, name, column)
+        if pa.types.is_fixed_size_list(column.type):
+            return _stacked(path, name, column.cast(pa.list_(column.type.value_type)))
+        return _numbers(path, name, column)
+
+    return Table(path, table.column_names, values, array)
+
+
+def _stacked(path: Path, name: str, column: pa.ListArray) -> np.ndarray:
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    lengths = pa.compute.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False)
+    width = int(lengths[0]) if lengths.size else 0
+    wrong = np.flatnonzero(lengths != width)
+    if wrong.size:
+        row = np.flatnonzero(present)[wrong[0]]
+        raise UserError(
+            f"{path}: column '{name}' has mixed widths, {width} values at first and {lengths[wrong[0]]} in row "
+            f"{row + 1}: give every row {width} values, or none where they are missing"
+        )
+    stacked = np.full((len(column), width), np.nan, np.float32)
+    stacked[present] = _numbers(path, name, column.flatten()).reshape(-1, width)
+    return stacked
+
+
+def _numbers(path: Path, name: str, column: pa.Array) -> np.ndarray:
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise UserError(f"{path}: column '{name}' is {column.type}, but features must be numbers")
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _read_rows(table: Table, columns: Columns) -> Rows:
+    conversation = _texts(table, "conversation", columns.conversation)
+    count = len(conversation)
+    if not count:
+        raise UserError(f"{table.path} has no rows: there is nothing to convert")
+    features, available = {}, {}
+    for modality, column in columns.modalities.items():
+        features[modality], available[modality] = mark_missing(_matrix(table, modality, column))
+    rows = Rows(
+        conversation=conversation,
+        order=_values(table, "order", columns.order) if columns.order else None,
+        speaker=_texts(table, "speaker", columns.speaker),
+        label=_labels(table, columns) if columns.label else [UNLABELLED] * count,
+        split=_splits(table, columns.split),
+        utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
+        sentence=_texts(table, "sentence", columns.sentence, required=False) if columns.sentence else [""] * count,
+        features=features,
+        available=available,
+    )
+    mapped = (f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(rows, f) is not None)
+    lengths = {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
+    lengths |= {column: len(features[modality]) for modality, column in columns.modalities.items()}
+    for name, length in lengths.items():
+        if length != count:
+            raise UserError(
+                f"{table.path}: column '{name}' has {length} rows but '{columns.conversation}' has {count}: "
+                "every column needs one per utterance"
+            )
+    return rows
+
+
+def _values(table: Table, field: str, column: str) -> list:
+    if column not in table.names:
+        raise UserError(f"{table.path} has no column '{column}' for the {field}: it has {_listing(table.names)}")
+    return table.values(column)
+
+
+def _texts(table: Table, field: str, column: str, required: bool = True) -> list[str]:
+    texts = ["" if value is None else str(value) for value in _values(table, field, column)]
+    if required and "" in texts:
+        raise UserError(f"{table.path}: column '{column}' is empty in row {texts.index('') + 1}: give its {field}")
+    return texts
+
+
+def _splits(table: Table, column: str) -> list[str]:
+    names = _texts(table, "split", column)
+    for row, name in enumerate(names):
+        if name not in SPLIT_NAMES:
+            raise UserError(
+                f"{table.path}: column '{column}' has split '{name}' in row {row + 1}: "
+                f"a split is one of {', '.join(SPLIT_NAMES)}"
+            )
+    return [SPLIT_NAMES[name] for name in names]
+
+
+def _labels(table: Table, columns: Columns) -> list[int]:
+    indices = dict(zip(columns.emotions, range(len(columns.emotions)), strict=True))
+    # A number may come as a float: integer columns with empty cells do.
+    known = {None: UNLABELLED, "": UNLABELLED, UNLABELLED: UNLABELLED} | indices | {i: i for i in indices.values()}
+    values = [None if value != value else value for value in _values(table, "label", columns.label)]
+    for row, value in enumerate(values):
+        if value not in known:
+            raise UserError(
+                f"{table.path}: column '{columns.label}' has label {value!r} in row {row + 1}: the emotions are "
+                + ", ".join(f"{i} {name}" for name, i in indices.items())
+            )
+    return [known[value] for value in values]
+
+
+def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
+    if column in table.names:
+        values = table.array(column)
+        if values.ndim != 2:
+            raise UserError(
+                f"{table.path}: column '{column}' for {modality} has shape {values.shape}, but features are "
+                "one vector per row"
+            )
+        return values
+    numbered = _numbered(table.names).get(column)
+    if numbered is None:
+        raise UserError(f"{table.path} has no column '{column}' for {modality}: it has {_listing(table.names)}")
+    first, last = min(numbered), max(numbered)
+    for number in range(first, last):
+        if number not in numbered:
+            raise UserError(
+                f"{table.path}: of the columns {numbered[first]} to {numbered[last]} for {modality}, "
+                f"number {number} is missing"
+            )
+    return np.stack([table.array(numbered[number]) for number in range(first, last + 1)], axis=1)
+
+
+def _numbered(names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Groups names such as `text_0`, `text_1` or `text0`, `text1`: prefix -> number -> name."""
+    groups = {}
+    for name in names:
+        match = re.fullmatch(r"(.*?)_?(\d+)", name)
+        if match and match[1]:
+            groups.setdefault(match[1], {})[int(match[2])] = name
+    return groups
+
+
+def _listing(names: Sequence[str]) -> str:
+    """Names for a message; numbered columns as a range."""
+    groups = {prefix: numbers for prefix, numbers in _numbered(names).items() if len(numbers) > 2}
+    range_of = {
+        name: f"{numbers[min(numbers)]}..{numbers[max(numbers)]}"
+        for numbers in groups.values()
+        for name in numbers.values()
+    }
+    return ", ".join(dict.fromkeys(range_of.get(name, name) for name in names))
+
+
+def _concatenated(parts: Sequence[Rows]) -> Rows:
+    def join(name: str) -> list:
+        return [value for part in parts for value in getattr(part, name)]
+
+    def stack(name: str) -> dict[str, np.ndarray]:
+        return {m: np.concatenate([getattr(part, name)[m] for part in parts]) for m in getattr(parts[0], name)}
+
+    lists = (f for f in COLUMN_FLAGS if f not in MODALITIES)
+    return Rows(
+        **{name: None if getattr(parts[0], name) is None else join(name) for name in lists},
+        features=stack("features"),
+        available=stack("available"),
+    )
+
+
+def _conversations(rows: Rows, ids_per_split: bool) -> dict[str, list[Conversation]]:
+    members = {}
+    for row, key in enumerate(zip(rows.split, rows.conversation, strict=True)):
+        members.setdefault(key, []).append(row)
+    splits = {}
+    for (split, name), indices in members.items():
+        ordered = _sorted(indices, rows.order, name) if rows.order else indices
+        conversation = Conversation(
+            id=f"{split}_{name}" if ids_per_split else name,
+            utterances=[rows.utterance[i] if rows.utterance else str(n) for n, i in enumerate(ordered)],
+            speakers=[rows.speaker[i] for i in ordered],
+            labels=np.array([rows.label[i] for i in ordered], np.int32),
+            features={m: values[ordered] for m, values in rows.features.items()},
+            available={m: values[ordered] for m, values in rows.available.items()},
+            sentences=[rows.sentence[i] for i in ordered],
+        )
+        splits.setdefault(split, []).append(conversation)
+    return splits
+
+
+def _sorted(indices: Sequence[int], order: Sequence[Any], conversation: str) -> list[int]:
+    keys = [order[i] for i in indices]
+    if any(key is None or key != key for key in keys) or len({isinstance(key, str) for key in keys}) > 1:
+        raise UserError(f"conversation '{conversation}': the order of some utterances is missing, or numbers meet text")
+    return sorted(indices, key=order.__getitem__)
