@@ -11,9 +11,8 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.data.command import Parser, exit_status
-from jmer.data.corpus import Corpus, save_corpus
+from jmer.data.corpus import Corpus, make_corpus, save_corpus
 from jmer.data.splits import hold_out
-from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
@@ -70,14 +69,17 @@ def _parser(name: str, reader) -> Parser:
 
 
 def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, bool]:
-    """Names the corpus and, if it is one to train on, makes sure that it has a validation split."""
+    """Names the corpus and, if it is one to learn from, makes sure that it has a validation split."""
     card = dataclasses.replace(corpus.card, name=options.name or corpus.card.name)
-    if "train" not in corpus.splits or "validation" in corpus.splits:
-        return dataclasses.replace(corpus, card=card), False
-    note = f"Validation: whole conversations, {options.holdout:.0%} of the training utterances, seed {options.seed}."
-    card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    return checked_corpus(hold_out(splits, share=options.holdout, seed=options.seed), card), True
+    labelled = any(np.any(c.labels != UNLABELLED) for c in splits.get("train", ()))
+    if "validation" in splits or not labelled:
+        return dataclasses.replace(corpus, card=card), False
+    note = (
+        f"Validation: whole conversations, about {options.holdout:.0%} of the training utterances, seed {options.seed}."
+    )
+    card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
+    return make_corpus(hold_out(splits, share=options.holdout, seed=options.seed), card), True
 
 
 def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:

@@ -4,7 +4,7 @@ A mapping says which column holds what. It comes from a preset, a YAML file and 
 
     conversation: dialogue         # rows with the same value are one conversation
     order: start                   # optional: sorts a conversation's utterances, else they keep the order of the file
-    speaker: speaker
+    speaker: speaker               # the column of the conversations where each has one speaker
     label: emotion                 # names or numbers; -1 or nothing = unlabelled
     emotions: [calm, angry]        # a number is an index into these
     split: split                   # train, valid, validation, dev, val or test
@@ -151,6 +151,12 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
                     f"{modality} is {width} wide in {sources[0]} but {part.features[modality].shape[1]} wide in "
                     f"{source}: give files with the same features"
                 )
+    splits = _conversations(_concatenated(parts), columns.ids_per_split)
+    if "train" not in splits and not options.predict_only:
+        raise UserError(
+            f"{sources[0]}: no row of column '{columns.split}' is train, only {', '.join(splits)}: add training rows, "
+            "or give --predict-only if the corpus is not to be learnt from"
+        )
     files = ", ".join(source.name for source in sources)
     features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
     card = Card(
@@ -160,9 +166,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         provenance=f"Converted from the table {files}: {features}.",
         synthetic=False,
     )
-    return checked_corpus(
-        _conversations(_concatenated(parts), columns.ids_per_split), card, for_training=not options.predict_only
-    )
+    return checked_corpus(splits, card, for_training=not options.predict_only)
 
 
 def _mapping(options: argparse.Namespace) -> Columns:

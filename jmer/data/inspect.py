@@ -1,0 +1,114 @@
+"""`python -m jmer.data.inspect CORPUS`: what a corpus holds, and what is wrong with it."""
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from jmer.batch import UNLABELLED
+from jmer.data.command import Parser, exit_status
+from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.registry import load_corpus
+from jmer.data.synthetic import NAMES
+from jmer.data.validation import defects, shortened
+
+PAGE = 100  # columns of a terminal
+QUARTILES = ("shortest", "first quartile", "median", "third quartile", "longest")
+
+
+def inspect(arguments: Sequence[str]) -> None:
+    """Prints the description of the corpus that the command line names.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Raises:
+      UserError: if there is no such corpus, or it cannot be read.
+    """
+    parser = Parser(prog="python -m jmer.data.inspect", description="Shows what a corpus holds, and its defects.")
+    parser.add_argument("corpus", help=f"the folder of a corpus, or a built-in one: {', '.join(NAMES)}")
+    print(describe(load_corpus(parser.parse_args(arguments).corpus)))
+
+
+def describe(corpus: Corpus) -> str:
+    """Returns tables of a corpus' sizes, lengths, speakers, emotions and features, and its defects."""
+    card = corpus.card
+    splits = {split: corpus.conversations(split) for split in corpus.splits}
+    found = defects(splits, card)
+    columns = splits | ({"all": list(chain(*splits.values()))} if len(splits) > 1 else {})
+    kind = "synthetic" if card.synthetic else "real"
+    return "\n\n".join(
+        [
+            textwrap.fill(f"{card.name} ({kind}). {card.provenance}", PAGE),
+            _aligned([["", *columns], *_sizes(list(columns.values()))]),
+            _aligned([["emotion", *columns], *_emotions(list(columns.values()), card)]),
+            _aligned(
+                [
+                    ["features", "width", "unavailable", "constant columns", "lowest", "highest"],
+                    *(_features(split, splits[split], modality) for modality in card.modalities for split in splits),
+                ]
+            ),
+            "\n  ".join(["defects:", *shortened(found)]) if found else "defects: none",
+        ]
+    )
+
+
+def _sizes(columns: Sequence[Sequence[Conversation]]) -> list[list[str]]:
+    lengths = [np.array([len(c) for c in conversations]) for conversations in columns]
+    quartiles = np.array([np.quantile(values, np.linspace(0, 1, 5)) for values in lengths])
+    speakers = [[len(set(c.speakers)) for c in conversations] for conversations in columns]
+    return [
+        ["conversations", *(str(len(conversations)) for conversations in columns)],
+        ["utterances", *(str(values.sum()) for values in lengths)],
+        *(
+            [f"utterances per conversation, {name}", *(f"{value:g}" for value in values)]
+            for name, values in zip(QUARTILES, quartiles.T, strict=True)
+        ),
+        ["speakers per conversation, most", *(str(max(counts)) for counts in speakers)],
+        ["names of speakers", *(str(len({s for c in conversations for s in c.speakers})) for conversations in columns)],
+    ]
+
+
+def _emotions(columns: Sequence[Sequence[Conversation]], card: Card) -> list[list[str]]:
+    """Counts of each emotion, with their shares of the labelled utterances."""
+    labels = [np.concatenate([c.labels for c in conversations]) for conversations in columns]
+    labelled = [np.count_nonzero(values != UNLABELLED) for values in labels]
+
+    def cell(values: np.ndarray, total: int, emotion: int) -> str:
+        count = np.count_nonzero(values == emotion)
+        return f"{count}  {count / max(total, 1):6.1%}"
+
+    return [
+        *(
+            [name, *(cell(values, total, emotion) for values, total in zip(labels, labelled, strict=True))]
+            for emotion, name in enumerate(card.emotions)
+        ),
+        ["unlabelled", *(f"{values.size - total}{'':8}" for values, total in zip(labels, labelled, strict=True))],
+    ]
+
+
+def _features(split: str, conversations: Sequence[Conversation], modality: str) -> list[str]:
+    values = np.concatenate([c.features[modality] for c in conversations])
+    available = np.concatenate([c.available[modality] for c in conversations])
+    name, width, missing = f"{modality}, {split}", str(values.shape[1]), str(np.count_nonzero(~available))
+    if not available.any():
+        return [name, width, missing, "-", "-", "-"]
+    lowest, highest = values[available].min(axis=0), values[available].max(axis=0)
+    constant = np.count_nonzero(lowest == highest)
+    return [name, width, missing, str(constant), f"{lowest.min():.4g}", f"{highest.max():.4g}"]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Sets cells in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(inspect, sys.argv[1:]))
