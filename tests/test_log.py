@@ -88,10 +88,11 @@ def test_a_fresh_run_starts_an_empty_log(tmp_path):
     assert path.read_text() == ""
 
 
-def test_a_damaged_line_is_reported_and_the_file_stays(tmp_path):
+@pytest.mark.parametrize("damage", ['{"st', "[]", "7", "{}", "\0\0"])
+def test_a_damaged_line_is_reported_and_the_file_stays(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is no JSON: repair"):
+    path.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 3}}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is no log line: repair it"):
         JsonLines(path, 1)
     assert path.read_text().count("\n") == 3
 

@@ -29,10 +29,13 @@ def read_json_lines(path: str | Path) -> list[dict]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line)
+            row["step"]  # A line that is JSON but no step is as damaged as one that isn't JSON.
+        except (ValueError, KeyError, TypeError) as error:
             if number < len(lines):
-                raise UserError(f"{path}, line {number}, is no JSON: repair the line or remove the file") from error
+                raise UserError(f"{path}, line {number}, is no log line: repair it or remove the file") from error
+        else:
+            rows.append(row)
     return rows
 
 
