@@ -1,0 +1,185 @@
+"""Every defect of a corpus gets its line, a sound one none, and held-out conversations are a fair, fixed choice."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jmer.data.corpus import Card, Conversation
+from jmer.data.splits import hold_out
+from jmer.data.validation import checked_corpus, defects, mark_missing
+from jmer.errors import UserError
+
+CARD = Card("made-up", {"text": 3, "audio": 2}, ("calm", "angry"), "drawn at random", True)
+
+
+def conversation(name="a", length=4, **changes):
+    rng = np.random.default_rng(length)
+    sound = Conversation(
+        id=name,
+        utterances=[f"u{i}" for i in range(length)],
+        speakers=["A"] * length,
+        labels=(np.arange(length) % 2).astype(np.int32),
+        features={m: rng.normal(size=(length, width)).astype(np.float32) for m, width in CARD.widths.items()},
+        available={m: np.ones(length, bool) for m in CARD.widths},
+        sentences=[""] * length,
+    )
+    return dataclasses.replace(sound, **changes)
+
+
+def changed(field, modality, values):
+    return {field: getattr(conversation(), field) | {modality: values}}
+
+
+def audio(*entries):
+    values = conversation().features["audio"].copy()
+    for row, column, value in entries:
+        values[row, column] = value
+    return changed("features", "audio", values)
+
+
+def test_a_sound_corpus_has_no_defects():
+    splits = {"train": [conversation("a"), conversation("b", 1)], "test": [conversation("c", 2)]}
+    assert defects(splits, CARD) == []
+    assert [c.id for c in checked_corpus(splits, CARD).conversations("train")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "defect"),
+    [
+        ({"labels": np.zeros(0, np.int32)}, "it is empty"),
+        ({"utterances": ["u0", "u1"]}, "2 utterances but 4 labels"),
+        ({"speakers": ["A"] * 5}, "5 speakers but 4 labels"),
+        ({"sentences": []}, "0 sentences but 4 labels"),
+        ({"utterances": ["u0", "u1", "u0", "u2"]}, "the utterance id 'u0' occurs more than once"),
+        (
+            {"labels": np.array([0, 2, -1, -2])},
+            "utterance 'u1' has label 2 (and 1 more); with 2 emotions a label is 0 to 1, or -1 where there is none",
+        ),
+        ({"labels": np.zeros(4)}, "labels are float64 of shape (4,), not one integer per utterance"),
+        (changed("features", "text", np.ones((4, 5))), "text is 5 wide, the corpus' text is 3 wide"),
+        (changed("features", "text", np.ones(4)), "text is float64 of shape (4,), not one row of floats per utterance"),
+        (changed("features", "text", np.ones((3, 3))), "text features of 3 utterances but 4 labels"),
+        (changed("available", "text", np.ones(6, bool)), "text availability of 6 utterances but 4 labels"),
+        (
+            audio((1, 0, np.nan), (1, 1, np.nan), (2, 0, np.inf)),
+            "audio of utterance 'u1' holds NaN or infinity (and 1 more), 3 values in all",
+        ),
+        (
+            changed("available", "audio", np.array([True, False, False, True])),
+            "audio of utterance 'u1' is marked unavailable but not zero (and 1 more)",
+        ),
+        ({"features": {"text": np.ones((4, 3))}}, "no audio features or no audio availability"),
+        (changed("features", "visual", np.ones((4, 2))), "visual features, which the card does not name"),
+    ],
+)
+def test_a_defect_of_a_conversation_is_named(changes, defect):
+    splits = {"train": [conversation("sound"), conversation("x", **changes)]}
+    assert defects(splits, CARD) == [f"train, conversation 'x': {defect}"]
+    with pytest.raises(UserError) as refusal:
+        checked_corpus(splits, CARD)
+    assert str(refusal.value) == f"train, conversation 'x': {defect}"
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        ({"train": "aba"}, ["train, conversation 'a': its id occurs 2 times in the split"]),
+        (
+            {"train": "abc", "validation": "d", "test": "eb"},
+            ["conversation 'b' is in more than one split: train, test"],
+        ),
+        ({"train": "a", "dev": "b"}, ["unknown split 'dev': the splits are train, validation, test"]),
+        ({"train": "a", "test": ""}, ["test: no conversations; leave the split out"]),
+        ({"test": "a"}, ["no training split, only test"]),
+        ({}, ["no training split, only an empty corpus"]),
+    ],
+)
+def test_a_defect_of_the_splits_is_named(splits, expected):
+    assert defects({split: [conversation(name) for name in names] for split, names in splits.items()}, CARD) == expected
+
+
+def test_a_corpus_to_learn_from_needs_labels_and_one_to_predict_does_not():
+    unlabelled = [conversation("a", labels=np.full(4, -1, np.int32))]
+    assert defects({"train": unlabelled}, CARD) == ["train: not one labelled utterance"]
+    assert defects({"test": unlabelled}, CARD, for_training=False) == []
+    assert list(checked_corpus({"test": unlabelled}, CARD, for_training=False).splits) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ({"widths": {}}, "the corpus has no modality: name a column of features"),
+        ({"widths": {"smell": 2}}, "unknown modality 'smell': the modalities are text, audio, visual"),
+        ({"widths": {"text": 0}}, "text has no features: its width is 0"),
+        ({"emotions": ("calm", "angry", "calm")}, "the emotion 'calm' is named twice in calm, angry, calm"),
+    ],
+)
+def test_a_defect_of_the_card_is_named(card, expected):
+    assert expected in defects({"train": [conversation()]}, dataclasses.replace(CARD, **card))
+
+
+def test_a_refusal_shows_ten_defects_and_counts_the_rest():
+    broken = [conversation(f"c{i}", sentences=[]) for i in range(13)]
+    with pytest.raises(UserError) as refusal:
+        checked_corpus({"train": broken}, CARD)
+    lines = str(refusal.value).splitlines()
+    assert lines[0] == "train, conversation 'c0': 0 sentences but 4 labels"
+    assert (len(lines), lines[-1]) == (11, "and 3 more")
+
+
+def test_an_utterance_that_lacks_some_of_a_modality_lacks_all_of_it():
+    given = np.array([[1, 2], [np.nan, 3], [np.nan, np.nan], [0, 0], [1e300, 1]])
+    before = given.copy()
+    values, available = mark_missing(given)
+    np.testing.assert_array_equal(available, [True, False, False, True, True])
+    np.testing.assert_array_equal(values, np.array([[1, 2], [0, 0], [0, 0], [0, 0], [np.inf, 1]], np.float32))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(given, before)
+
+
+def names(conversations):
+    return [c.id for c in conversations]
+
+
+def corpus_of(lengths):
+    return {"train": [conversation(f"c{i:03}", length) for i, length in enumerate(lengths)]}
+
+
+def test_held_out_conversations_are_whole_disjoint_and_about_the_share():
+    lengths = np.random.default_rng(0).integers(5, 60, 80)
+    splits = corpus_of(lengths)
+    for share in (0.05, 0.1, 0.5):
+        held = hold_out(splits, share=share, seed=3)
+        chosen = set(names(held["validation"]))
+        assert names(held["train"]) == [n for n in names(splits["train"]) if n not in chosen]
+        assert names(held["validation"]) == [n for n in names(splits["train"]) if n in chosen]
+        # The last conversation taken overshoots or undershoots by half its length at most.
+        assert abs(sum(map(len, held["validation"])) - share * lengths.sum()) <= lengths.max() / 2
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_file():
+    splits = corpus_of([10] * 40)
+    chosen = [frozenset(names(hold_out(splits, seed=seed)["validation"])) for seed in range(5)]
+    assert len(set(chosen)) == 5
+    turned = {"train": splits["train"][::-1]}
+    assert frozenset(names(hold_out(turned, seed=2)["validation"])) == chosen[2]
+
+
+def test_an_existing_validation_split_and_unlabelled_conversations_stay():
+    splits = corpus_of([3, 3]) | {"validation": [conversation("v")]}
+    assert hold_out(splits) == splits
+    unlabelled = [conversation(f"x{i}", labels=np.full(4, -1, np.int32)) for i in range(30)]
+    held = hold_out({"train": [*unlabelled, *corpus_of([3, 3])["train"]]}, share=0.9)
+    assert len(held["validation"]) == 1 and held["validation"][0].id in ("c000", "c001")
+
+
+def test_what_cannot_be_held_out_is_refused():
+    for splits in (corpus_of([4]), {"test": [conversation()]}):
+        with pytest.raises(UserError, match="training conversations have labels, at least 2 are needed"):
+            hold_out(splits)
+    for share in (0.0, 1.0, float("nan")):
+        with pytest.raises(UserError, match=r"between 0 and 1, such as 0\.1"):
+            hold_out(corpus_of([4, 4]), share=share)
+    with pytest.raises(UserError, match="seed -1: give one that is not negative"):
+        hold_out(corpus_of([4, 4]), seed=-1)
