@@ -1,0 +1,117 @@
+"""Pictures of a run, readable in grey print and by colour-blind people."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from jmer.files import atomically
+
+# Okabe and Ito's colours without the yellow, each with a line style of its own for grey print.
+STYLES = (
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#56B4E9", (0, (5, 1))),
+    ("#E69F00", (0, (3, 1, 1, 1))),
+    ("#000000", (0, (1, 1))),
+)
+DOTS_PER_INCH = 150
+
+
+def plot_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
+    """Draws a confusion matrix: colours and percentages are shares of the gold emotion's utterances, below the counts.
+
+    Args:
+      confusion: counts `[C, C]`, rows gold, columns predicted.
+      names: names of the `C` emotions.
+      path: picture file to write; its suffix gives the format (`.png`, `.svg`, `.pdf`).
+      title: heading.
+    """
+    confusion = np.asarray(confusion)
+    support = confusion.sum(1)
+    shares = np.divide(confusion, support[:, None], out=np.zeros(confusion.shape), where=support[:, None] > 0)
+    count = len(names)
+    figure = Figure(figsize=(3.2 + 0.8 * count, 1.9 + 0.7 * count), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(confusion.shape):
+        known = support[row] > 0
+        text = f"{confusion[row, column]}\n{100 * shares[row, column]:.1f}%" if known else "0\n–"
+        colour = "white" if shares[row, column] > 0.7 else "black"
+        weight = "bold" if row == column else "normal"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
+    axes.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), [f"{name} ({n})" for name, n in zip(names, support, strict=True)])
+    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.set(xlabel="predicted", ylabel="gold (utterances)")
+    axes.set_title(title, fontsize=11, wrap=True)
+    figure.colorbar(image, label="share of the gold emotion", ticks=np.linspace(0, 1, 5), format=PercentFormatter(1))
+    _save(figure, path)
+
+
+def plot_learning_curves(
+    history: Sequence[Mapping[str, float | None]], path: str | Path, *, chosen: int, title: str
+) -> None:
+    """Draws loss terms and weighted F1 over the epochs.
+
+    Args:
+      history: one mapping per epoch with `epoch`, and as far as there are any: `train/loss` and its terms
+        `train/loss_<term>`, `validation/loss`, `<split>/weighted_f1`. None = not finite.
+      path: picture file to write; its suffix gives the format.
+      chosen: the epoch whose scores the run reports; marked.
+      title: heading.
+    """
+    losses = _series(history, lambda name: name == "validation/loss" or name.startswith("train/loss"))
+    scores = _series(history, lambda name: name.endswith("/weighted_f1"))
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    _draw(left, epochs, {_loss_name(name): values for name, values in losses.items()}, "loss")
+    positive = np.concatenate([values[np.isfinite(values)] for values in losses.values()] or [np.ones(1)])
+    if positive.size and positive.min() > 0 and positive.max() > 30 * positive.min():
+        left.set_yscale("log")
+    _draw(right, epochs, {name.split("/")[0]: 100 * values for name, values in scores.items()}, "weighted F1 (%)")
+    for axes in (left, right):
+        axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
+        # Below the axes, where it covers no curve.
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=9, frameon=False)
+    _save(figure, path)
+
+
+def _series(history, wanted) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for row in history for name in row if wanted(name))
+    return {name: np.array([row.get(name) for row in history], np.float64) for name in names}
+
+
+def _loss_name(name: str) -> str:
+    return name.removeprefix("train/loss_") if name.startswith("train/loss_") else name.replace("/", " ")
+
+
+def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], label: str) -> None:
+    for (name, values), (colour, style) in zip(series.items(), STYLES * len(series), strict=False):
+        marker = "o" if len(epochs) <= 20 else None
+        axes.plot(
+            epochs, values, color=colour, linestyle=style, marker=marker, markersize=3.5, linewidth=1.6, label=name
+        )
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    with atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
