@@ -1,0 +1,38 @@
+"""Random draws keyed by conversation, so that the same seed gives the same numbers on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def conversation_keys(key: jax.Array, index: jax.Array | None, count: int) -> jax.Array:
+    """Returns one random key per conversation, `[B]`.
+
+    Args:
+      key: one key for the whole batch, the same on every device.
+      index: int32 `[B]`, a number that a conversation keeps wherever it is computed; None = 0 to `count` - 1.
+      count: `B`.
+    """
+    index = jnp.arange(count) if index is None else index
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+class ConversationDropout(nn.Module):
+    """Dropout whose mask for a conversation depends on the key and that conversation's number alone.
+
+    `flax.linen.Dropout` draws one mask for the rows that a device holds, so its noise changes with the device count.
+
+    Attributes:
+      rate: share of entries set to zero; the others are divided by 1 - rate.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, index: jax.Array | None = None) -> jax.Array:
+        """Drops entries of `x` `[B, ...]` when `train`; needs the random stream `dropout` then."""
+        if not train or self.rate == 0:
+            return x
+        keys = conversation_keys(self.make_rng("dropout"), index, x.shape[0])
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+        return jnp.where(keep, x / (1 - self.rate), 0)

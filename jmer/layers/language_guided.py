@@ -1,0 +1,135 @@
+"""The blocks of LFVD's Language-Focused Augmented Transformer (Eqs. 4-9)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jmer.layers.attention import attention_weights
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.initializers import dense
+
+
+class LanguageGuidedBlock(nn.Module):
+    """Lets queries from one stream read another, then refines what was read (LFVD Eqs. 4-6; Eq. 7 with one stream).
+
+    .. math::
+        \\tilde X = MLA(Q, K, V), \\bar X = LN(\\tilde X + R), X' = LN(FFN(\\bar X) + \\bar X)
+
+    Attributes:
+      heads: attention heads; they share the width.
+      ffn_mult: inner width of the feed-forward part as a multiple of the width.
+      dropout: rate, on the attention's and the feed-forward part's output and inside the latter.
+      qkv_bias: whether the projections have biases; Eq. 4 has none.
+      query, key, value: projections to share with other blocks; None = the block's own.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    heads: int
+    ffn_mult: int = 4
+    dropout: float = 0.0
+    qkv_bias: bool = False
+    query: nn.Module | None = None
+    key: nn.Module | None = None
+    value: nn.Module | None = None
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(
+        self,
+        target: jax.Array,
+        source: jax.Array,
+        residual: jax.Array,
+        source_mask: jax.Array,
+        *,
+        train: bool = False,
+        pair_mask: jax.Array | None = None,
+        index: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Reads `source` for `target`.
+
+        Args:
+          target: `[B, Tq, D]`, gives the queries.
+          source: `[B, Tk, D]`, gives keys and values.
+          residual: `[B, Tq, D]`, added to what was read (Eq. 6 as printed adds the source; most transformers the target).
+          source_mask: bool `[B, Tk]`, True where the source is real.
+          train: whether dropout is on; needs the random stream `dropout` then.
+          pair_mask: bool `[Tq, Tk]`, True where a query may see a key; None = everywhere.
+          index: int32 `[B]`, see `ConversationDropout`.
+
+        Returns:
+          `[B, Tq, D]` and the attention weights `[B, H, Tq, Tk]`.
+
+        Raises:
+          ValueError: if the heads do not divide the width.
+        """
+        width = target.shape[-1]
+        if width % self.heads:
+            raise ValueError(f"{self.heads} attention heads do not divide the width {width}")
+
+        def layer(features, fan_in, name, use_bias=True):
+            return dense(features, fan_in, use_bias=use_bias, scheme=self.initialization, name=name)
+
+        def project(module, x, name):
+            module = module or layer(width, width, name, self.qkv_bias)
+            return module(x).reshape(*x.shape[:-1], self.heads, width // self.heads)
+
+        def drop(x):
+            return ConversationDropout(self.dropout)(x, train=train, index=index)
+
+        query = project(self.query, target, "query_projection")
+        key = project(self.key, source, "key_projection")
+        value = project(self.value, source, "value_projection")
+        weights = attention_weights(query, key, source_mask, pair_mask=pair_mask)
+        heads = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(target.shape)
+        read = drop(layer(width, width, "attention_output")(heads))
+        x = nn.LayerNorm(epsilon=1e-5, name="attention_norm")(read + residual)
+        inner = drop(nn.relu(layer(self.ffn_mult * width, width, "ffn_inner")(x)))
+        refined = drop(layer(width, self.ffn_mult * width, "ffn_output")(inner))
+        return nn.LayerNorm(epsilon=1e-5, name="ffn_norm")(refined + x), weights
+
+
+class ConversationAtmosphere(nn.Module):
+    """Distils a conversation into one emotional-atmosphere vector with a learnt token (LFVD Eq. 9).
+
+    Attributes:
+      heads, ffn_mult, dropout, qkv_bias, initialization: see `LanguageGuidedBlock`.
+      causal: True = a token per utterance that sees this and earlier utterances only.
+    """
+
+    heads: int
+    ffn_mult: int = 4
+    dropout: float = 0.0
+    qkv_bias: bool = False
+    causal: bool = False
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, *, train: bool = False, index: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Reads a conversation.
+
+        Args:
+          x: `[B, T, D]`.
+          mask: bool `[B, T]`.
+          train, index: see `LanguageGuidedBlock`.
+
+        Returns:
+          The atmosphere, `[B, 1, D]` or causally `[B, T, D]`; the utterances after the block, `[B, T, D]`; the token's
+          attention over itself and the utterances, `[B, H, 1 or T, 1 + T]`.
+        """
+        batch, length, width = x.shape
+        token = self.param("token", nn.initializers.normal(0.02), (width,))
+        tokens = length if self.causal else 1
+        queries = jnp.concatenate([jnp.broadcast_to(token, (batch, tokens, width)), x], axis=1)
+        keys = queries[:, tokens - 1 :]
+        key_mask = jnp.concatenate([jnp.ones((batch, 1), bool), mask], axis=1)
+        pair_mask = None
+        if self.causal:
+            seen = jnp.concatenate([jnp.ones((length, 1), bool), jnp.tri(length, dtype=bool)], axis=1)
+            pair_mask = jnp.concatenate([seen, seen])
+        block = LanguageGuidedBlock(
+            self.heads, self.ffn_mult, self.dropout, self.qkv_bias, initialization=self.initialization, name="block"
+        )
+        out, weights = block(queries, keys, queries, key_mask, train=train, pair_mask=pair_mask, index=index)
+        return out[:, :tokens], out[:, tokens:], weights[:, :, :tokens]
