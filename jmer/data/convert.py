@@ -99,7 +99,7 @@ def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
         for modality in corpus.card.modalities:
             missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
             if missing:
-                notes.append(f"{split}: {modality} is missing, thus marked unavailable, in {missing} utterances")
+                notes.append(f"{split}: {modality} missing, thus unavailable, in {missing} of {labels.size} utterances")
     return "\n".join(lines + notes)
 
 

@@ -50,7 +50,7 @@ def describe(corpus: Corpus) -> str:
                     *(_features(split, splits[split], modality) for modality in card.modalities for split in splits),
                 ]
             ),
-            "\n  ".join(["defects:", *shortened(found)]) if found else "defects: none",
+            "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
     )
 
@@ -98,6 +98,10 @@ def _features(split: str, conversations: Sequence[Conversation], modality: str) 
     lowest, highest = values[available].min(axis=0), values[available].max(axis=0)
     constant = np.count_nonzero(lowest == highest)
     return [name, width, missing, str(constant), f"{lowest.min():.4g}", f"{highest.max():.4g}"]
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, PAGE, initial_indent="  ", subsequent_indent="    ")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -225,16 +225,19 @@ def _open(path: Path, columns: Columns) -> Table:
 
 
 def _open_npz(path: Path, columns: Columns) -> Table:
-    try:
-        arrays = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is cut short or no .npz file: get or save it again") from error
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise UserError(f"{path} holds one array, not named ones: save the columns with numpy.savez")
+    with path.open("rb") as file:
+        try:
+            arrays = np.load(file, allow_pickle=False)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is cut short or no .npz file: get or save it again") from error
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} holds one array, not named ones: save the columns with numpy.savez")
+        names = arrays.files
 
     def column(name: str) -> np.ndarray:
         try:
-            return arrays[name]
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays[name]
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: column '{name}' is damaged: get or save the file again") from error
         except ValueError as error:
@@ -254,7 +257,7 @@ def _open_npz(path: Path, columns: Columns) -> Table:
             raise UserError(f"{path}: column '{name}' is {array.dtype}, but features must be numbers")
         return array
 
-    return Table(path, arrays.files, values, array)
+    return Table(path, names, values, array)
 
 
 def _open_parquet(path: Path, columns: Columns) -> Table:

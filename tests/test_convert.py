@@ -1,0 +1,123 @@
+"""The convert command writes what its sources hold; a mistake is one line, status 2, and nothing written."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jmer.data.command import exit_status
+from jmer.data.convert import convert
+from jmer.data.corpus import load_saved
+
+MAPPING = ["--conversation=talk", "--speaker=talk", "--label=label", "--split=split", "--emotions=calm,angry"]
+FLAGS = ["table", *MAPPING, "--text=words", "--audio=sound"]
+
+
+def write(path, splits=("train",) * 10, lengths=4, **changes):
+    """Saves a table with one conversation per entry of `splits`."""
+    talk = np.repeat(np.arange(len(splits)), lengths)
+    columns = {
+        "talk": talk,
+        "split": np.repeat(splits, lengths),
+        "label": talk % 2,
+        "words": np.random.default_rng(0).normal(size=(talk.size, 3)),
+        "sound": np.ones((talk.size, 2)),
+    }
+    np.savez(path, **columns | changes)
+    return str(path)
+
+
+def ids(corpus, split):
+    return [c.id for c in corpus.conversations(split)]
+
+
+def test_it_writes_the_corpus_and_says_what(tmp_path, capsys):
+    sound = np.ones((12, 2))
+    sound[[0, 8]] = np.nan
+    source = write(tmp_path / "a.npz", ("train", "valid", "test"), label=np.repeat([0, 1, -1], 4), sound=sound)
+    convert([*FLAGS, source, str(tmp_path / "corpus"), "--name=mine"])
+    corpus = load_saved(tmp_path / "corpus")
+    assert corpus.card.name == "mine"
+    assert {split: ids(corpus, split) for split in corpus.splits} == {
+        "train": ["0"],
+        "validation": ["1"],
+        "test": ["2"],
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote mine to {tmp_path / 'corpus'}: text 3, audio 2; 2 emotions",
+        "             conversations  utterances  labelled",
+        "train                    1           4         4",
+        "validation               1           4         4",
+        "test                     1           4         0",
+        "train: audio missing, thus unavailable, in 1 of 4 utterances",
+        "test: audio missing, thus unavailable, in 1 of 4 utterances",
+    ]
+
+
+def test_flags_may_stand_anywhere_among_several_sources(tmp_path):
+    first, second = write(tmp_path / "a.npz"), write(tmp_path / "b.npz", talk=np.repeat(np.arange(50, 60), 4))
+    convert(["table", first, *FLAGS[1:], second, str(tmp_path / "corpus")])
+    corpus = load_saved(tmp_path / "corpus")
+    assert sum(len(corpus.splits[split]) for split in corpus.splits) == 20
+
+
+def test_validation_conversations_are_held_out_where_there_are_none(tmp_path, capsys):
+    source = write(tmp_path / "a.npz")
+    for dest in "ab":
+        convert([*FLAGS, "--holdout=0.3", "--seed=7", source, str(tmp_path / dest)])
+    a, b = load_saved(tmp_path / "a"), load_saved(tmp_path / "b")
+    assert (len(ids(a, "train")), len(ids(a, "validation"))) == (7, 3)
+    assert sorted(ids(a, "train") + ids(a, "validation")) == [str(i) for i in range(10)]
+    assert ids(a, "validation") == ids(b, "validation")
+    assert "about 30% of the training utterances, seed 7" in a.card.provenance
+    assert "validation               3          12        12  held out of train" in capsys.readouterr().out
+    convert([*FLAGS, "--seed=8", source, str(tmp_path / "c")])
+    assert len(ids(load_saved(tmp_path / "c"), "validation")) == 1
+
+
+def test_a_corpus_without_labels_keeps_all_its_rows_to_predict(tmp_path):
+    source = write(tmp_path / "a.npz", label=np.full(40, -1))
+    convert([*FLAGS, "--predict-only", source, str(tmp_path / "corpus")])
+    corpus = load_saved(tmp_path / "corpus")
+    assert {split: len(corpus.splits[split]) for split in corpus.splits} == {"train": 10}
+    assert "Validation" not in corpus.card.provenance
+
+
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
+    source, dest = write(tmp_path / "a.npz"), tmp_path / "corpus"
+    (tmp_path / "blocked").write_text("a file where a folder is needed")
+    for arguments, message in [
+        ([], "the following arguments are required: format"),
+        (["tables", source, str(dest)], "argument format: invalid choice: 'tables'"),
+        ([*FLAGS, source], "the following arguments are required"),
+        ([*FLAGS, source, str(dest), "--dialog=x"], "unrecognized arguments: --dialog=x (see `python -m jmer.data"),
+        ([*FLAGS, source, str(dest), "--seed=x"], "argument --seed: invalid int value: 'x'"),
+        ([*FLAGS, source, str(dest), "--seed=-3"], "cannot shuffle with seed -3"),
+        ([*FLAGS, source, str(dest), "--holdout=1.5"], "cannot hold out a share of 1.5: give one between 0 and 1"),
+        ([*FLAGS, str(tmp_path / "b.npz"), str(dest)], "b.npz: check the path of the table"),
+        ([*FLAGS, source, source], "a.npz already exists: name a new folder for the corpus after the sources"),
+        (
+            [*FLAGS, write(tmp_path / "c.npz", ("train",)), str(dest)],
+            "1 training conversations have labels, at least 2",
+        ),
+        ([*FLAGS, source, str(tmp_path / "blocked" / "corpus")], "blocked"),
+    ]:
+        assert exit_status(convert, arguments) == 2
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines()), err[:7]) == ("", 1, "error: ")
+        assert message in err
+        assert not dest.exists()
+
+
+@pytest.mark.slow
+def test_the_command_runs_from_a_shell(tmp_path):
+    command = [sys.executable, "-m", "jmer.data.convert", *FLAGS, write(tmp_path / "a.npz"), str(tmp_path / "corpus")]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "held out of train" in first.stdout
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("error: ") and len(again.stderr.splitlines()) == 1
+    helped = subprocess.run([*command[:4], "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0 and "--conversation COLUMN" in helped.stdout

@@ -1,0 +1,111 @@
+"""The inspect command counts right, fits a terminal and shows defects."""
+
+import numpy as np
+import pytest
+
+from jmer.data.command import exit_status
+from jmer.data.corpus import Card, Conversation, make_corpus, save_corpus
+from jmer.data.inspect import inspect
+
+CARD = Card("made-up", {"text": 3, "visual": 2}, ("calm", "angry"), "Drawn by hand, " * 20, False)
+
+
+def conversation(name, labels, speakers, text=0.5, lacking=()):
+    length = len(labels)
+    available = ~np.isin(np.arange(length), lacking)
+    columns = np.stack([np.full(length, text), np.arange(length), -np.ones(length)], axis=1)
+    return Conversation(
+        id=name,
+        utterances=[str(i) for i in range(length)],
+        speakers=speakers,
+        labels=np.array(labels, np.int32),
+        features={
+            "text": columns.astype(np.float32),
+            "visual": (2.0 * available[:, None] * [[1, 3]]).astype(np.float32),
+        },
+        available={"text": np.ones(length, bool), "visual": available},
+        sentences=[""] * length,
+    )
+
+
+@pytest.fixture
+def printed(tmp_path, capsys):
+    def run(splits):
+        save_corpus(make_corpus(splits, CARD), tmp_path / "corpus")
+        assert exit_status(inspect, [str(tmp_path / "corpus")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 100
+        return lines
+
+    return run
+
+
+def cells(lines, name):
+    """The cells of the one row that begins with a name and a gap."""
+    (line,) = (line for line in lines if line.startswith(f"{name}  "))
+    return line.removeprefix(name).split()
+
+
+def test_it_counts_conversations_lengths_speakers_emotions_and_features(printed):
+    lines = printed(
+        {
+            "train": [
+                conversation("a", [0, 1, 1, -1, 1], "ABABC"),
+                conversation("b", [0], "A"),
+                conversation("c", [1, 0, 0], "DDD", text=-4.0, lacking=(0, 2)),
+            ],
+            "test": [conversation("d", [1, 1], "AB", lacking=(0, 1))],
+        }
+    )
+    assert lines[0].startswith("made-up (real). Drawn by hand,")
+    for start, expected in {
+        "conversations": ["3", "1", "4"],
+        "utterances": ["9", "2", "11"],
+        "utterances per conversation, shortest": ["1", "2", "1"],
+        "utterances per conversation, first quartile": ["2", "2", "1.75"],
+        "utterances per conversation, median": ["3", "2", "2.5"],
+        "utterances per conversation, third quartile": ["4", "2", "3.5"],
+        "utterances per conversation, longest": ["5", "2", "5"],
+        "speakers per conversation, most": ["3", "2", "3"],
+        "names of speakers": ["4", "2", "4"],
+        "emotion": ["train", "test", "all"],
+        "calm": ["4", "50.0%", "0", "0.0%", "4", "40.0%"],
+        "angry": ["4", "50.0%", "2", "100.0%", "6", "60.0%"],
+        "unlabelled": ["1", "0", "1"],
+        "text, train": ["3", "0", "1", "-4", "4"],
+        "text, test": ["3", "0", "2", "-1", "1"],
+        "visual, train": ["2", "2", "2", "2", "6"],
+        "visual, test": ["2", "2", "-", "-", "-"],
+    }.items():
+        assert cells(lines, start) == expected, start
+    assert lines[-1] == "defects: none"
+
+
+def test_it_shows_defects(printed):
+    broken = [conversation(f"c{i}", [0, 5], "AB", text=np.nan) for i in range(8)]
+    lines = printed({"train": [conversation("a", [0, 1], "AB")], "test": broken})
+    start = lines.index("defects:")
+    assert lines[start + 1 : start + 4] == [
+        "  test, conversation 'c0': utterance '1' has label 5; with 2 emotions a label is 0 to 1, or -1 where",
+        "    there is none",
+        "  test, conversation 'c0': text of utterance '0' holds NaN or infinity (and 1 more), 2 values in all",
+    ]
+    assert lines[-1] == "  and 6 more"
+
+
+def test_a_mistake_is_one_line(tmp_path, capsys):
+    for arguments, message in [([str(tmp_path / "none")], "no corpus"), ([], "the following arguments are required")]:
+        assert exit_status(inspect, arguments) == 2
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert message in err
+
+
+@pytest.mark.slow
+def test_it_describes_a_built_in_corpus(capsys):
+    assert exit_status(inspect, ["synthetic-iemocap6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "(synthetic)" in lines[0]
+    assert cells(lines, "conversations")[-1] == "151"
+    assert lines[-1] == "defects: none"
+    assert max(map(len, lines)) <= 100

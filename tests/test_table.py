@@ -1,0 +1,373 @@
+"""Tables in three formats become the same corpus, and each mistake in them or in their mapping gets its line."""
+
+import argparse
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from jmer.data import table
+from jmer.data.presets import PRESETS
+from jmer.errors import UserError
+
+FLAGS = [
+    "--conversation=talk",
+    "--speaker=who",
+    "--label=emotion",
+    "--split=part",
+    "--text=words",
+    "--audio=sound",
+    "--emotions=calm,angry",
+]
+
+# Two conversations whose rows alternate, one in another split; NaN in one row of `sound`.
+COLUMNS = {
+    "talk": np.array(["t1", "t2", "t1", "t2", "t3"]),
+    "when": np.array([5, 9, 3, 10, 1]),
+    "name": np.array(["u0", "u1", "u2", "u3", "u4"]),
+    "who": np.array(["Zoë", "A", "B", "A", "A"]),
+    "emotion": np.array(["angry", "calm", "calm", "", "angry"]),
+    "part": np.array(["train", "train", "train", "train", "dev"]),
+    "said": np.array(['“Oh”, "no",\nhe said', "", "NA", "yes", "12"]),
+    "words": np.arange(15, dtype=np.float16).reshape(5, 3) / 8,
+    "sound": np.array([[1, 2], [3, np.nan], [0, 0], [-5, 1e-3], [7, 8]], np.float32),
+}
+
+
+def read(sources, *flags):
+    parser = argparse.ArgumentParser()
+    table.add_arguments(parser)
+    return table.read(sources, parser.parse_args(flags))
+
+
+def write(path, columns, lists=False):
+    if path.suffix == ".npz":
+        np.savez(path, **columns)
+        return path
+    arrow = {}
+    for name, values in columns.items():
+        if values.ndim == 1:
+            arrow[name] = pa.array(values)
+        elif lists:
+            arrow[name] = pa.array(list(values))
+        else:
+            arrow |= {f"{name}_{i}": pa.array(column.astype(np.float32)) for i, column in enumerate(values.T)}
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(pa.table(arrow), path)
+    else:
+        pa.csv.write_csv(pa.table(arrow), path)
+    return path
+
+
+def contents(corpus):
+    return {
+        split: [
+            (
+                c.id,
+                list(c.utterances),
+                list(c.speakers),
+                c.labels.tolist(),
+                list(c.sentences),
+                {m: (c.features[m].tolist(), c.available[m].tolist()) for m in corpus.card.modalities},
+            )
+            for c in corpus.conversations(split)
+        ]
+        for split in corpus.splits
+    }
+
+
+@pytest.fixture(params=["npz", "parquet numbered", "parquet lists", "csv"])
+def source(request, tmp_path):
+    kind, *layout = request.param.split()
+    return write(tmp_path / f"made.{kind}", COLUMNS, lists=layout == ["lists"])
+
+
+def test_every_format_gives_the_same_corpus(source):
+    corpus = read([source], *FLAGS, "--utterance=name", "--sentence=said")
+    words = COLUMNS["words"].astype(np.float32)
+    assert contents(corpus) == {
+        "train": [
+            (
+                "t1",
+                ["u0", "u2"],
+                ["Zoë", "B"],
+                [1, 0],
+                [COLUMNS["said"][0], "NA"],
+                {"text": (words[[0, 2]].tolist(), [True, True]), "audio": ([[1, 2], [0, 0]], [True, True])},
+            ),
+            (
+                "t2",
+                ["u1", "u3"],
+                ["A", "A"],
+                [0, -1],
+                ["", "yes"],
+                {
+                    "text": (words[[1, 3]].tolist(), [True, True]),
+                    "audio": ([[0, 0], [-5, float(np.float32(1e-3))]], [False, True]),
+                },
+            ),
+        ],
+        "validation": [
+            ("t3", ["u4"], ["A"], [1], ["12"], {"text": (words[4:].tolist(), [True]), "audio": ([[7, 8]], [True])})
+        ],
+    }
+    assert (corpus.card.widths, corpus.card.emotions) == ({"text": 3, "audio": 2}, ("calm", "angry"))
+    assert corpus.card.provenance == f"Converted from the table {source.name}: text from words, audio from sound."
+    assert (corpus.card.name, corpus.card.synthetic) == ("made", False)
+
+
+def test_an_order_column_sorts_numbers_as_numbers(source):
+    train = read([source], *FLAGS, "--utterance=name", "--order=when").conversations("train")
+    assert [list(c.utterances) for c in train] == [["u2", "u0"], ["u1", "u3"]]
+
+
+def test_without_an_order_the_rows_of_several_files_follow_each_other(tmp_path):
+    first = write(tmp_path / "first.npz", COLUMNS)
+    later = {name: values[[3, 0]] for name, values in COLUMNS.items()}
+    second = write(tmp_path / "second.npz", later | {"name": np.array(["v0", "v1"])})
+    train = read([first, second], *FLAGS, "--utterance=name").conversations("train")
+    assert [list(c.utterances) for c in train] == [["u0", "u2", "v1"], ["u1", "u3", "v0"]]
+    np.testing.assert_array_equal(train[0].features["text"], COLUMNS["words"][[0, 2, 0]])
+
+
+def test_utterances_without_ids_are_numbered(source):
+    assert [list(c.utterances) for c in read([source], *FLAGS).conversations("train")] == [["0", "1"], ["0", "1"]]
+
+
+def test_labels_may_be_numbers_and_empty_cells_are_unlabelled(tmp_path):
+    numbers = COLUMNS | {"emotion": np.array([1, 0, -1, 1, 0])}
+    corpus = read([write(tmp_path / "a.npz", numbers)], *FLAGS)
+    assert [c.labels.tolist() for c in corpus.conversations("train")] == [[1, -1], [0, 1]]
+    path = write(tmp_path / "a.csv", numbers)
+    path.write_text(path.read_text().replace('"t1",3,"u2","B",-1', '"t1",3,"u2","B",'))
+    assert contents(read([path], *FLAGS)) == contents(corpus)
+    nans = numbers | {"emotion": np.array([1, 0, np.nan, 1, 0])}
+    assert contents(read([write(tmp_path / "b.npz", nans)], *FLAGS)) == contents(corpus)
+
+
+def test_numbered_columns_are_ordered_by_number(tmp_path):
+    values = np.arange(5 * 12, dtype=np.float32).reshape(5, 12)
+    shuffled = {f"wide{i}": values[:, i] for i in np.random.default_rng(0).permutation(12)}
+    corpus = read([write(tmp_path / "a.csv", COLUMNS | shuffled)], *FLAGS, "--visual=wide")
+    np.testing.assert_array_equal(corpus.conversations("train")[0].features["visual"], values[[0, 2]])
+
+
+def test_an_empty_list_cell_is_unavailable(tmp_path):
+    path = write(tmp_path / "a.parquet", COLUMNS, lists=True)
+    for kind in (pa.list_(pa.float32()), pa.large_list(pa.float16()), pa.list_(pa.float64(), 2)):
+        sound = pa.array([[1, 2], None, [0, 0], [-5, None], [7, 8]], kind)
+        arrow = pa.parquet.read_table(path).drop_columns("sound").append_column("sound", sound)
+        pa.parquet.write_table(arrow, tmp_path / "b.parquet")
+        train = read([tmp_path / "b.parquet"], *FLAGS).conversations("train")
+        assert [c.available["audio"].tolist() for c in train] == [[True, True], [False, False]]
+        assert train[0].features["audio"].tolist() == [[1, 2], [0, 0]]
+
+
+def test_ids_that_restart_in_every_split_are_made_unique(source):
+    flags = [*FLAGS, "--conversation=part"]
+    assert [c.id for c in read([source], *flags, "--ids-per-split").conversations("validation")] == ["validation_dev"]
+
+
+def test_yaml_overrides_the_preset_and_flags_override_both(tmp_path, monkeypatch):
+    preset = {"conversation": "nonsense", "speaker": "who", "split": "part", "text": "words", "emotions": ("x",)}
+    monkeypatch.setitem(PRESETS, "mine", preset)
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("conversation: talk\nlabel: nonsense\nemotions: [calm, angry]\nids_per_split: true\n")
+    source = write(tmp_path / "a.npz", COLUMNS)
+    corpus = read([source], "--preset=mine", f"--columns={mapping}", "--label=emotion")
+    assert [c.id for c in corpus.conversations("train")] == ["train_t1", "train_t2"]
+    assert (corpus.card.name, corpus.card.emotions, corpus.card.modalities) == ("mine", ("calm", "angry"), ("text",))
+
+
+def test_a_corpus_to_predict_needs_neither_training_rows_nor_labels(tmp_path):
+    rows = {name: values for name, values in COLUMNS.items() if name != "emotion"}
+    source = write(tmp_path / "a.npz", rows | {"part": np.array(["test"] * 5)})
+    flags = [flag for flag in FLAGS if not flag.startswith("--label")]
+    corpus = read([source], *flags, "--predict-only")
+    assert [c.labels.tolist() for c in corpus.conversations("test")] == [[-1, -1], [-1, -1], [-1]]
+    with pytest.raises(UserError, match="no column for the labels: give --label COLUMN, or --predict-only"):
+        read([source], *flags)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_reads_its_table_with_test_rows(preset, tmp_path):
+    mapping = table.Columns(**PRESETS[preset])
+    rows = np.arange(12)
+    split = np.array(["train"] * 8 + ["test"] * 4)
+    columns = {
+        mapping.conversation: np.array([f"c{i // 2}" for i in rows]),
+        mapping.split: split,
+        mapping.label: np.array(mapping.emotions)[rows % len(mapping.emotions)]
+        if preset == "meld"
+        else rows % len(mapping.emotions),
+    } | {column: np.ones((12, 4), np.float16) for column in mapping.modalities.values()}
+    for column in (mapping.speaker, mapping.utterance, mapping.order, mapping.sentence):
+        if column and column not in columns:
+            columns[column] = rows[::-1]
+    source = write(tmp_path / "a.npz", columns)
+    corpus = read([source], f"--preset={preset}")
+    assert {s: sum(map(len, corpus.conversations(s))) for s in corpus.splits} == {"train": 8, "test": 4}
+    first = corpus.conversations("train")[0]
+    expected = [1, 0] if mapping.order else [0, 1]
+    assert first.labels.tolist() == expected
+
+
+MISTAKES = {
+    "unknown preset": (["--preset=iemocap"], {}, "unknown preset 'iemocap': there are iemocap6, iemocap4, mosi, meld"),
+    "no such column": (
+        [*FLAGS, "--order=start"],
+        {},
+        "has no column 'start' for the order: it has talk, when, name, who, emotion, part, said, words, sound",
+    ),
+    "no such features": ([*FLAGS, "--audio=noise"], {}, "has no column 'noise' for audio: it has talk, when"),
+    "no conversation": (FLAGS[1:], {}, "no column for the conversation: give --conversation COLUMN, --columns YAML"),
+    "no features": ([*FLAGS[:4], FLAGS[6]], {}, "no column of features: give --text, --audio or --visual COLUMN"),
+    "no emotions": (FLAGS[:-1], {}, "no names of the emotions: give --emotions A,B"),
+    "unknown label": (
+        FLAGS,
+        {"emotion": np.array(["calm", "calm", "sad", "", "angry"])},
+        "column 'emotion' has label 'sad' in row 3: the emotions are 0 calm, 1 angry",
+    ),
+    "label out of range": (FLAGS, {"emotion": np.arange(5)}, "has label 2 in row 3: the emotions are 0 calm, 1 angry"),
+    "unknown split": (
+        FLAGS,
+        {"part": np.array(["train", "train", "train", "train", "eval"])},
+        "column 'part' has split 'eval' in row 5: a split is one of train, valid, validation, dev, val, test",
+    ),
+    "no training rows": (
+        FLAGS,
+        {"part": np.array(["test"] * 5)},
+        "no row of column 'part' is train, only test: add training rows, or give --predict-only",
+    ),
+    "split conversation": (
+        FLAGS,
+        {"part": np.array(["train", "train", "dev", "train", "dev"])},
+        "conversation 't1' is in more than one split: train, validation",
+    ),
+    "infinity": (
+        FLAGS,
+        {"sound": np.full((5, 2), np.inf)},
+        "train, conversation 't1': audio of utterance '0' holds NaN or infinity (and 1 more), 4 values in all",
+    ),
+    "too large for float32": (FLAGS, {"sound": np.full((5, 2), 1e200)}, "audio of utterance '0' holds NaN or infinity"),
+    "empty speaker": (
+        FLAGS,
+        {"who": np.array(["A", "", "B", "A", "A"])},
+        "column 'who' is empty in row 2: give its speaker",
+    ),
+    "repeated utterance": (
+        [*FLAGS, "--utterance=who"],
+        {},
+        "train, conversation 't2': the utterance id 'A' occurs more than once",
+    ),
+    "text as features": ([*FLAGS, "--audio=said"], {}, "column 'said' is <U19, but features must be numbers"),
+    "one number as features": (
+        [*FLAGS, "--audio=when"],
+        {},
+        "column 'when' for audio has shape (5,), but features are one vector per row",
+    ),
+    "features as text": ([*FLAGS, "--speaker=words"], {}, "column 'words' has shape (5, 3), but must have one value"),
+    "mixed lengths": (FLAGS, {"who": np.array(["A", "B"])}, "column 'who' has 2 rows but 'talk' has 5"),
+    "objects": (
+        FLAGS,
+        {"who": np.array(["A", "B", "A", "B", 1], object)},
+        "column 'who' holds Python objects, which could run code: save it as numbers or strings",
+    ),
+    "missing order": (
+        [*FLAGS, "--order=when"],
+        {"when": np.array([1, 2, np.nan, 3, 4])},
+        "conversation 't1': the order of some utterances is missing",
+    ),
+    "no rows": (FLAGS, {name: values[:0] for name, values in COLUMNS.items()}, "has no rows: there is nothing"),
+}
+
+
+@pytest.mark.parametrize(("flags", "changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_gets_its_line(flags, changes, message, tmp_path, request):
+    source = write(tmp_path / "made.npz", COLUMNS | changes)
+    with pytest.raises(UserError) as refusal:
+        read([source], *flags)
+    assert message in str(refusal.value)
+    defects_of_several_conversations = ("infinity", "too large for float32")
+    assert len(str(refusal.value).splitlines()) == 1 or request.node.callspec.id in defects_of_several_conversations
+
+
+def refusal(sources, *flags):
+    with pytest.raises(UserError) as caught:
+        read(sources, *flags)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    assert "no file" in refusal([tmp_path / "missing.npz"], *FLAGS)
+    assert "a table is a .npz, .parquet or .csv file, not '.txt'" in refusal([tmp_path / "a.txt"], *FLAGS)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    assert "one.npz holds one array, not named ones" in refusal([tmp_path / "one.npz"], *FLAGS)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused(suffix, kept, tmp_path):
+    path = write(tmp_path / f"cut.{suffix}", COLUMNS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    assert f"cut.{suffix} is cut short or no .{suffix} file: get or save it again" in refusal([path], *FLAGS)
+
+
+def test_a_damaged_column_is_refused(tmp_path):
+    path = write(tmp_path / "bad.npz", COLUMNS)
+    whole = path.read_bytes()
+    at = whole.index(COLUMNS["words"].tobytes())
+    path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
+    assert "bad.npz: column 'words' is damaged: get or save the file again" in refusal([path], *FLAGS)
+
+
+def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
+    path = write(tmp_path / "a.csv", COLUMNS)
+    text = path.read_text()
+    path.write_text(text + "1,2\n")
+    assert "a.csv is cut short or no .csv file: get or save it again (CSV parse error: Expected" in refusal(
+        [path], *FLAGS
+    )
+    path.write_text(text.replace('"words_1"', '"words_7"'))
+    assert "columns words_0 to words_7 for text, number 1 is missing" in refusal([path], *FLAGS)
+    path.write_text(text.replace('"sound_1"', '"sound_0"'))
+    assert "a.csv has 2 columns named 'sound_0': rename them" in refusal([path], *FLAGS)
+    path.write_text(text.replace("0.125", "loud"))
+    assert "column 'words_1' is string, but features must be numbers" in refusal([path], *FLAGS)
+    path.write_text(text)
+    assert "has no column 'noise' for audio: it has" in refusal([path], *FLAGS, "--audio=noise")
+    assert "said, words_0..words_2, sound_0, sound_1" in refusal([path], *FLAGS, "--audio=noise")
+    path = write(tmp_path / "a.parquet", COLUMNS, lists=True)
+    assert "column 'words' is list<" in refusal([path], *FLAGS, "--label=words")
+    sound = pa.array([[1.0, 2.0], None, [0.0], [1.0, 2.0], [1.0]])
+    pa.parquet.write_table(pa.parquet.read_table(path).drop_columns("sound").append_column("sound", sound), path)
+    assert "column 'sound' has mixed widths, 2 values at first and 1 in row 3" in refusal([path], *FLAGS)
+
+
+def test_files_with_different_features_are_refused(tmp_path):
+    one = write(tmp_path / "one.npz", COLUMNS)
+    two = write(tmp_path / "two.npz", COLUMNS | {"sound": np.ones((5, 4))})
+    message = refusal([one, two], *FLAGS)
+    assert "audio is 2 wide in" in message and "one.npz but 4 wide in" in message and "two.npz" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a, b", "is no YAML file: while parsing a flow sequence"),
+        ("- talk", "is no mapping: write one `field: column` per line"),
+        ("dialog: talk", "unknown field 'dialog': the fields are conversation, order, speaker"),
+        ("label: 3", "label is 3, but must be the name of a column"),
+        ("emotions: calm", "emotions is 'calm', but must be a list of names"),
+        ("ids_per_split: text", "ids_per_split is 'text', but must be true or false"),
+    ],
+)
+def test_a_mistake_in_the_yaml_file_gets_its_line(text, message, tmp_path):
+    (tmp_path / "mapping.yaml").write_text(text)
+    assert message in refusal([tmp_path / "a.npz"], f"--columns={tmp_path / 'mapping.yaml'}")
+    assert "no file" in refusal([tmp_path / "a.npz"], f"--columns={tmp_path / 'missing.yaml'}")
