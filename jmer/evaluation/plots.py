@@ -1,11 +1,10 @@
 """Pictures of a run, readable in grey print and by colour-blind people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -43,7 +42,7 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path
     for row, column in np.ndindex(confusion.shape):
         known = support[row] > 0
         text = f"{confusion[row, column]}\n{100 * shares[row, column]:.1f}%" if known else "0\n–"
-        colour = "white" if shares[row, column] > 0.7 else "black"
+        colour = "white" if shares[row, column] > 0.65 else "black"
         weight = "bold" if row == column else "normal"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
     axes.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")
@@ -78,8 +77,8 @@ def plot_learning_curves(
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     _draw(left, epochs, {_loss_name(name): values for name, values in losses.items()}, "loss")
-    positive = np.concatenate([values[np.isfinite(values)] for values in losses.values()] or [np.ones(1)])
-    if positive.size and positive.min() > 0 and positive.max() > 30 * positive.min():
+    shown = np.array([value for values in losses.values() for value in values if np.isfinite(value)])
+    if shown.size and shown.min() > 0 and shown.max() > 30 * shown.min():
         left.set_yscale("log")
     _draw(right, epochs, {name.split("/")[0]: 100 * values for name, values in scores.items()}, "weighted F1 (%)")
     for axes in (left, right):
@@ -89,7 +88,7 @@ def plot_learning_curves(
     _save(figure, path)
 
 
-def _series(history, wanted) -> dict[str, np.ndarray]:
+def _series(history: Sequence[Mapping], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     names = dict.fromkeys(name for row in history for name in row if wanted(name))
     return {name: np.array([row.get(name) for row in history], np.float64) for name in names}
 
@@ -112,6 +111,5 @@ def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], l
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
     with atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
