@@ -181,6 +181,15 @@ def test_yaml_overrides_the_preset_and_flags_override_both(tmp_path, monkeypatch
     assert (corpus.card.name, corpus.card.emotions, corpus.card.modalities) == ("mine", ("calm", "angry"), ("text",))
 
 
+def test_an_empty_name_leaves_a_column_out(tmp_path):
+    source = write(tmp_path / "a.npz", COLUMNS)
+    corpus = read([source], *FLAGS, "--order=when", "--audio=", "--order=")
+    assert corpus.card.widths == {"text": 3}
+    np.testing.assert_array_equal(corpus.conversations("train")[0].features["text"], COLUMNS["words"][[0, 2]])
+    unlabelled = read([source], *FLAGS, "--label=", "--predict-only").conversations("train")
+    assert [c.labels.tolist() for c in unlabelled] == [[-1, -1], [-1, -1]]
+
+
 def test_a_corpus_to_predict_needs_neither_training_rows_nor_labels(tmp_path):
     rows = {name: values for name, values in COLUMNS.items() if name != "emotion"}
     source = write(tmp_path / "a.npz", rows | {"part": np.array(["test"] * 5)})
@@ -267,6 +276,11 @@ MISTAKES = {
         [*FLAGS, "--audio=when"],
         {},
         "column 'when' for audio has shape (5,), but features are one vector per row",
+    ),
+    "half a name": (
+        [*FLAGS, "--text=loud"],
+        {"loud100": np.ones((5, 4))},
+        "there is no column 'loud' for text, and 'loud100' of shape (5, 4) is not one number per row of it",
     ),
     "features as text": ([*FLAGS, "--speaker=words"], {}, "column 'words' has shape (5, 3), but must have one value"),
     "mixed lengths": (FLAGS, {"who": np.array(["A", "B"])}, "column 'who' has 2 rows but 'talk' has 5"),

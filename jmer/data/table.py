@@ -1,6 +1,7 @@
 """Corpora from tables: npz, parquet or csv, one row per utterance, features in columns.
 
-A mapping says which column holds what. It comes from a preset, a YAML file and flags, each overriding the one before:
+A mapping says which column holds what. It comes from a preset, a YAML file and flags, each overriding the one before
+(with an empty name, such as `--audio=`, the column is left out):
 
     conversation: dialogue         # rows with the same value are one conversation
     order: start                   # optional: sorts a conversation's utterances, else they keep the order of the file
@@ -72,7 +73,19 @@ class Columns:
         return {m: getattr(self, m) for m in MODALITIES if getattr(self, m)}
 
 
-COLUMN_FLAGS = tuple(f.name for f in dataclasses.fields(Columns) if f.name not in ("emotions", "ids_per_split"))
+# The fields of `Columns` that name a column, and what is in it.
+COLUMN_FLAGS = {
+    "conversation": "names or numbers of conversations",
+    "order": "what sorts a conversation's utterances",
+    "speaker": "speakers",
+    "label": "emotions, names or numbers",
+    "split": f"splits ({', '.join(SPLIT_NAMES)})",
+    "utterance": "names or numbers of utterances",
+    "sentence": "transcripts",
+    "text": "text features",
+    "audio": "audio features",
+    "visual": "visual features",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +125,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that map columns."""
     parser.add_argument("--preset", help=f"a known mapping: {', '.join(PRESETS)}")
     parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
-    for field in COLUMN_FLAGS:
-        parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of the {field}; overrides both")
+    for field, meaning in COLUMN_FLAGS.items():
+        parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
     parser.add_argument("--emotions", metavar="A,B,...", help="names of the emotions in the order of their labels")
     parser.add_argument(
         "--ids-per-split",
@@ -409,7 +422,14 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
                 f"{table.path}: of the columns {numbered[first]} to {numbered[last]} for {modality}, "
                 f"number {number} is missing"
             )
-    return np.stack([table.array(numbered[number]) for number in range(first, last + 1)], axis=1)
+    vectors = [table.array(numbered[number]) for number in range(first, last + 1)]
+    for number, vector in enumerate(vectors, first):
+        if vector.shape != vectors[0].shape[:1]:
+            raise UserError(
+                f"{table.path}: there is no column '{column}' for {modality}, and '{numbered[number]}' of shape "
+                f"{vector.shape} is not one number per row of it: name a column in full"
+            )
+    return np.stack(vectors, axis=1)
 
 
 def _numbered(names: Sequence[str]) -> dict[str, dict[int, str]]:
