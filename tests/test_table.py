@@ -363,6 +363,12 @@ def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
     assert "column 'sound' has mixed widths, 2 values at first and 1 in row 3" in refusal([path], *FLAGS)
 
 
+def test_a_list_of_what_float32_cannot_hold_is_refused(tmp_path):
+    path = write(tmp_path / "a.parquet", COLUMNS | {"sound": np.full((5, 2), 1e200)}, lists=True)
+    with pytest.raises(UserError, match="audio of utterance '0' holds NaN or infinity"):
+        read([path], *FLAGS)
+
+
 def test_files_with_different_features_are_refused(tmp_path):
     one = write(tmp_path / "one.npz", COLUMNS)
     two = write(tmp_path / "two.npz", COLUMNS | {"sound": np.ones((5, 4))})

@@ -321,8 +321,9 @@ def _stacked(path: Path, name: str, column: pa.ListArray) -> np.ndarray:
             f"{path}: column '{name}' has mixed widths, {width} values at first and {lengths[wrong[0]]} in row "
             f"{row + 1}: give every row {width} values, or none where they are missing"
         )
-    stacked = np.full((len(column), width), np.nan, np.float32)
-    stacked[present] = _numbers(path, name, column.flatten()).reshape(-1, width)
+    values = _numbers(path, name, column.flatten())
+    stacked = np.full((len(column), width), np.nan, np.result_type(values, np.float32))
+    stacked[present] = values.reshape(-1, width)
     return stacked
 
 
