@@ -1,0 +1,26 @@
+"""One way to name a corpus: a built-in synthetic one by its name, any other by its folder."""
+
+from pathlib import Path
+
+from jmer.data.corpus import Corpus, load_saved
+from jmer.data.synthetic import NAMES, generate
+from jmer.errors import UserError
+
+
+def load_corpus(path_or_name: str | Path) -> Corpus:
+    """Returns a built-in synthetic corpus, or one that `save_corpus` wrote.
+
+    Args:
+      path_or_name: `synthetic-meld`, `synthetic-iemocap6`, `synthetic-iemocap4`, or a folder.
+
+    Raises:
+      UserError: if it is neither such a name nor a folder, or the folder holds no sound corpus.
+    """
+    if path_or_name in NAMES:
+        return generate(path_or_name)
+    if not Path(path_or_name).exists():
+        raise UserError(
+            f"no corpus '{path_or_name}': no such folder (make one with `python -m jmer.data.convert`), "
+            f"and none of the built-in {', '.join(NAMES)}"
+        )
+    return load_saved(path_or_name)
