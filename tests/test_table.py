@@ -147,6 +147,14 @@ def test_labels_may_be_numbers_and_empty_cells_are_unlabelled(tmp_path):
     assert contents(read([write(tmp_path / "b.npz", nans)], *FLAGS)) == contents(corpus)
 
 
+def test_ids_that_look_like_numbers_stay_as_they_are(tmp_path):
+    path = write(tmp_path / "a.csv", COLUMNS)
+    path.write_text(path.read_text().replace('"t2"', "007"))
+    assert [c.id for c in read([path], *FLAGS).conversations("train")] == ["t1", "007"]
+    path.write_text(path.read_text().replace('"t1"', "7").replace('"t3"', "8"))
+    assert [c.id for c in read([path], *FLAGS).conversations("train")] == ["7", "007"]
+
+
 def test_numbered_columns_are_ordered_by_number(tmp_path):
     values = np.arange(5 * 12, dtype=np.float32).reshape(5, 12)
     shuffled = {f"wide{i}": values[:, i] for i in np.random.default_rng(0).permutation(12)}

@@ -21,22 +21,17 @@ numbered columns in csv.
 import argparse
 import dataclasses
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
 import yaml
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.presets import PRESETS
+from jmer.data.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -86,24 +81,7 @@ COLUMN_FLAGS = {
     "audio": "audio features",
     "visual": "visual features",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table whose columns are read when they are asked for.
-
-    Attributes:
-      path: the file.
-      names: of the columns.
-      values: name -> the column as a list with one entry per row, None where a cell is empty.
-      array: name -> the column as floats `[rows]` or `[rows, D]`, NaN where a cell is empty; raises UserError if it
-        holds anything but numbers.
-    """
-
-    path: Path
-    names: Sequence[str]
-    values: Callable[[str], list]
-    array: Callable[[str], np.ndarray]
+TEXT_FIELDS = ("conversation", "speaker", "split", "utterance", "sentence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +130,8 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
       UserError: naming the file and the column at fault, and what there is instead.
     """
     columns = _mapping(options)
-    for source in sources:
-        if source.suffix not in _OPENERS:
-            raise UserError(f"{source}: a table is a .npz, .parquet or .csv file, not '{source.suffix or source.name}'")
-    parts = [_read_rows(_open(source, columns), columns) for source in sources]
+    texts = [getattr(columns, field) for field in TEXT_FIELDS if getattr(columns, field)]
+    parts = [_read_rows(open_table(source, texts), columns) for source in sources]
     widths = {m: parts[0].features[m].shape[1] for m in columns.modalities}
     for source, part in zip(sources, parts, strict=True):
         for modality, width in widths.items():
@@ -225,114 +201,6 @@ def _yaml_mapping(path: Path) -> dict[str, Any]:
     if "emotions" in fields:
         fields["emotions"] = tuple(map(str, fields["emotions"]))
     return fields
-
-
-def _open(path: Path, columns: Columns) -> Table:
-    if not path.is_file():
-        raise UserError(f"no file {path}: check the path of the table")
-    table = _OPENERS[path.suffix](path, columns)
-    for name in dict.fromkeys(table.names):
-        if list(table.names).count(name) > 1:
-            raise UserError(f"{path} has {list(table.names).count(name)} columns named '{name}': rename them")
-    return table
-
-
-def _open_npz(path: Path, columns: Columns) -> Table:
-    with path.open("rb") as file:
-        try:
-            arrays = np.load(file, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is cut short or no .npz file: get or save it again") from error
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise UserError(f"{path} holds one array, not named ones: save the columns with numpy.savez")
-        names = arrays.files
-
-    def column(name: str) -> np.ndarray:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return arrays[name]
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: column '{name}' is damaged: get or save the file again") from error
-        except ValueError as error:
-            raise UserError(
-                f"{path}: column '{name}' holds Python objects, which could run code: save it as numbers or strings"
-            ) from error
-
-    def values(name: str) -> list:
-        array = column(name)
-        if array.ndim != 1:
-            raise UserError(f"{path}: column '{name}' has shape {array.shape}, but must have one value per row")
-        return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
-
-    def array(name: str) -> np.ndarray:
-        array = column(name)
-        if array.dtype.kind not in "fiub":
-            raise UserError(f"{path}: column '{name}' is {array.dtype}, but features must be numbers")
-        return array
-
-    return Table(path, names, values, array)
-
-
-def _open_parquet(path: Path, columns: Columns) -> Table:
-    return _arrow_table(path, lambda: pa.parquet.ParquetFile(path).read())
-
-
-def _open_csv(path: Path, columns: Columns) -> Table:
-    texts = (columns.conversation, columns.speaker, columns.split, columns.utterance, columns.sentence)
-    parsing = pa.csv.ParseOptions(newlines_in_values=True)
-    types = pa.csv.ConvertOptions(column_types={name: pa.string() for name in texts if name})
-    return _arrow_table(path, lambda: pa.csv.read_csv(path, parse_options=parsing, convert_options=types))
-
-
-_OPENERS = {".npz": _open_npz, ".parquet": _open_parquet, ".csv": _open_csv}
-
-
-def _arrow_table(path: Path, load: Callable[[], pa.Table]) -> Table:
-    try:
-        table = load()
-    except (OSError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path} is cut short or no {path.suffix} file: get or save it again ({line})") from error
-
-    def values(name: str) -> list:
-        if pa.types.is_nested(table[name].type):
-            raise UserError(f"{path}: column '{name}' is {table[name].type}, but must have one value per row")
-        return table[name].to_pylist()
-
-    def array(name: str) -> np.ndarray:
-        column = table[name].combine_chunks()
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            return _stacked(path, name, column)
-        if pa.types.is_fixed_size_list(column.type):
-            return _stacked(path, name, column.cast(pa.list_(column.type.value_type)))
-        return _numbers(path, name, column)
-
-    return Table(path, table.column_names, values, array)
-
-
-def _stacked(path: Path, name: str, column: pa.ListArray) -> np.ndarray:
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    lengths = pa.compute.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False)
-    width = int(lengths[0]) if lengths.size else 0
-    wrong = np.flatnonzero(lengths != width)
-    if wrong.size:
-        row = np.flatnonzero(present)[wrong[0]]
-        raise UserError(
-            f"{path}: column '{name}' has mixed widths, {width} values at first and {lengths[wrong[0]]} in row "
-            f"{row + 1}: give every row {width} values, or none where they are missing"
-        )
-    values = _numbers(path, name, column.flatten())
-    stacked = np.full((len(column), width), np.nan, np.result_type(values, np.float32))
-    stacked[present] = values.reshape(-1, width)
-    return stacked
-
-
-def _numbers(path: Path, name: str, column: pa.Array) -> np.ndarray:
-    if pa.types.is_null(column.type):
-        return np.full(len(column), np.nan)
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise UserError(f"{path}: column '{name}' is {column.type}, but features must be numbers")
-    return column.to_numpy(zero_copy_only=False)
 
 
 def _read_rows(table: Table, columns: Columns) -> Rows:
