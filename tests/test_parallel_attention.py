@@ -1,0 +1,155 @@
+"""Four attention paths in one, against a loop over paths, positions and heads in float64."""
+
+import jax
+import numpy as np
+import pytest
+
+from jmer.layers.parallel_attention import FOUR_PATHS, FourWayParallelAttention
+
+B, D = 3, 4
+LENGTHS = {"text": 5, "audio": 8, "visual": 2}
+FORMS = [
+    {},
+    {"heads": 2},
+    {"projections": "shared"},
+    {"projections": "identity", "heads": 2},
+    {"output_projection": True, "heads": 4},
+    {"projections": "shared", "output_projection": True},
+    {"paths": (("text", "text"), ("audio", "audio"))},
+    {"paths": tuple((s, t) for t in LENGTHS for s in LENGTHS), "heads": 2},
+]
+
+
+def sample(seed, lengths=LENGTHS):
+    rng = np.random.default_rng(seed)
+    x = {m: rng.normal(size=(B, t, D)).astype(np.float32) for m, t in lengths.items()}
+    masks = {m: rng.random((B, t)) < 0.7 for m, t in lengths.items()}
+    masks["audio"][0] = False
+    return x, masks
+
+
+def module_and_variables(key, options):
+    x, masks = sample(0)
+    module = FourWayParallelAttention(**options)
+    return module, jax.jit(module.init)(key(), x, masks)
+
+
+def reference(variables, x, masks, heads=1, projections="per_path", output_projection=False, paths=FOUR_PATHS):
+    params = jax.tree.map(np.float64, variables.get("params", {}))
+    modalities = sorted({m for path in paths for m in path})
+    contexts = {}
+    for p, (source, target) in enumerate(paths):
+
+        def project(name, modality, p=p):
+            rows = np.float64(x[modality])
+            if projections == "identity":
+                return rows
+            return rows @ params[name][p if projections == "per_path" else modalities.index(modality)]
+
+        query, key, value = project("query", target), project("key", source), project("value", source)
+        context = np.zeros(query.shape)
+        width = D // heads
+        for b in range(B):
+            real = np.flatnonzero(masks[source][b])
+            for i in np.flatnonzero(masks[target][b]):
+                for h in range(heads) if len(real) else ():
+                    part = slice(h * width, (h + 1) * width)
+                    powers = np.exp(key[b, real, part] @ query[b, i, part] / np.sqrt(width))
+                    context[b, i, part] = powers / powers.sum() @ value[b, real, part]
+                if output_projection:
+                    context[b, i] = context[b, i] @ params["output"][p] + params["output_bias"][p]
+        contexts[source, target] = context
+    return contexts
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_every_form_matches_the_loop(key, options):
+    module, variables = module_and_variables(key, options)
+    x, masks = sample(1)
+    contexts = jax.jit(module.apply)(variables, x, masks)
+    expected = reference(variables, x, masks, **options)
+    assert set(contexts) == set(expected)
+    for path, context in contexts.items():
+        np.testing.assert_allclose(context, expected[path], rtol=1e-5, atol=1e-6)
+
+
+def test_parameter_shapes_and_start(key):
+    """Twelve matrices, six when shared; each drawn on its own within PyTorch's bounds."""
+    for options, stack in (({}, 4), ({"projections": "shared"}, 2)):
+        _, variables = module_and_variables(key, options)
+        assert jax.tree.map(np.shape, variables["params"]) == dict.fromkeys(("query", "key", "value"), (stack, D, D))
+    _, variables = module_and_variables(key, {"projections": "identity"})
+    assert variables == {}
+    wide = jax.jit(FourWayParallelAttention().init)(key(), *sample_of_width(400))["params"]["query"]
+    bound = 1 / 20
+    assert 0.99 * bound < np.abs(wide).max() <= bound
+    np.testing.assert_allclose(np.std(wide, axis=(1, 2)), np.full(4, bound / np.sqrt(3)), rtol=0.02)
+    assert len({float(kernel[0, 0]) for kernel in wide}) == 4
+
+
+def sample_of_width(width):
+    return {m: np.ones((1, 2, width), np.float32) for m in LENGTHS}, {m: np.ones((1, 2), bool) for m in LENGTHS}
+
+
+@pytest.mark.parametrize("options", [{}, {"output_projection": True}], ids=str)
+def test_padding_and_its_content_change_nothing(key, options):
+    module, variables = module_and_variables(key, options)
+    x, masks = sample(2)
+
+    def total(variables, x, masks):
+        contexts = module.apply(variables, x, masks)
+        return sum(np.float32(i + 1) * (c**2).sum() for i, c in enumerate(contexts.values())), contexts
+
+    call = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    spoilt = {m: np.where(masks[m][..., None], v, np.nan).astype(np.float32) for m, v in x.items()}
+    clean = call(variables, x, masks)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
+    jax.tree.map(np.testing.assert_array_equal, clean, call(variables, spoilt, masks))
+    extra = {"text": 6, "audio": 1, "visual": 0}
+    longer = {m: np.pad(v, ((0, 0), (0, extra[m]), (0, 0)), constant_values=7) for m, v in x.items()}
+    longer_masks = {m: np.pad(v, ((0, 0), (0, extra[m]))) for m, v in masks.items()}
+    for path, context in jax.jit(module.apply)(variables, longer, longer_masks).items():
+        kept = LENGTHS[path[1]]
+        np.testing.assert_allclose(context[:, :kept], clean[0][1][path], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(context[:, kept:], 0)
+
+
+def test_order_of_positions_and_batching_do_not_matter(key):
+    module, variables = module_and_variables(key, {"heads": 2})
+    x, masks = sample(3)
+    apply = jax.jit(module.apply)
+    contexts = apply(variables, x, masks)
+    order = {m: np.random.default_rng(4).permutation(t) for m, t in LENGTHS.items()}
+    permuted = apply(
+        variables, {m: v[:, order[m]] for m, v in x.items()}, {m: v[:, order[m]] for m, v in masks.items()}
+    )
+    alone = [apply(variables, *jax.tree.map(lambda v, b=b: v[b], (x, masks))) for b in range(B)]
+    for path, context in contexts.items():
+        np.testing.assert_allclose(permuted[path], context[:, order[path[1]]], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.stack([one[path] for one in alone]), context, rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_batch_has_finite_gradients(key):
+    module, variables = module_and_variables(key, {"output_projection": True})
+    x, masks = sample(5)
+    nothing = {m: np.zeros_like(mask) for m, mask in masks.items()}
+
+    def total(variables, x):
+        return sum(c.sum() for c in module.apply(variables, x, nothing).values())
+
+    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(variables, x)
+    assert value == 0
+    for leaf in jax.tree.leaves(gradients):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_refusals_name_what_is_wrong(key):
+    x, masks = sample(6)
+    for options, features, message in (
+        ({"projections": "none"}, x, "unknown projections 'none'; choose one of per_path, shared, identity"),
+        ({"heads": 3}, x, "heads must divide the width, but 3 does not divide 4"),
+        ({}, {"text": x["text"]}, "a path needs audio, but the features are of text"),
+        ({}, x | {"audio": x["audio"][..., :2]}, "all modalities must have one width"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FourWayParallelAttention(**options).init(key(), features, masks)
