@@ -123,8 +123,8 @@ def _recurrence_forward(slope, weights, hoisted, graph):
 def _recurrence_backward(slope, saved, nodes_bar):
     """Walks back in time; the weights' gradients are one product each over all utterances afterwards.
 
-    Plain reverse mode would save the growing buffer of nodes at every utterance and add up weight-sized gradients inside
-    the loop. Predecessors come earlier, so the finished buffer serves every step.
+    Plain reverse mode would save the growing buffer of nodes at every utterance and add up weight-sized gradients
+    inside the loop. Predecessors come earlier, so the finished buffer serves every step.
     """
     weights, hoisted, graph, nodes, keys, (sums, messages) = saved
     # Laid out once for products that would otherwise run along the memory's slow direction at every step.

@@ -26,8 +26,8 @@ def kl_fusion_weights(
     Args:
       posteriors: modality -> Gaussian of `[..., D]`.
       dominant: the modality that the others are compared with.
-      weighting: `sigmoid` (as printed), `two_sigmoid_minus_one` (stretched to [0, 1)), `one_minus` (1 - sigmoid: agreement
-        counts) or `ones` (plain addition).
+      weighting: `sigmoid` (as printed), `two_sigmoid_minus_one` (stretched to [0, 1)), `one_minus` (1 - sigmoid, so
+        that agreement counts) or `ones` (plain addition).
       reduction: `sum` of the divergence over its dimensions, or `mean`, which saturates less.
 
     Returns:

@@ -50,7 +50,7 @@ class LanguageGuidedBlock(nn.Module):
         Args:
           target: `[B, Tq, D]`, gives the queries.
           source: `[B, Tk, D]`, gives keys and values.
-          residual: `[B, Tq, D]`, added to what was read (Eq. 6 as printed adds the source; most transformers the target).
+          residual: `[B, Tq, D]`, added to what was read (Eq. 6 as printed adds the source).
           source_mask: bool `[B, Tk]`, True where the source is real.
           train: whether dropout is on; needs the random stream `dropout` then.
           pair_mask: bool `[Tq, Tk]`, True where a query may see a key; None = everywhere.

@@ -1,0 +1,103 @@
+"""Configurations: what every run has, and what a corpus fills in."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jmer.batch import UNLABELLED
+from jmer.data.corpus import Card, Conversation
+from jmer.errors import UserError
+from jmer.models.registry import defaults
+
+
+def base_config(model: str) -> ConfigDict:
+    """Returns the complete configuration of a model, locked; experiments change values and add no fields.
+
+    Sections: `data`, `model` and `loss` (see the model's classes), `optimizer` (see `jmer.training.optimizer`) and
+    `training`.
+
+    Raises:
+      UserError: for an unknown model.
+    """
+    config = ConfigDict(
+        {
+            "seed": 0,
+            # Which epoch is reported: validation (best weighted F1), last, or test_oracle (best on the test split, only
+            # to compare with papers that do so).
+            "selection": "validation",
+            "data": {
+                # A folder that `jmer.data.convert` wrote, or a built-in synthetic corpus.
+                "path": "synthetic-meld",
+                # standard: each feature to mean 0 and deviation 1 over the training split; none: as it is.
+                "normalization": "standard",
+            },
+            **defaults(model),
+            "optimizer": {
+                "name": "adam_l2",
+                "learning_rate": 1e-4,
+                "weight_decay": 0.0,
+                "clip_norm": 0.0,
+                "schedule": "constant",
+                "warmup_epochs": 0,
+            },
+            "training": {
+                "epochs": 60,
+                "batch_size": 16,
+                # Padded lengths per epoch at most; each is compiled once.
+                "buckets": 4,
+                # auto: pmap on one process, shard_map on several.
+                "parallel": "auto",
+                # 0 = all devices of this process.
+                "devices": 0,
+            },
+        }
+    )
+    return config.lock()
+
+
+def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversation]) -> ConfigDict:
+    """Fills in what a corpus fixes: emotions, modalities, class weights.
+
+    Args:
+      config: from an experiment's file.
+      card: the corpus' card.
+      training: conversations of the training split.
+
+    Returns:
+      A copy in which `model.num_classes` and `model.modalities` are set, and `loss.class_weight_values` where
+      `loss.class_weights` is `inverse_freq`: the reciprocals of the emotions' shares of labelled training utterances.
+
+    Raises:
+      UserError: if the configuration names a modality or a number of emotions that the corpus has not, or an emotion to
+        be weighted never occurs.
+    """
+    config = config.copy_and_resolve_references()
+    wanted = tuple(config.model.modalities) or card.modalities
+    lacking = [modality for modality in wanted if modality not in card.modalities]
+    if lacking:
+        raise UserError(
+            f"model.modalities has {', '.join(lacking)}, but corpus '{card.name}' has only {', '.join(card.modalities)}"
+        )
+    if config.model.num_classes not in (0, len(card.emotions)):
+        raise UserError(
+            f"model.num_classes is {config.model.num_classes}, but corpus '{card.name}' has {len(card.emotions)}: "
+            "leave it 0"
+        )
+    config.model.modalities = wanted
+    config.model.num_classes = len(card.emotions)
+    config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
+    return config
+
+
+def _class_weights(rule: str, card: Card, training: Iterable[Conversation]) -> tuple[float, ...]:
+    if rule == "none":
+        return ()
+    if rule != "inverse_freq":
+        raise UserError(f"loss.class_weights is '{rule}': choose none or inverse_freq")
+    labels = np.concatenate([conversation.labels for conversation in training])
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(card.emotions))
+    absent = [emotion for emotion, count in zip(card.emotions, counts, strict=True) if not count]
+    if absent:
+        raise UserError(f"loss.class_weights=inverse_freq, but no training utterance is labelled {', '.join(absent)}")
+    return tuple((counts.sum() / counts).tolist())

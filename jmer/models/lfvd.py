@@ -1,0 +1,446 @@
+"""LFVD: language-focused augmented transformer with variational distillation fusion (Zhu and Jiang, 2025).
+
+Flow of one batch, with the paper's equations: features (1) → Bi-GRU (2) → speaker graph (3) → language-focused
+augmented transformer (4-8) → atmosphere (9) → Gaussians (12) → fusion weights (14-16) → fusion (17) → classifier (18).
+Losses: cross-entropy (19), dual contrast (10, 11, 20), distillation (13), their sum (21).
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jmer.batch import MODALITIES, Batch
+from jmer.layers.dag import DAGEncoder, predecessor_graph
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.fusion import WEIGHTINGS, kl_fusion_weights, kl_weighted_fusion
+from jmer.layers.gaussian import Gaussian
+from jmer.layers.initializers import SCHEMES, dense
+from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
+from jmer.layers.recurrent import BiGRU
+from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
+from jmer.losses.classification import cross_entropy
+from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
+from jmer.losses.distillation import variational_distillation
+from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.model import Model
+
+
+@struct.dataclass
+class LFVDOutput:
+    """What LFVD computes for a batch. Mappings are keyed by modality; `K` is 1, or `T` for a causal model.
+
+    Attributes:
+      logits: `[B, T, C]`.
+      encoded: `[B, T, D]` each, X of Eq. 3.
+      atmosphere: `[B, K, D]`, t of Eq. 9; None without it.
+      features: `[B, T, D]` each, X + t, zero where the utterance lacks the modality.
+      posteriors: Gaussians of `[B, T, d_z]`, Eq. 12.
+      samples: `[B, T, d_z]` each, drawn from the posteriors in training where the configuration uses them; else None.
+      reconstructions: `[B, T, D]` each, decoded from the samples (or, in evaluation, means); None without a decoder.
+      weights: `[B, T]` each, 1 for the dominant modality, w of Eq. 16 for the others, 0 where unavailable; empty for a
+        fusion without weights.
+      fused: `[B, T, D]`, x^f of Eq. 17.
+      attention: name of a block -> `[B, H, queries, keys]`, if asked for.
+    """
+
+    logits: jax.Array
+    encoded: Mapping[str, jax.Array]
+    atmosphere: jax.Array | None
+    features: Mapping[str, jax.Array]
+    posteriors: Mapping[str, Gaussian]
+    samples: Mapping[str, jax.Array] | None
+    reconstructions: Mapping[str, jax.Array] | None
+    weights: Mapping[str, jax.Array]
+    fused: jax.Array
+    attention: Mapping[str, jax.Array] | None
+
+
+def lead_modality(dominant: str, modalities: Collection[str]) -> str:
+    """Returns `dominant` if it is among `modalities`, else the first of text, audio, visual that is."""
+    return dominant if dominant in modalities else next(m for m in MODALITIES if m in modalities)
+
+
+class LFVD(nn.Module):
+    """The network of LFVD. The paper's literal reading is the default of every switch.
+
+    Attributes:
+      num_classes: `C`.
+      modalities: those that the model uses, any non-empty subset of text, audio, visual.
+      dominant: the modality that guides attention, teaches and has weight 1; see `lead_modality`.
+      d_r: width of the Bi-GRU's output, both directions together.
+      d_h: width inside the graph network.
+      d_x: width of every representation after it.
+      d_z: dimensions of the Gaussians.
+      bidirectional: False = the GRU reads forward only.
+      causal: True = nothing looks ahead: forward GRU, causal attention, an atmosphere per utterance.
+      dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
+      dag_output: `concat_proj` or `last`, see `DAGEncoder`.
+      dag_shared: True = the modalities share one graph network.
+      omega: utterances of the same speaker that the graph reaches back to.
+      heads: attention heads.
+      qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: one query, key and
+        value projection per modality).
+      qkv_bias: whether these projections have biases.
+      cross_residual: what Eq. 6 adds to the attention's output: `source` (as printed) or `query`.
+      ffn_mult: inner width of the feed-forward parts as a multiple of `d_x`.
+      use_atmosphere: False = without t (the ablation "w/o CEAR").
+      language_stream: what the dominant modality hands on: `encoder` (X, as printed), `lfa` (the l→l block's output,
+        Eq. 7) or `fused` (the utterances after Eq. 9's block).
+      sigma_param: see `GaussianHead`.
+      fusion: `cmvd` (Eq. 17), `add` (all weights 1), `cat` (linear layer over the concatenation) or `gate` (sum under
+        sigmoid gates that see all modalities).
+      fusion_input: what is fused: `x` (Eq. 17), `mu` (the Gaussians' means) or `z` (their samples, means in
+        evaluation); `mu` and `z` need `d_z` = `d_x`.
+      weight_fn: see `kl_fusion_weights`.
+      weight_kl_reduction: see `kl_fusion_weights`.
+      weight_stop_grad: True = the weights pass no gradient on.
+      reconstruct: True = a linear decoder per modality from the Gaussians back to X + t.
+      draw_samples: True = draw samples in training even if the fusion does not use them.
+      dropout: rate after the GRU, in attention and feed-forward parts and before the classifier.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    num_classes: int
+    modalities: tuple[str, ...] = MODALITIES
+    dominant: str = "text"
+    d_r: int = 300
+    d_h: int = 300
+    d_x: int = 300
+    d_z: int = 64
+    bidirectional: bool = True
+    causal: bool = False
+    dag_layers: int = 2
+    dag_output: str = "concat_proj"
+    dag_shared: bool = False
+    omega: int = 1
+    heads: int = 6
+    qkv_sharing: str = "per_block"
+    qkv_bias: bool = False
+    cross_residual: str = "source"
+    ffn_mult: int = 4
+    use_atmosphere: bool = True
+    language_stream: str = "encoder"
+    sigma_param: str = "softplus_std"
+    fusion: str = "cmvd"
+    fusion_input: str = "x"
+    weight_fn: str = "sigmoid"
+    weight_kl_reduction: str = "sum"
+    weight_stop_grad: bool = False
+    reconstruct: bool = False
+    draw_samples: bool = False
+    dropout: float = 0.1
+    initialization: str = "torch_uniform"
+
+    @property
+    def lead(self) -> str:
+        """The dominant modality that is really there."""
+        return lead_modality(self.dominant, self.modalities)
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False, attention: bool = False) -> LFVDOutput:
+        """Predicts every utterance's emotion.
+
+        Args:
+          batch: see `jmer.batch.Batch`; features of other modalities than the model's are ignored.
+          train: whether dropout is on and samples are drawn; needs the random streams `dropout` and, for samples,
+            `latent`.
+          attention: whether the output carries attention maps.
+
+        Raises:
+          ValueError: for a switch that has no such value, or widths that do not fit together.
+        """
+        self.check()
+        available = {m: batch.available[m] & batch.mask for m in self.modalities}
+        encoded = self._encode(batch, available, train)
+        streams, atmosphere, maps = self._augment(batch, encoded, available, train)
+        features = {m: zero_unless(available[m], x) for m, x in streams.items()}
+        posteriors = {
+            m: GaussianHead(self.d_z, self.sigma_param, self.initialization, name=f"posterior_{m}")(x)
+            for m, x in features.items()
+        }
+        samples = self._sample(posteriors, batch) if train and (self.draw_samples or self.fusion_input == "z") else None
+        latent = samples or {m: posterior.mean for m, posterior in posteriors.items()}
+        reconstructions = None
+        if self.reconstruct:
+            reconstructions = {m: self._dense(self.d_x, self.d_z, f"decoder_{m}")(z) for m, z in latent.items()}
+        inputs = {"x": features, "mu": {m: q.mean for m, q in posteriors.items()}, "z": latent}[self.fusion_input]
+        inputs = {m: zero_unless(available[m], x) for m, x in inputs.items()}
+        fused, weights = self._fuse(inputs, posteriors, available)
+        dropped = ConversationDropout(self.dropout)(fused, train=train, index=batch.index)
+        logits = self._dense(self.num_classes, self.d_x, "classifier")(dropped)
+        return LFVDOutput(
+            logits=logits,
+            encoded=encoded,
+            atmosphere=atmosphere,
+            features=features,
+            posteriors=posteriors,
+            samples=samples,
+            reconstructions=reconstructions,
+            weights=weights,
+            fused=fused,
+            attention=maps if attention else None,
+        )
+
+    def check(self) -> None:
+        """Raises ValueError where a switch has no such value or widths do not fit together."""
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_choice("dominant modality", self.dominant, MODALITIES)
+        check_choice("qkv_sharing", self.qkv_sharing, ("per_block", "per_modality"))
+        check_choice("cross_residual", self.cross_residual, ("source", "query"))
+        check_choice("language_stream", self.language_stream, ("encoder", "lfa", "fused"))
+        check_choice("fusion", self.fusion, ("cmvd", "add", "cat", "gate"))
+        check_choice("fusion_input", self.fusion_input, ("x", "mu", "z"))
+        check_choice("sigma_param", self.sigma_param, PARAMETRIZATIONS)
+        check_choice("weight_fn", self.weight_fn, WEIGHTINGS)
+        check_choice("weight_kl_reduction", self.weight_kl_reduction, ("sum", "mean"))
+        check_choice("dag_output", self.dag_output, ("concat_proj", "last"))
+        check_choice("initialization", self.initialization, SCHEMES)
+        if self.fusion_input != "x" and self.d_z != self.d_x:
+            raise ValueError(f"fusion_input {self.fusion_input} needs d_z = d_x, not {self.d_z} and {self.d_x}")
+
+    def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
+        return dense(features, fan_in, scheme=self.initialization, name=name)
+
+    def _encode(self, batch: Batch, available: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+        """Eqs. 2 and 3."""
+        hidden = []
+        for m in self.modalities:
+            x = zero_unless(available[m], batch.features[m])
+            forward_and_back = self.bidirectional and not self.causal
+            x = BiGRU(self.d_r, forward_and_back, self.initialization, name=f"gru_{m}")(x, batch.mask)
+            hidden.append(ConversationDropout(self.dropout)(x, train=train, index=batch.index))
+        adjacency, same_speaker = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
+        # The graph is the same for all modalities, so that they advance through it together.
+        over_modalities = nn.vmap(
+            DAGEncoder,
+            in_axes=(0, None, None),
+            variable_axes={"params": None if self.dag_shared else 0},
+            split_rngs={"params": not self.dag_shared},
+            axis_size=len(self.modalities),
+        )
+        encoder = over_modalities(
+            self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
+        )
+        encoded = encoder(jnp.stack(hidden), adjacency, same_speaker)
+        return {m: zero_unless(batch.mask, x) for m, x in zip(self.modalities, encoded, strict=True)}
+
+    def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
+        """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
+        lead, maps = self.lead, {}
+        present = {m: zero_unless(available[m], x) for m, x in encoded.items()}
+        pair_mask = jnp.tri(batch.mask.shape[1], dtype=bool) if self.causal else None
+        query = self._projection("query", lead)
+        read = {}
+        for m in self.modalities:
+            block = LanguageGuidedBlock(
+                self.heads,
+                self.ffn_mult,
+                self.dropout,
+                self.qkv_bias,
+                query,
+                self._projection("key", m),
+                self._projection("value", m),
+                self.initialization,
+                name=f"{m}_to_{lead}",
+            )
+            residual = present[lead if self.cross_residual == "query" else m]
+            x, maps[f"{m}_to_{lead}"] = block(
+                present[lead],
+                present[m],
+                residual,
+                available[m],
+                train=train,
+                pair_mask=pair_mask,
+                index=batch.index,
+            )
+            read[m] = zero_unless(available[m], x)
+        merged = sum(read.values()) + present[lead]
+        atmosphere, after, maps["atmosphere"] = ConversationAtmosphere(
+            self.heads,
+            self.ffn_mult,
+            self.dropout,
+            self.qkv_bias,
+            self.causal,
+            self.initialization,
+            name="atmosphere",
+        )(merged, batch.mask, train=train, index=batch.index)
+        streams = dict(encoded)
+        streams[lead] = {"encoder": encoded[lead], "lfa": read[lead], "fused": after}[self.language_stream]
+        if not self.use_atmosphere:
+            return streams, None, maps
+        return {m: x + jnp.broadcast_to(atmosphere, x.shape) for m, x in streams.items()}, atmosphere, maps
+
+    def _projection(self, role: str, modality: str) -> nn.Dense | None:
+        """The projection that a modality's blocks share in Eq. 4's notation, None where each block has its own."""
+        if self.qkv_sharing == "per_block":
+            return None
+        return dense(self.d_x, self.d_x, use_bias=self.qkv_bias, scheme=self.initialization, name=f"{role}_{modality}")
+
+    def _sample(self, posteriors: Mapping[str, Gaussian], batch: Batch) -> dict[str, jax.Array]:
+        keys = jax.random.split(self.make_rng("latent"), len(posteriors))
+        return {m: sample(q, key, batch.index) for (m, q), key in zip(posteriors.items(), keys, strict=True)}
+
+    def _fuse(self, inputs: Mapping[str, jax.Array], posteriors: Mapping[str, Gaussian], available):
+        """Eqs. 14-17, or one of the paper's other strategies. Returns x^f and the weights."""
+        together = jnp.concatenate(list(inputs.values()), axis=-1)
+        if self.fusion == "cat":
+            return self._dense(self.d_x, together.shape[-1], "concatenation")(together), {}
+        if self.fusion == "gate":
+            gates = {m: nn.sigmoid(self._dense(self.d_x, together.shape[-1], f"gate_{m}")(together)) for m in inputs}
+            return sum(gates[m] * x for m, x in inputs.items()), {}
+        weights = kl_fusion_weights(
+            posteriors,
+            dominant=self.lead,
+            weighting="ones" if self.fusion == "add" else self.weight_fn,
+            reduction=self.weight_kl_reduction,
+        )
+        if self.weight_stop_grad:
+            weights = jax.lax.stop_gradient(weights)
+        # Without the dominant modality there is nothing to compare with: the others count fully.
+        weights = {m: jnp.where(available[self.lead], w, 1) for m, w in weights.items()}
+        weights[self.lead] = jnp.ones(available[self.lead].shape)
+        weights = {m: jnp.where(available[m], weights[m], 0) for m in inputs}
+        return kl_weighted_fusion(inputs, weights, dominant=self.lead), weights
+
+
+@dataclasses.dataclass(frozen=True)
+class LFVDLoss:
+    """The losses of LFVD (Eqs. 10, 11, 13, 19-21).
+
+    Attributes:
+      gammas: weights of the self-supervised contrast (γ1), the supervised contrast (γ2) and the distillation (γ3); a
+        term of weight 0 is not computed.
+      tau: temperature of both contrasts.
+      self_denominator: see `cross_modal_contrastive`.
+      supcon_denominator: see `supervised_contrastive`.
+      contrast_scope: negatives of the self-supervised contrast come from the whole `batch` or the same `conversation`.
+      kl_estimator: `analytic`, or `mc` for one-sample Monte Carlo in Eq. 13 during training.
+      teacher_stop_grad: True = distillation does not move the dominant modality's Gaussian.
+      recon_weight: weight of the mean squared error of the reconstructions; 0 = no decoder.
+      class_weights: weight of each emotion in the cross-entropy, `C` numbers; empty = all 1.
+      dominant: the teacher; see `LFVD.dominant`.
+    """
+
+    gammas: tuple[float, float, float] = (3.5e-2, 5e-3, 3e-3)
+    tau: float = 0.5
+    self_denominator: str = "negatives"
+    supcon_denominator: str = "negatives"
+    contrast_scope: str = "batch"
+    kl_estimator: str = "analytic"
+    teacher_stop_grad: bool = False
+    recon_weight: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    dominant: str = "text"
+
+    def __post_init__(self):
+        if len(self.gammas) != 3:
+            raise ValueError(f"gammas are three numbers, not {self.gammas}")
+        check_choice("self_denominator", self.self_denominator, ("negatives", "all"))
+        check_choice(
+            "supcon_denominator", self.supcon_denominator, ("negatives", "negatives_plus_self", "all_but_self")
+        )
+        check_choice("contrast_scope", self.contrast_scope, ("batch", "conversation"))
+        check_choice("kl_estimator", self.kl_estimator, ("analytic", "mc"))
+
+    def __call__(self, output: LFVDOutput, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
+        """Returns each term as (weight, sum over this device's utterances, their count).
+
+        The loss is the sum over terms of weight · (sum / count), both summed over the mapped `axis` first.
+        """
+        labelled = batch.mask & (batch.labels >= 0)
+        available = {m: batch.available[m] & batch.mask for m in output.features}
+        rows = {m: x.reshape(-1, x.shape[-1]) for m, x in output.features.items()}
+        flat = {m: where.reshape(-1) for m, where in available.items()}
+        weight_self, weight_full, weight_distillation = self.gammas
+        terms = {}
+
+        values = cross_entropy(output.logits, batch.labels, where=labelled)
+        weights = jnp.where(labelled, 1.0, 0.0)
+        if self.class_weights:
+            weights = weights * jnp.asarray(self.class_weights)[jnp.maximum(batch.labels, 0)]
+        terms["classification"] = (1.0, jnp.sum(weights * values), jnp.sum(weights))
+
+        if weight_self and len(rows) > 1:
+            values = cross_modal_contrastive(
+                rows,
+                where=flat,
+                temperature=self.tau,
+                denominator=self.self_denominator,
+                groups=_conversations(batch, axis) if self.contrast_scope == "conversation" else None,
+                axis=axis,
+            )
+            terms["self"] = (weight_self, jnp.sum(values), jnp.sum(batch.mask))
+        if weight_full:
+            values = supervised_contrastive(
+                rows,
+                batch.labels.reshape(-1),
+                where=flat,
+                temperature=self.tau,
+                denominator=self.supcon_denominator,
+                axis=axis,
+            )
+            terms["full"] = (weight_full, jnp.sum(values), jnp.sum(labelled))
+        if weight_distillation:
+            values = variational_distillation(
+                output.posteriors,
+                teacher=lead_modality(self.dominant, output.posteriors),
+                stop_teacher_gradient=self.teacher_stop_grad,
+                where=available,
+                samples=output.samples if self.kl_estimator == "mc" else None,
+            )
+            terms["distillation"] = (weight_distillation, jnp.sum(values), jnp.sum(batch.mask))
+        if self.recon_weight and output.reconstructions is not None:
+            total = 0.0
+            for m, reconstruction in output.reconstructions.items():
+                # The target is held still, or shrinking it would be the cheapest way to match it.
+                error = jnp.square(reconstruction - jax.lax.stop_gradient(output.features[m])).mean(-1)
+                total += jnp.sum(jnp.where(available[m], error, 0))
+            terms["reconstruction"] = (self.recon_weight, total, jnp.sum(batch.mask))
+        return terms
+
+
+def _conversations(batch: Batch, axis: str | None) -> jax.Array:
+    """Numbers each utterance's conversation, uniquely over the devices of `axis`: int32 `[B * T]`."""
+    rows, length = batch.mask.shape
+    first = 0 if axis is None else jax.lax.axis_index(axis) * rows
+    return jnp.repeat(first + jnp.arange(rows), length)
+
+
+def defaults() -> dict[str, dict]:
+    """Returns the sections `model` and `loss` of LFVD's configuration.
+
+    Switches have the names and defaults of `LFVD` and `LFVDLoss`. What a corpus fixes is empty: no modalities = all
+    that the corpus has, `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
+    """
+    network = {f.name: f.default for f in dataclasses.fields(LFVD) if f.name not in ("parent", "name", *_DERIVED)}
+    loss = {f.name: f.default for f in dataclasses.fields(LFVDLoss) if f.name != "dominant"}
+    return {
+        "model": {"name": "lfvd"} | network | {"num_classes": 0, "modalities": ()},
+        "loss": loss | {"class_weights": "none", "class_weight_values": ()},
+    }
+
+
+# Fields that follow from the loss: what only a loss term needs is not built without it.
+_DERIVED = ("reconstruct", "draw_samples")
+
+
+def create(model: Mapping, loss: Mapping) -> Model:
+    """Builds LFVD from its two sections of a configuration, both complete.
+
+    Raises:
+      ValueError: for a switch that has no such value, or widths that do not fit together.
+    """
+    network = {name: value for name, value in model.items() if name != "name"}
+    losses = {name: value for name, value in loss.items() if name not in ("class_weights", "class_weight_values")}
+    reconstruct = loss["recon_weight"] > 0
+    module = LFVD(**network, reconstruct=reconstruct, draw_samples=reconstruct or loss["kl_estimator"] == "mc")
+    module.check()
+    return Model(
+        module, LFVDLoss(**losses, class_weights=tuple(loss["class_weight_values"]), dominant=model["dominant"])
+    )

@@ -1,0 +1,19 @@
+"""A model: the network and its loss."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import linen as nn
+
+
+class Model(NamedTuple):
+    """What training needs to know of a model.
+
+    Attributes:
+      module: `module.apply(variables, batch, train=...)` gives an output with `logits` `[B, T, C]`.
+      loss: `loss(output, batch, axis=None)` gives `{term: (weight, sum, count)}`, sums and counts over this device's
+        utterances; the loss is the sum of weight · sum / count over terms.
+    """
+
+    module: nn.Module
+    loss: Callable
