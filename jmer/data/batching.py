@@ -13,6 +13,8 @@ from jmer.errors import UserError
 SORT_WINDOW = 4
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
 LENGTH_STEP = 8
+# Epochs of which the bucket lengths are made.
+SAMPLE = 8
 
 
 def batches(
@@ -70,7 +72,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int = 1, count: int = 6) -> tuple[int, ...]:
+def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, count: int = 6) -> tuple[int, ...]:
     """Proposes the bucket lengths that leave the least padding when shuffled batches are padded to them.
 
     Exact for the batches of a sample of epochs: each batch counts with its longest conversation, and dynamic
@@ -85,8 +87,7 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int = 1
       Lengths in ascending order; the last is that of the longest conversation.
     """
     sizes = np.array([len(c) for c in conversations], np.int64)
-    sample = range(1 if batch_size == 1 else 8)
-    longest = [sizes[chosen].max() for epoch in sample for chosen in _plan(sizes, batch_size, 0, epoch)]
+    longest = [sizes[chosen].max() for epoch in range(SAMPLE) for chosen in _plan(sizes, batch_size, 0, epoch)]
     values, weights = np.unique(longest, return_counts=True)
     below = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: the fewest positions that hold the j smallest values in the buckets so far. The last bucket covers the
