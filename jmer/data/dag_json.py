@@ -1,0 +1,178 @@
+"""DAG-ERC's and MultiDAG's JSON: `{train,dev,test}_data_*.json.feature`, a list of conversations per split.
+
+A conversation is a list of utterances `{"text": ..., "speaker": ..., "label": ..., "cls": ...}`. An utterance without
+`label` is unlabelled; `cls` is one vector, of the text (DAG-ERC), or a list of three: text, audio, visual (MultiDAG).
+A source is such a file, whose name begins with its split, or a folder with one per split. Conversations have no names
+in these files, so they get `split_position`.
+"""
+
+import argparse
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jmer.batch import MODALITIES, UNLABELLED
+from jmer.data.conventions import add_emotions_argument, in_standard_order, mended
+from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.table import SPLIT_NAMES
+from jmer.data.validation import checked_corpus, mark_missing
+from jmer.errors import UserError
+
+PATTERN = "*_data_*.json.feature"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that names the emotions."""
+    add_emotions_argument(
+        parser, "those in the files, in IEMOCAP's or MELD's usual order if they are these, else alphabetical"
+    )
+
+
+def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
+    """Reads one file per split.
+
+    Args:
+      sources: the files, or one folder with them.
+      options: what `add_arguments` parses.
+
+    Raises:
+      UserError: naming the file, the conversation and the utterance at fault.
+    """
+    files = _files([Path(source) for source in sources])
+    content = {split: _load(path) for split, path in files.items()}
+    emotions = options.emotions or _emotions(files, content)
+    splits = {
+        split: [
+            _conversation(f"{split}_{number}", f"{files[split]}, conversation {number}", utterances, emotions)
+            for number, utterances in enumerate(conversations)
+        ]
+        for split, conversations in content.items()
+    }
+    first = next(conversation for conversations in splits.values() for conversation in conversations)
+    kind = "DAG-ERC's JSON" if tuple(first.features) == ("text",) else "MultiDAG's JSON"
+    card = Card(
+        name=next(iter(files.values())).resolve().parent.name,
+        widths={m: values.shape[1] for m, values in first.features.items()},
+        emotions=emotions,
+        provenance=f"Converted from {kind}: {', '.join(path.name for path in files.values())}.",
+        synthetic=False,
+    )
+    return checked_corpus(splits, card)
+
+
+def _files(sources: Sequence[Path]) -> dict[str, Path]:
+    paths = []
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"no file {source}: check its path")
+        found = sorted(source.glob(PATTERN)) if source.is_dir() else [source]
+        if not found:
+            raise UserError(f"{source} holds no {PATTERN}: name the folder of the files, or the files")
+        paths += found
+    files = {}
+    for path in paths:
+        prefix = path.name.split("_")[0]
+        if prefix not in SPLIT_NAMES:
+            raise UserError(f"{path}: a file's name begins with its split ({', '.join(SPLIT_NAMES)}), as in train_data")
+        split = SPLIT_NAMES[prefix]
+        if split in files:
+            raise UserError(f"{files[split]} and {path} are both {split}: name the files that belong together")
+        files[split] = path
+    return files
+
+
+def _load(path: Path) -> list:
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file, object_hook=_compact)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no JSON file, or is cut short ({reason}): get the file again") from error
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{path} holds no list of conversations: it is not in DAG-ERC's format")
+    for number, utterances in enumerate(content):
+        if not isinstance(utterances, list) or not utterances:
+            raise UserError(f"{path}: conversation {number} is no list of utterances, or an empty one: leave it out")
+        for position, utterance in enumerate(utterances):
+            for field in ("text", "speaker", "cls"):
+                if not isinstance(utterance, dict) or field not in utterance:
+                    raise UserError(f"{path}, conversation {number}: utterance {position} has no {field}: add it")
+    return content
+
+
+def _compact(utterance: dict) -> dict:
+    """Turns `cls` into a list of float32 arrays while the file is parsed: Python's lists take eight times the memory.
+
+    What is not one or more vectors stays as it is, to be reported with its place.
+    """
+    vectors = utterance.get("cls")
+    if isinstance(vectors, list) and vectors:
+        nested = vectors if isinstance(vectors[0], list) else [vectors]
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            utterance["cls"] = [np.array(vector, np.float32) for vector in nested]
+    return utterance
+
+
+def _emotions(files: Mapping[str, Path], content: Mapping[str, list]) -> tuple[str, ...]:
+    labels = set()
+    for split, conversations in content.items():
+        for label in (utterance.get("label") for utterances in conversations for utterance in utterances):
+            if isinstance(label, str):
+                labels.add(label)
+            elif label is not None:
+                raise UserError(f"{files[split]} has label {label!r}, no name: name the emotions by --emotions A,B,...")
+    if not labels:
+        raise UserError(
+            f"{', '.join(map(str, files.values()))}: no utterance has a label; name the emotions by --emotions"
+        )
+    return in_standard_order(labels)
+
+
+def _conversation(name: str, place: str, utterances: Sequence[Mapping], emotions: Sequence[str]) -> Conversation:
+    features, available = {}, {}
+    for modality, values in _matrices(place, [utterance["cls"] for utterance in utterances]).items():
+        features[modality], available[modality] = mark_missing(values)
+    return Conversation(
+        id=name,
+        utterances=[str(position) for position in range(len(utterances))],
+        speakers=[str(utterance["speaker"]) for utterance in utterances],
+        labels=np.array([_label(place, utterance.get("label"), emotions) for utterance in utterances], np.int32),
+        features=features,
+        available=available,
+        sentences=[mended(str(utterance["text"])) for utterance in utterances],
+    )
+
+
+def _matrices(place: str, vectors: Sequence[Any]) -> dict[str, np.ndarray]:
+    for position, of_utterance in enumerate(vectors):
+        count = len(of_utterance) if isinstance(of_utterance, list) else 0
+        if count not in (1, len(MODALITIES)) or not all(
+            isinstance(v, np.ndarray) and v.ndim == 1 for v in of_utterance
+        ):
+            raise UserError(
+                f"{place}: cls of utterance {position} is neither one vector of numbers nor three (text, audio, visual)"
+            )
+    modalities = MODALITIES[: len(vectors[0])]
+    matrices = {}
+    for number, modality in enumerate(modalities):
+        column = [of_utterance[number] for of_utterance in vectors if len(of_utterance) == len(modalities)]
+        if len(column) < len(vectors) or len({vector.size for vector in column}) > 1:
+            raise UserError(f"{place}: cls differs in size between utterances: give all the same {modality} features")
+        matrices[modality] = np.stack(column)
+    return matrices
+
+
+def _label(place: str, label: Any, emotions: Sequence[str]) -> int:
+    if label is None or label == UNLABELLED:
+        return UNLABELLED
+    if label in emotions:
+        return emotions.index(label)
+    if isinstance(label, int) and 0 <= label < len(emotions):
+        return label
+    raise UserError(f"{place}: label {label!r} is none of the emotions {', '.join(emotions)}")
