@@ -297,6 +297,13 @@ def test_gradient_matches_finite_differences(name):
     np.testing.assert_allclose(sum(np.vdot(gradient[m], direction[m]) for m in MODALITIES), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_similarities_ask_for_full_precision(name):
+    """Accelerators round the factors of a product by default; a CPU never shows it."""
+    program = str(jax.make_jaxpr(LOSSES[name])(features(45), emotions(46)))
+    assert program.count("dot_general") == program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 1
+
+
 # Refusals
 
 

@@ -31,7 +31,7 @@ def sample(seed, lengths=LENGTHS):
 def module_and_variables(key, options):
     x, masks = sample(0)
     module = FourWayParallelAttention(**options)
-    return module, jax.jit(module.init)(key(), x, masks)
+    return module, module.init(key(), x, masks)
 
 
 def reference(variables, x, masks, heads=1, projections="per_path", output_projection=False, paths=FOUR_PATHS):
