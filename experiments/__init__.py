@@ -1,0 +1,1 @@
+"""Small programs over jmer: baselines, the papers' tables and figures, benchmarks."""

@@ -1,0 +1,1 @@
+"""Plain models that a conversation model has to beat."""
