@@ -1,0 +1,185 @@
+"""The graph network of DAG-ERC: hand-drawn graphs, a loop over utterances, and gradients by finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from reference import draw_parameters, float64, normal
+
+from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+
+SPEAKERS = ([0, 1, 0, 0, 1, 2], [0], [0, 1, 1, 0])
+LENGTHS = [len(s) for s in SPEAKERS]
+B, T = len(SPEAKERS), max(LENGTHS)
+MASK = np.arange(T)[None] < np.array(LENGTHS)[:, None]
+PADDED = np.array([s + [-1] * (T - len(s)) for s in SPEAKERS], np.int32)
+
+# Walked back by hand: the speaker's ω-th last utterance is the last one linked.
+EDGES = {
+    1: ([[], [0], [0, 1], [2], [1, 2, 3], [0, 1, 2, 3, 4]], [[]], [[], [0], [1], [0, 1, 2]]),
+    2: ([[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]], [[]], [[], [0], [0, 1], [0, 1, 2]]),
+    3: ([[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]], [[]], [[], [0], [0, 1], [0, 1, 2]]),
+}
+
+
+@pytest.mark.parametrize("window", EDGES)
+def test_graphs_of_hand_written_speaker_lists(window):
+    adjacency, same = predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
+    expected = np.zeros((B, T, T), bool)
+    for b, edges in enumerate(EDGES[window]):
+        for i, linked in enumerate(edges):
+            expected[b, i, linked] = True
+    np.testing.assert_array_equal(adjacency, expected)
+    for b, speakers in enumerate(SPEAKERS):
+        assert reference.predecessors(speakers, window) == [list(linked) for linked in EDGES[window][b]]
+        for i, j in np.ndindex(T, T):
+            real = i < LENGTHS[b] and j < LENGTHS[b]
+            assert same[b, i, j] == (real and speakers[i] == speakers[j])
+
+
+def test_long_conversations_link_as_walking_back_does():
+    speakers = np.random.default_rng(0).integers(0, 4, 40)
+    for window in (1, 2, 3):
+        adjacency, _ = predecessor_graph(jnp.array(speakers)[None], jnp.ones((1, 40), bool), window=window)
+        assert [list(np.flatnonzero(row)) for row in adjacency[0]] == reference.predecessors(speakers, window)
+
+
+def test_a_window_below_one_is_refused():
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=0)
+
+
+def graph(window=1):
+    return predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_layer_matches_a_loop_over_utterances(slope, window):
+    x = normal(1, B, T, 4)
+    layer = DAGLayer(4, slope)
+    p = draw_parameters(layer, x, *graph())
+    out = jax.jit(layer.apply)({"params": p}, x, *graph(window))
+    for b, speakers in enumerate(SPEAKERS):
+        expected = reference.dag_layer(float64(p), np.float64(x[b, : LENGTHS[b]]), speakers, window, slope)
+        np.testing.assert_allclose(out[b, : LENGTHS[b]], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("output", "width"), [("concat_proj", 5), ("last", 4)])
+def test_the_encoder_matches_a_loop_over_utterances(output, width):
+    x = normal(2, B, T, 3)
+    encoder = DAGEncoder(width, 4, 2, output)
+    p = draw_parameters(encoder, x, *graph())
+    out = jax.jit(encoder.apply)({"params": p}, x, *graph())
+    assert out.shape == (B, T, width)
+    for b, speakers in enumerate(SPEAKERS):
+        expected = reference.dag_encoder(float64(p), np.float64(x[b, : LENGTHS[b]]), speakers, layers=2, output=output)
+        np.testing.assert_allclose(out[b, : LENGTHS[b]], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+def test_gradients_are_those_of_finite_differences(slope):
+    """Every parameter and every input, in float64; the objective weighs all real outputs unequally."""
+    width, chosen = 3, [0, 2]
+    weights = np.random.default_rng(3).normal(size=(B, T, width)) * MASK[..., None]
+    layer = DAGLayer(width, slope)
+    x = normal(4, B, T, width)
+    p = float64(draw_parameters(layer, x, *graph()))
+    x = np.float64(x)
+
+    def objective(p, x):
+        outputs = [reference.dag_layer(p, x[b, : LENGTHS[b]], SPEAKERS[b], slope=slope) for b in chosen]
+        return sum((weights[b, : LENGTHS[b]] * out).sum() for b, out in zip(chosen, outputs, strict=True))
+
+    with jax.enable_x64(True):
+        adjacency, same = graph()
+
+        def ours(p, x):
+            out = layer.apply({"params": p}, x, adjacency, same)
+            return sum((weights[b] * out[b]).sum() for b in chosen)
+
+        value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(p, x)
+        np.testing.assert_allclose(value, objective(p, x), rtol=1e-12)
+
+    step = 1e-5
+    for name, values in [*p.items(), ("x", x)]:
+        expected = np.zeros(np.shape(values))
+        for position in np.ndindex(*expected.shape):
+            shifted = []
+            for sign in (1, -1):
+                moved = np.array(values)
+                moved[position] += sign * step
+                shifted.append(objective(p, moved) if name == "x" else objective({**p, name: moved}, x))
+            expected[position] = (shifted[0] - shifted[1]) / (2 * step)
+        found = gradients[1] if name == "x" else gradients[0][name]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def small_model():
+    x = normal(5, B, T, 3)
+    encoder = DAGEncoder(5, 4, 1)
+    return encoder, draw_parameters(encoder, x, *graph()), x
+
+
+def test_no_output_depends_on_later_utterances():
+    x = normal(6, B, T, 3)
+    layer = DAGLayer(3)
+    p = draw_parameters(layer, x, *graph())
+    jacobian = jax.jit(jax.jacrev(lambda x: layer.apply({"params": p}, x, *graph()).sum(-1)))(x)
+    reached = np.abs(jacobian).max(-1)
+    for b, c in np.ndindex(B, B):
+        for i, j in np.ndindex(LENGTHS[b], T):
+            if b != c or j > i:
+                assert reached[b, i, c, j] == 0
+    assert (reached[0, range(1, T), 0, range(T - 1)] > 1e-4).all()
+
+
+@pytest.mark.parametrize(("slope", "silent"), [(1.0, True), (0.01, False)])
+def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent):
+    layer = DAGLayer(3, slope)
+    x = normal(7, B, T, 3)
+    p = draw_parameters(layer, x, *graph(), spread=1.0)
+    gradients = jax.jit(jax.grad(lambda p: (layer.apply({"params": p}, x, *graph()) ** 2).sum()))(p)
+    for name in ("score_query_kernel", "score_bias"):
+        largest = np.abs(gradients[name]).max()
+        assert largest < 1e-5 if silent else largest > 1e-3
+    assert np.abs(gradients["score_key_kernel"]).max() > 1e-3
+
+
+def test_padding_changes_nothing():
+    encoder, p, x = small_model()
+
+    def objective(p, x, mask, adjacency, same):
+        return jnp.sum(jnp.where(mask[..., None], encoder.apply({"params": p}, x, adjacency, same), 0) ** 2)
+
+    step = jax.jit(jax.value_and_grad(objective))
+    here = step(p, x, MASK, *graph())
+    widths = ((0, 0), (0, 3))
+    speakers, mask = np.pad(PADDED, widths, constant_values=-1), np.pad(MASK, widths)
+    garbage = np.where(mask[..., None], np.pad(x, (*widths, (0, 0))), 100).astype(np.float32)
+    there = step(p, garbage, mask, *predecessor_graph(jnp.array(speakers), jnp.array(mask)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), there, here)
+
+
+def test_the_same_under_vmap():
+    """Two parameter sets at once on one graph, forwards and backwards."""
+    encoder, _, x = small_model()
+    sets = [draw_parameters(encoder, x, *graph(), seed=seed) for seed in (7, 8)]
+    together = jax.tree.map(lambda *leaves: np.stack(leaves), *sets)
+    xs = np.stack([x, normal(9, *x.shape)])
+    adjacency, same = graph()
+    step = jax.value_and_grad(lambda p, x: (encoder.apply({"params": p}, x, adjacency, same)[MASK] ** 2).sum(), (0, 1))
+    mapped = jax.jit(jax.vmap(step))(together, xs)
+    one = jax.jit(step)
+    for i in (0, 1):
+        alone = one(sets[i], xs[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), mapped, alone)
+
+
+def test_impossible_outputs_are_refused():
+    x = normal(0, B, T, 3)
+    with pytest.raises(ValueError, match="must be concat_proj or last, not 'first'"):
+        DAGEncoder(4, 4, 1, "first").init(jax.random.key(0), x, *graph())
+    with pytest.raises(ValueError, match="needs equal widths, not 4 inside and 5 outside"):
+        DAGEncoder(5, 4, 1, "last").init(jax.random.key(0), x, *graph())

@@ -1,0 +1,59 @@
+"""Parameters start in PyTorch's bounds, or Flax's."""
+
+import jax
+import numpy as np
+import pytest
+from reference import normal
+
+from jmer.layers.initializers import dense, kernel_and_bias, torch_uniform, torch_uniform_bias
+from jmer.layers.recurrent import BiGRU
+
+
+def assert_uniform(x, bound):
+    """Within the bound, filling it, and with a uniform's mean and standard deviation."""
+    assert np.abs(x).max() <= bound * (1 + 1e-6)
+    error = 5 * bound / np.sqrt(x.size)
+    np.testing.assert_allclose(x.mean(), 0, atol=error)
+    np.testing.assert_allclose(x.std(), bound / np.sqrt(3), atol=error)
+
+
+def test_a_linear_layer_starts_as_pytorchs(key):
+    p = dense(400, 100).init(key(), normal(0, 1, 100))["params"]
+    assert p["kernel"].shape == (100, 400)
+    assert_uniform(np.asarray(p["kernel"]), 0.1)
+    assert_uniform(np.asarray(p["bias"]), 0.1)
+    assert "bias" not in dense(4, 5, use_bias=False).init(key(), normal(0, 1, 5))["params"]
+
+
+def test_kernel_initializers_take_their_bound_from_the_fan_in(key):
+    assert_uniform(np.asarray(torch_uniform(key(), (100, 400))), 0.1)
+    assert_uniform(np.asarray(torch_uniform_bias(25)(key(), (5000,))), 0.2)
+
+
+def test_a_gru_starts_as_pytorchs(key):
+    p = BiGRU(200).init(key(), normal(0, 1, 2, 30), np.ones((1, 2), bool))["params"]
+    assert {name: x.shape for name, x in p.items() if name.startswith("backward")} == {
+        "backward_input_kernel": (30, 300),
+        "backward_input_bias": (300,),
+        "backward_state_kernel": (100, 300),
+        "backward_state_bias": (300,),
+    }
+    for x in p.values():
+        assert_uniform(np.asarray(x), 0.1)
+
+
+def test_flaxs_scheme_has_zero_biases(key):
+    p = dense(400, 100, scheme="lecun_normal").init(key(), normal(0, 1, 100))["params"]
+    np.testing.assert_array_equal(p["bias"], np.zeros(400))
+    np.testing.assert_allclose(np.asarray(p["kernel"]).std(), 0.1, rtol=0.05)
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(ValueError, match="must be one of torch_uniform, lecun_normal, not 'xavier'"):
+        kernel_and_bias("xavier", 4)
+
+
+def test_parameters_are_float32(key):
+    for scheme in ("torch_uniform", "lecun_normal"):
+        p = dense(4, 3, scheme=scheme).init(key(), normal(0, 1, 3))["params"]
+        assert {leaf.dtype for leaf in jax.tree.leaves(p)} == {np.dtype(np.float32)}
