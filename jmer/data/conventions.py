@@ -1,8 +1,12 @@
-"""What public releases of IEMOCAP and MELD have in common: the order of the emotions, and quirks of their text."""
+"""What public releases of IEMOCAP and MELD share: the order of emotions, files named by split, quirks of their text."""
 
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from jmer.data.table import SPLIT_NAMES
+from jmer.errors import UserError
 
 IEMOCAP6 = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 IEMOCAP4 = ("happy", "sad", "neutral", "angry")
@@ -33,6 +37,39 @@ def in_standard_order(names: Sequence[str]) -> tuple[str, ...]:
         if set(names) == set(standard):
             return standard
     return tuple(sorted(set(names)))
+
+
+def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:
+    """Finds one file per split, where names begin with the split as in `train_data.json`.
+
+    Args:
+      sources: files, or folders of them.
+      pattern: what the names of the files in a folder match.
+
+    Returns:
+      split name -> file.
+
+    Raises:
+      UserError: if a file is missing, its name begins otherwise, or two are of one split.
+    """
+    paths = []
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"no file {source}: check its path")
+        found = sorted(source.glob(pattern)) if source.is_dir() else [source]
+        if not found:
+            raise UserError(f"{source} holds no {pattern}: name the folder of the files, or the files")
+        paths += found
+    files = {}
+    for path in paths:
+        prefix = path.name.split("_")[0]
+        if prefix not in SPLIT_NAMES:
+            raise UserError(f"{path}: a file's name begins with its split ({', '.join(SPLIT_NAMES)}) and _: rename it")
+        split = SPLIT_NAMES[prefix]
+        if split in files:
+            raise UserError(f"{files[split]} and {path} are both {split}: name the files that belong together")
+        files[split] = path
+    return files
 
 
 def mended(sentence: str) -> str:

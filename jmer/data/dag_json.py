@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.conventions import add_emotions_argument, in_standard_order, mended
+from jmer.data.conventions import add_emotions_argument, files_by_split, in_standard_order, mended
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.table import SPLIT_NAMES
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -42,7 +41,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     Raises:
       UserError: naming the file, the conversation and the utterance at fault.
     """
-    files = _files([Path(source) for source in sources])
+    files = files_by_split([Path(source) for source in sources], PATTERN)
     content = {split: _load(path) for split, path in files.items()}
     emotions = options.emotions or _emotions(files, content)
     splits = {
@@ -62,27 +61,6 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         synthetic=False,
     )
     return checked_corpus(splits, card)
-
-
-def _files(sources: Sequence[Path]) -> dict[str, Path]:
-    paths = []
-    for source in sources:
-        if not source.exists():
-            raise UserError(f"no file {source}: check its path")
-        found = sorted(source.glob(PATTERN)) if source.is_dir() else [source]
-        if not found:
-            raise UserError(f"{source} holds no {PATTERN}: name the folder of the files, or the files")
-        paths += found
-    files = {}
-    for path in paths:
-        prefix = path.name.split("_")[0]
-        if prefix not in SPLIT_NAMES:
-            raise UserError(f"{path}: a file's name begins with its split ({', '.join(SPLIT_NAMES)}), as in train_data")
-        split = SPLIT_NAMES[prefix]
-        if split in files:
-            raise UserError(f"{files[split]} and {path} are both {split}: name the files that belong together")
-        files[split] = path
-    return files
 
 
 def _load(path: Path) -> list:
