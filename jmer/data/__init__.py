@@ -1,1 +1,24 @@
-"""Filled below."""
+"""Corpora: conversations on disk, their checks, and padded batches."""
+
+from jmer.batch import Batch
+from jmer.data.batching import batches, bucket_lengths, useful_share
+from jmer.data.corpus import Card, Conversation, Corpus, make_corpus, save_corpus
+from jmer.data.registry import load_corpus
+from jmer.data.splits import hold_out
+from jmer.data.validation import checked_corpus, defects
+
+__all__ = [
+    "Batch",
+    "Card",
+    "Conversation",
+    "Corpus",
+    "batches",
+    "bucket_lengths",
+    "checked_corpus",
+    "defects",
+    "hold_out",
+    "load_corpus",
+    "make_corpus",
+    "save_corpus",
+    "useful_share",
+]

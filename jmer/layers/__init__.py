@@ -1,1 +1,34 @@
-"""Filled below."""
+"""Layers: Flax Linen modules and pure functions that carry one idea of a paper each."""
+
+from jmer.layers.attention import masked_attention
+from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.fusion import kl_fusion_weights, kl_weighted_fusion
+from jmer.layers.gates import MultimodalGate, UnimodalGate
+from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
+from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
+from jmer.layers.normalization import MaskedBatchNorm
+from jmer.layers.parallel_attention import FourWayParallelAttention
+from jmer.layers.recurrent import BiGRU
+from jmer.layers.variational import GaussianHead
+
+__all__ = [
+    "BiGRU",
+    "ConversationAtmosphere",
+    "ConversationDropout",
+    "DAGEncoder",
+    "DAGLayer",
+    "FourWayParallelAttention",
+    "Gaussian",
+    "GaussianHead",
+    "LanguageGuidedBlock",
+    "MaskedBatchNorm",
+    "MultimodalGate",
+    "UnimodalGate",
+    "gaussian_kl",
+    "kl_fusion_weights",
+    "kl_weighted_fusion",
+    "masked_attention",
+    "predecessor_graph",
+    "symmetric_kl",
+]

@@ -1,0 +1,108 @@
+"""Running a trained model over a corpus."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jmer.batch import Batch
+from jmer.data import normalization
+from jmer.data.batching import batches
+from jmer.data.corpus import Conversation, Corpus
+from jmer.data.normalization import Standardization
+from jmer.errors import UserError
+from jmer.evaluation.predictions import prediction_table
+from jmer.models.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model says about `k` conversations of `n_i` utterances, unpadded and in their order.
+
+    Attributes:
+      probabilities: `k` arrays float32 `[n_i, C]`.
+      weights: modality -> `k` arrays float32 `[n_i]`, fusion weights; empty for a model that has none.
+    """
+
+    probabilities: Sequence[np.ndarray]
+    weights: Mapping[str, Sequence[np.ndarray]]
+
+
+def forward(model: Model) -> Callable[[Any, Batch], tuple[jax.Array, Mapping[str, jax.Array]]]:
+    """Returns the function `(variables, batch) -> (probabilities [B, T, C], weights {modality: [B, T]})`, unmapped."""
+
+    def run(variables, batch):
+        output = model.module.apply(variables, batch, train=False)
+        return jax.nn.softmax(output.logits), dict(getattr(output, "weights", {}))
+
+    return run
+
+
+def predict_conversations(
+    run: Callable[[Any, Batch], tuple],
+    variables: Any,
+    conversations: Sequence[Conversation],
+    widths: Mapping[str, int],
+    *,
+    batch_size: int,
+    lengths: Sequence[int] = (),
+    multiple: int = 1,
+) -> Predictions:
+    """Predicts every utterance exactly once.
+
+    Args:
+      run: `forward(model)`, jitted or mapped over devices.
+      variables: the model's.
+      conversations: with features already as the model takes them.
+      widths: modality -> width.
+      batch_size, lengths, multiple: see `jmer.data.batching.batches`.
+    """
+    probabilities: dict[int, np.ndarray] = {}
+    weights: dict[int, dict[str, np.ndarray]] = {}
+    for batch in batches(conversations, widths, batch_size=batch_size, lengths=lengths, multiple=multiple):
+        batch_probabilities, batch_weights = jax.device_get(run(variables, batch))
+        for row, position in enumerate(batch.index):
+            if position >= 0:
+                length = len(conversations[position])
+                probabilities[position] = batch_probabilities[row, :length]
+                weights[position] = {m: w[row, :length] for m, w in batch_weights.items()}
+    order = range(len(conversations))
+    names = weights[0] if weights else {}
+    return Predictions([probabilities[i] for i in order], {m: [weights[i][m] for i in order] for m in names})
+
+
+def predict(
+    model: Model,
+    variables: Any,
+    corpus: Corpus,
+    *,
+    split: str = "test",
+    statistics: Mapping[str, Standardization] | None = None,
+    batch_size: int = 32,
+) -> pd.DataFrame:
+    """Returns the prediction table of one split, labelled or not.
+
+    Args:
+      model: the network and its loss.
+      variables: what `model.module.apply` takes.
+      corpus: has the modalities and widths that the model was made for.
+      split: the split to predict.
+      statistics: the normalisation that the model was trained with; None = features as they are.
+      batch_size: conversations per batch.
+
+    Returns:
+      See `jmer.evaluation.predictions.prediction_table`.
+
+    Raises:
+      UserError: if the corpus has no such split.
+    """
+    conversations = corpus.conversations(split)
+    if not conversations:
+        raise UserError(f"split '{split}' of corpus '{corpus.card.name}' is empty")
+    inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
+    widths = corpus.card.widths if statistics is None else {m: len(s.mean) for m, s in statistics.items()}
+    found = predict_conversations(jax.jit(forward(model)), variables, inputs, widths, batch_size=batch_size)
+    return prediction_table(conversations, corpus.card, found.probabilities, found.weights)

@@ -1,0 +1,171 @@
+"""Checkpoints through Orbax: the newest, to go on from, and the best, to report."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from jmer.data.normalization import Standardization
+from jmer.errors import UserError
+from jmer.training.state import State
+
+SCORE = "score"
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where in the data a run stands, and what it has gathered there.
+
+    Attributes:
+      epoch: epochs finished.
+      batch: batches of the next epoch that are done.
+      terms: loss term -> [sum, count] over these batches.
+      confusion: `C` rows of `C` counts over these batches; empty at the start of an epoch.
+      seconds: training time so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    terms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
+    confusion: list[list[int]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint's contents."""
+
+    state: State
+    statistics: dict[str, Standardization]
+    position: Position
+
+
+class Checkpoints:
+    """The checkpoints of one run; use it in a `with` block.
+
+    A save that is killed leaves the earlier checkpoints as they were. Two are kept: the newest, and the one with the
+    best score; a checkpoint without a finite score never is the best.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder).absolute()
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(1),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: metrics[SCORE], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=("state", "normalization", "position"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=lambda metrics: metrics[SCORE],
+                # The step donates its state; a save in the background could read what is already overwritten.
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, None without any."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint with the best score, None without any."""
+        return self._manager.best_step()
+
+    def save(
+        self, state: State, statistics: Mapping[str, Standardization], position: Position, score: float | None
+    ) -> None:
+        """Saves a state under its step's number; nothing is done where that step is saved already.
+
+        Args:
+          state: what to save.
+          statistics: the normalisation of the features.
+          position: where in the data the state stands.
+          score: higher is better; None or a number that is not finite = never the best.
+
+        Raises:
+          UserError: if the folder cannot be written.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        metrics = {SCORE: float(score)} if score is not None and math.isfinite(score) else None
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            normalization=ocp.args.StandardSave(dict(statistics)),
+            position=ocp.args.JsonSave(dataclasses.asdict(position)),
+        )
+        try:
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise UserError(f"cannot save to {self.folder} ({error.strerror or error}): free the disk") from error
+
+    def restore(
+        self, step: int, state: Any, statistics: Mapping[str, Standardization], sharding: jax.sharding.Sharding
+    ) -> Restored:
+        """Reads a checkpoint onto any number of devices.
+
+        Args:
+          step: its number.
+          state, statistics: anything with the shapes that are expected.
+          sharding: where the arrays go.
+
+        Raises:
+          UserError: if the checkpoint is damaged or has other shapes.
+        """
+
+        def template(tree):
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+        self._compare(step, state)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template(state)),
+            normalization=ocp.args.StandardRestore(template(dict(statistics))),
+            position=ocp.args.JsonRestore(),
+        )
+        try:
+            found = self._manager.restore(step, args=items)
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} is damaged: remove that folder to go on from an earlier one"
+            ) from error
+        statistics = jax.device_get(found["normalization"])
+        return Restored(found["state"], statistics, Position(**found["position"]))
+
+    def _compare(self, step: int, state: State) -> None:
+        """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""
+        saved = _shapes(self._manager.item_metadata(step)["state"])
+        wanted = _shapes(state)
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                there, here = saved.get(name, "absent"), wanted.get(name, "absent")
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} holds another network: {name} is {there} there and {here} "
+                    "here; use its own configuration and corpus, or another --workdir"
+                )
+
+
+def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter, by its path; `state` may be a State or Orbax's description of one."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    return {name: shape for name, shape in shapes.items() if name.startswith("params/")}

@@ -1,0 +1,123 @@
+"""Mapping a per-device function over devices: pmap on one process, jit(shard_map) on several, jit on one device."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jmer.batch import Batch
+from jmer.errors import UserError
+
+AXIS = "batch"
+BACKENDS = ("auto", "jit", "pmap", "shard_map")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """How a run is spread. Batches are host arrays of all rows; states and results have no device axis.
+
+    Attributes:
+      backend: `jit`, `pmap` or `shard_map`.
+      devices: of all processes, in the order of a batch's rows.
+    """
+
+    backend: str
+    devices: Sequence[jax.Device]
+
+    @property
+    def multiple(self) -> int:
+        """A batch's rows must be a multiple of this."""
+        return len(self.devices)
+
+    def step(self, step: Callable) -> Callable[[Any, Batch], tuple]:
+        """Maps `step(state, batch, *, axis)`, whose results must be the same on every device; the state is donated."""
+        if self.backend == "jit":
+            return jax.jit(functools.partial(step, axis=None), donate_argnums=0)
+        step = functools.partial(step, axis=AXIS)
+        if self.backend == "pmap":
+            mapped = jax.pmap(
+                step, AXIS, in_axes=(None, 0), out_axes=None, devices=list(self.devices), donate_argnums=0
+            )
+            return lambda state, batch: mapped(state, self._split(batch))
+        mapped = jax.shard_map(step, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False)
+        mapped = jax.jit(mapped, donate_argnums=0)
+        return lambda state, batch: mapped(state, self._shard(batch))
+
+    def forward(self, forward: Callable) -> Callable[[Any, Batch], Any]:
+        """Maps `forward(variables, batch)`, whose results have one row per conversation; gives host arrays."""
+        if self.backend == "jit":
+            mapped = jax.jit(forward)
+            return lambda variables, batch: jax.device_get(mapped(variables, batch))
+        if self.backend == "pmap":
+            mapped = jax.pmap(forward, AXIS, in_axes=(None, 0), devices=list(self.devices))
+            return lambda variables, batch: _join(jax.device_get(mapped(variables, self._split(batch))))
+        mapped = jax.jit(
+            jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+        )
+        return lambda variables, batch: multihost_utils.process_allgather(
+            mapped(variables, self._shard(batch)), tiled=True
+        )
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts host arrays, or arrays of one device, where `step` expects its state."""
+        if self.backend == "shard_map":
+            return jax.device_put(tree, self.state_sharding)
+        return tree
+
+    @property
+    def state_sharding(self) -> jax.sharding.Sharding:
+        """Where a restored state goes."""
+        if self.backend == "shard_map":
+            return NamedSharding(self._mesh, P())
+        return jax.sharding.SingleDeviceSharding(self.devices[0])
+
+    @property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,))
+
+    def _split(self, batch: Batch) -> Batch:
+        count = len(self.devices)
+        return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+
+    def _shard(self, batch: Batch) -> Batch:
+        sharding = NamedSharding(self._mesh, P(AXIS))
+
+        def place(x):
+            return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
+
+        return jax.tree.map(place, batch)
+
+
+def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
+    """Decides how to spread a run.
+
+    Args:
+      backend: `auto` (pmap on one process, shard_map on several), `jit` (one device), `pmap` or `shard_map`.
+      devices: how many to use; 0 = all (one for `jit`).
+
+    Raises:
+      UserError: for an unknown backend, more devices than there are, or a choice that several processes rule out.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"training.parallel is '{backend}': choose one of {', '.join(BACKENDS)}")
+    several = jax.process_count() > 1
+    if backend == "auto":
+        backend = "shard_map" if several else "pmap"
+    present = jax.devices()
+    if not 0 <= devices <= len(present):
+        raise UserError(f"training.devices is {devices}, but there are {len(present)}: 0 takes them all")
+    if several and (backend != "shard_map" or devices):
+        raise UserError("with several processes, leave training.parallel=auto and training.devices=0")
+    if backend == "jit" and devices > 1:
+        raise UserError("training.parallel=jit uses one device: leave training.devices=0, or choose pmap or shard_map")
+    return Parallel(backend, present[: 1 if backend == "jit" else devices or None])
+
+
+def _join(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

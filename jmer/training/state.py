@@ -1,0 +1,57 @@
+"""All that a training run carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jmer.batch import Batch
+from jmer.errors import UserError
+from jmer.models.model import Model
+
+
+@struct.dataclass
+class State:
+    """A training state: arrays only, the same on every device, without a device axis.
+
+    Attributes:
+      step: int32, steps taken.
+      params: the network's parameters.
+      statistics: its other variables (running means of norms, say), empty where it has none.
+      optimizer: the optimiser's state.
+      key: random key of the run; each step folds its number in.
+    """
+
+    step: jax.Array
+    params: Any
+    statistics: Any
+    optimizer: optax.OptState
+    key: jax.Array
+
+    @property
+    def variables(self) -> dict:
+        """What `module.apply` takes."""
+        return {"params": self.params, **self.statistics}
+
+
+def create_state(model: Model, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> State:
+    """Initialises a run.
+
+    Args:
+      model: the network and its loss.
+      optimizer: the Optax transformation.
+      batch: any batch of the corpus; only its widths matter.
+      seed: of the initial parameters and of all random draws in training.
+
+    Raises:
+      UserError: if the network refuses its configuration.
+    """
+    start, key = jax.random.split(jax.random.key(seed))
+    try:
+        variables = dict(jax.jit(model.module.init)({"params": start}, batch))
+    except ValueError as error:
+        raise UserError(f"the configuration is at fault: {error}") from error
+    params = variables.pop("params")
+    return State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), key)

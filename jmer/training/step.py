@@ -1,0 +1,92 @@
+"""One training step on one device, which is all of them where there is one device."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jmer.batch import Batch
+from jmer.models.model import Model
+from jmer.training.state import State
+
+STREAMS = ("dropout", "latent")
+
+
+@struct.dataclass
+class Metrics:
+    """Sums over a batch, on all devices the same.
+
+    Attributes:
+      terms: loss term -> (sum, count), float32 scalars; their quotient is the term's mean.
+      confusion: int32 `[C, C]`, gold in rows, predicted in columns, over labelled utterances.
+      finite: bool, whether the loss and its gradient were finite; if not, the state did not change.
+    """
+
+    terms: Mapping[str, tuple[jax.Array, jax.Array]]
+    confusion: jax.Array
+    finite: jax.Array
+
+
+def train_step(
+    state: State,
+    batch: Batch,
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    axis: str | None = None,
+) -> tuple[State, Metrics]:
+    """Takes one step. Pure: the same numbers whether unmapped, or mapped over any number of devices.
+
+    Each device differentiates its share of the loss (its own sums over the counts of all devices); the gradients of the
+    shares add up to that of the whole. Random draws depend on the step and on each conversation's number.
+
+    Args:
+      state: the same on every device.
+      batch: this device's rows.
+      model, optimizer: what `state` was created with.
+      axis: name of the mapped axis; None = unmapped.
+    """
+
+    def over_devices(tree):
+        return tree if axis is None else jax.lax.psum(tree, axis)
+
+    key = jax.random.fold_in(state.key, state.step)
+    streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
+
+    def share(params):
+        output, statistics = model.module.apply(
+            {"params": params, **state.statistics}, batch, train=True, rngs=streams, mutable=list(state.statistics)
+        )
+        total, terms = 0.0, {}
+        for name, (weight, value, count) in model.loss(output, batch, axis).items():
+            count = jnp.asarray(count, jnp.float32)
+            everywhere = over_devices(jax.lax.stop_gradient(count))
+            total += weight * value / jnp.where(everywhere > 0, everywhere, 1)
+            terms[name] = (value, count)
+        return total, (output.logits, statistics, terms)
+
+    gradients, (logits, statistics, terms) = jax.grad(share, has_aux=True)(state.params)
+    gradients, terms, confusion = over_devices((gradients, terms, _confusion(logits, batch)))
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    after = State(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        statistics=statistics,
+        optimizer=optimizer_state,
+        key=state.key,
+    )
+    finite = jnp.isfinite(optax.tree.norm(gradients)) & _all_finite(terms)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state), Metrics(terms, confusion, finite)
+
+
+def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:
+    classes = logits.shape[-1]
+    counts = (batch.mask & (batch.labels >= 0)).astype(jnp.int32)
+    cells = jnp.maximum(batch.labels, 0) * classes + logits.argmax(-1)
+    return jnp.bincount(cells.reshape(-1), counts.reshape(-1), length=classes**2).reshape(classes, classes)
+
+
+def _all_finite(tree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf) for leaf in jax.tree.leaves(tree)]))
