@@ -203,6 +203,16 @@ class LFVD(nn.Module):
         check_choice("initialization", self.initialization, SCHEMES)
         if self.fusion_input != "x" and self.d_z != self.d_x:
             raise ValueError(f"fusion_input {self.fusion_input} needs d_z = d_x, not {self.d_z} and {self.d_x}")
+        if self.dag_output == "last" and self.d_h != self.d_x:
+            raise ValueError(f"dag_output last needs d_h = d_x, not {self.d_h} and {self.d_x}")
+        if self.d_x % self.heads:
+            raise ValueError(f"heads must divide d_x, but {self.heads} does not divide {self.d_x}")
+        if self.bidirectional and not self.causal and self.d_r % 2:
+            raise ValueError(f"d_r must be even for a bidirectional GRU, not {self.d_r}")
+        if self.omega < 1:
+            raise ValueError(f"omega must be at least 1, not {self.omega}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
 
     def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
         return dense(features, fan_in, scheme=self.initialization, name=name)
@@ -314,8 +324,9 @@ class LFVDLoss:
     """The losses of LFVD (Eqs. 10, 11, 13, 19-21).
 
     Attributes:
-      gammas: weights of the self-supervised contrast (γ1), the supervised contrast (γ2) and the distillation (γ3); a
-        term of weight 0 is not computed.
+      gamma_self: γ1, weight of the self-supervised contrast; a term of weight 0 is not computed.
+      gamma_full: γ2, weight of the supervised contrast.
+      gamma_distillation: γ3, weight of the distillation.
       tau: temperature of both contrasts.
       self_denominator: see `cross_modal_contrastive`.
       supcon_denominator: see `supervised_contrastive`.
@@ -327,7 +338,9 @@ class LFVDLoss:
       dominant: the teacher; see `LFVD.dominant`.
     """
 
-    gammas: tuple[float, float, float] = (3.5e-2, 5e-3, 3e-3)
+    gamma_self: float = 3.5e-2
+    gamma_full: float = 5e-3
+    gamma_distillation: float = 3e-3
     tau: float = 0.5
     self_denominator: str = "negatives"
     supcon_denominator: str = "negatives"
@@ -339,8 +352,9 @@ class LFVDLoss:
     dominant: str = "text"
 
     def __post_init__(self):
-        if len(self.gammas) != 3:
-            raise ValueError(f"gammas are three numbers, not {self.gammas}")
+        if self.tau <= 0:
+            raise ValueError(f"tau must be above 0, not {self.tau}")
+        check_choice("dominant modality", self.dominant, MODALITIES)
         check_choice("self_denominator", self.self_denominator, ("negatives", "all"))
         check_choice(
             "supcon_denominator", self.supcon_denominator, ("negatives", "negatives_plus_self", "all_but_self")
@@ -357,16 +371,19 @@ class LFVDLoss:
         available = {m: batch.available[m] & batch.mask for m in output.features}
         rows = {m: x.reshape(-1, x.shape[-1]) for m, x in output.features.items()}
         flat = {m: where.reshape(-1) for m, where in available.items()}
-        weight_self, weight_full, weight_distillation = self.gammas
         terms = {}
 
         values = cross_entropy(output.logits, batch.labels, where=labelled)
         weights = jnp.where(labelled, 1.0, 0.0)
         if self.class_weights:
+            if len(self.class_weights) != output.logits.shape[-1]:
+                raise ValueError(
+                    f"there are {len(self.class_weights)} class_weights for {output.logits.shape[-1]} emotions"
+                )
             weights = weights * jnp.asarray(self.class_weights)[jnp.maximum(batch.labels, 0)]
         terms["classification"] = (1.0, jnp.sum(weights * values), jnp.sum(weights))
 
-        if weight_self and len(rows) > 1:
+        if self.gamma_self and len(rows) > 1:
             values = cross_modal_contrastive(
                 rows,
                 where=flat,
@@ -375,8 +392,8 @@ class LFVDLoss:
                 groups=_conversations(batch, axis) if self.contrast_scope == "conversation" else None,
                 axis=axis,
             )
-            terms["self"] = (weight_self, jnp.sum(values), jnp.sum(batch.mask))
-        if weight_full:
+            terms["self"] = (self.gamma_self, jnp.sum(values), jnp.sum(batch.mask))
+        if self.gamma_full:
             values = supervised_contrastive(
                 rows,
                 batch.labels.reshape(-1),
@@ -385,8 +402,8 @@ class LFVDLoss:
                 denominator=self.supcon_denominator,
                 axis=axis,
             )
-            terms["full"] = (weight_full, jnp.sum(values), jnp.sum(labelled))
-        if weight_distillation:
+            terms["full"] = (self.gamma_full, jnp.sum(values), jnp.sum(labelled))
+        if self.gamma_distillation:
             values = variational_distillation(
                 output.posteriors,
                 teacher=lead_modality(self.dominant, output.posteriors),
@@ -394,7 +411,7 @@ class LFVDLoss:
                 where=available,
                 samples=output.samples if self.kl_estimator == "mc" else None,
             )
-            terms["distillation"] = (weight_distillation, jnp.sum(values), jnp.sum(batch.mask))
+            terms["distillation"] = (self.gamma_distillation, jnp.sum(values), jnp.sum(batch.mask))
         if self.recon_weight and output.reconstructions is not None:
             total = 0.0
             for m, reconstruction in output.reconstructions.items():
