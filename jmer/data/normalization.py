@@ -7,6 +7,7 @@ import numpy as np
 from flax import struct
 
 from jmer.data.corpus import Conversation
+from jmer.errors import UserError
 
 
 @struct.dataclass
@@ -22,16 +23,26 @@ class Standardization:
     scale: np.ndarray
 
 
-def fit(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> dict[str, Standardization]:
+def fit(
+    conversations: Sequence[Conversation], widths: Mapping[str, int], *, kind: str = "standard"
+) -> dict[str, Standardization]:
     """Measures mean and standard deviation of every feature over the available utterances.
 
     Args:
       conversations: the training split, and nothing else.
       widths: modality -> width.
+      kind: `standard`, or `none` for mean 0 and scale 1, which leave features as they are.
 
     Returns:
       modality -> statistics; mean 0 and scale 1 for a modality that no utterance has.
+
+    Raises:
+      UserError: for another kind.
     """
+    if kind not in ("standard", "none"):
+        raise UserError(f"data.normalization is '{kind}': choose standard or none")
+    if kind == "none":
+        return {m: _identity(width) for m, width in widths.items()}
     return {m: _moments(conversations, m, width) for m, width in widths.items()}
 
 
@@ -52,10 +63,14 @@ def apply(conversations: Sequence[Conversation], statistics: Mapping[str, Standa
     ]
 
 
+def _identity(width: int) -> Standardization:
+    return Standardization(np.zeros(width, np.float32), np.ones(width, np.float32))
+
+
 def _moments(conversations: Sequence[Conversation], modality: str, width: int) -> Standardization:
     rows = np.concatenate([c.features[modality][c.available[modality]] for c in conversations])
     if not len(rows):
-        return Standardization(np.zeros(width, np.float32), np.ones(width, np.float32))
+        return _identity(width)
     mean = rows.mean(0, dtype=np.float64)
     scale = rows.std(0, dtype=np.float64)
     # A spread below the resolution of float32 is rounding, not signal: dividing by it would only amplify noise.

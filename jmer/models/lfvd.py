@@ -366,6 +366,9 @@ class LFVDLoss:
         """Returns each term as (weight, sum over this device's utterances, their count).
 
         The loss is the sum over terms of weight · (sum / count), both summed over the mapped `axis` first.
+
+        Raises:
+          ValueError: if there are class weights, but not one for each emotion.
         """
         labelled = batch.mask & (batch.labels >= 0)
         available = {m: batch.available[m] & batch.mask for m in output.features}

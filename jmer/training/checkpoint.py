@@ -24,6 +24,7 @@ class Position:
     Attributes:
       epoch: epochs finished.
       batch: batches of the next epoch that are done.
+      loss: sum of the losses of these batches.
       terms: loss term -> [sum, count] over these batches.
       confusion: `C` rows of `C` counts over these batches; empty at the start of an epoch.
       seconds: training time so far.
@@ -31,6 +32,7 @@ class Position:
 
     epoch: int = 0
     batch: int = 0
+    loss: float = 0.0
     terms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
     confusion: list[list[int]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
@@ -64,7 +66,12 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_names=("state", "normalization", "position"),
+            # Named here, or a manager that has saved nothing yet could not describe what others saved.
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "normalization": ocp.StandardCheckpointHandler(),
+                "position": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 best_fn=lambda metrics: metrics[SCORE],
@@ -89,6 +96,12 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step of the checkpoint with the best score, None without any."""
         return self._manager.best_step()
+
+    def position(self, step: int) -> Position:
+        """Returns where in the data a checkpoint stands."""
+        return Position(
+            **self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
+        )
 
     def save(
         self, state: State, statistics: Mapping[str, Standardization], position: Position, score: float | None

@@ -119,5 +119,10 @@ def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
     return Parallel(backend, present[: 1 if backend == "jit" else devices or None])
 
 
+def is_lead() -> bool:
+    """Whether this process is the one that writes what only one should."""
+    return jax.process_index() == 0
+
+
 def _join(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

@@ -1,5 +1,6 @@
 """All that a training run carries from step to step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -36,19 +37,26 @@ class State:
         return {"params": self.params, **self.statistics}
 
 
-def create_state(model: Model, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> State:
+def create_state(model: Model, optimizer: optax.GradientTransformation, widths: Mapping[str, int], seed: int) -> State:
     """Initialises a run.
 
     Args:
       model: the network and its loss.
       optimizer: the Optax transformation.
-      batch: any batch of the corpus; only its widths matter.
+      widths: modality -> feature width.
       seed: of the initial parameters and of all random draws in training.
 
     Raises:
       UserError: if the network refuses its configuration.
     """
     start, key = jax.random.split(jax.random.key(seed))
+    batch = Batch(
+        features={m: jnp.zeros((1, 1, width)) for m, width in widths.items()},
+        mask=jnp.ones((1, 1), bool),
+        labels=jnp.zeros((1, 1), jnp.int32),
+        speakers=jnp.zeros((1, 1), jnp.int32),
+        available=dict.fromkeys(widths, jnp.ones((1, 1), bool)),
+    )
     try:
         variables = dict(jax.jit(model.module.init)({"params": start}, batch))
     except ValueError as error:

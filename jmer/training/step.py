@@ -19,11 +19,13 @@ class Metrics:
     """Sums over a batch, on all devices the same.
 
     Attributes:
+      loss: float32, the weighted sum of the terms' means.
       terms: loss term -> (sum, count), float32 scalars; their quotient is the term's mean.
       confusion: int32 `[C, C]`, gold in rows, predicted in columns, over labelled utterances.
       finite: bool, whether the loss and its gradient were finite; if not, the state did not change.
     """
 
+    loss: jax.Array
     terms: Mapping[str, tuple[jax.Array, jax.Array]]
     confusion: jax.Array
     finite: jax.Array
@@ -67,8 +69,8 @@ def train_step(
             terms[name] = (value, count)
         return total, (output.logits, statistics, terms)
 
-    gradients, (logits, statistics, terms) = jax.grad(share, has_aux=True)(state.params)
-    gradients, terms, confusion = over_devices((gradients, terms, _confusion(logits, batch)))
+    (loss, (logits, statistics, terms)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
+    loss, gradients, terms, confusion = over_devices((loss, gradients, terms, _confusion(logits, batch)))
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     after = State(
         step=state.step + 1,
@@ -78,7 +80,8 @@ def train_step(
         key=state.key,
     )
     finite = jnp.isfinite(optax.tree.norm(gradients)) & _all_finite(terms)
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state), Metrics(terms, confusion, finite)
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+    return state, Metrics(loss, terms, confusion, finite)
 
 
 def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:

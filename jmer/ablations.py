@@ -1,0 +1,72 @@
+"""Variants of an experiment that differ from it by a few values: the papers' ablations, and a small one for tests."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jmer.errors import UserError
+
+TINY = {
+    "model.d_r": 16,
+    "model.d_h": 16,
+    "model.d_x": 16,
+    "model.d_z": 4,
+    "model.heads": 2,
+    "training.epochs": 2,
+}
+"""A network that trains in seconds; its scores mean nothing."""
+
+LFVD: Mapping[str, Mapping[str, Any]] = {
+    "tiny": TINY,
+    # Table 4: modality subsets.
+    "text": {"model.modalities": ("text",)},
+    "audio": {"model.modalities": ("audio",)},
+    "visual": {"model.modalities": ("visual",)},
+    "text_visual": {"model.modalities": ("text", "visual")},
+    "text_audio": {"model.modalities": ("text", "audio")},
+    "audio_visual": {"model.modalities": ("audio", "visual")},
+    # Table 5: components.
+    "without_lfa_transformer": {
+        "model.use_atmosphere": False,
+        "model.language_stream": "encoder",
+        "loss.gamma_self": 0.0,
+        "loss.gamma_full": 0.0,
+    },
+    "without_cear": {"model.use_atmosphere": False},
+    "without_dl": {"loss.gamma_self": 0.0, "loss.gamma_full": 0.0},
+    "without_cmvd": {"loss.gamma_distillation": 0.0, "model.weight_fn": "ones"},
+    "without_cmvd_fusion": {"model.weight_fn": "ones"},
+    "without_cmvd_distillation": {"loss.gamma_distillation": 0.0},
+    "dominant_audio": {"model.dominant": "audio"},
+    "dominant_visual": {"model.dominant": "visual"},
+    # Table 6: loss terms.
+    "without_self": {"loss.gamma_self": 0.0},
+    "without_full": {"loss.gamma_full": 0.0},
+    "without_distillation": {"loss.gamma_distillation": 0.0},
+    "without_all": {"loss.gamma_self": 0.0, "loss.gamma_full": 0.0, "loss.gamma_distillation": 0.0},
+    # Fig. 2: fusion strategies.
+    "fusion_add": {"model.fusion": "add"},
+    "fusion_cat": {"model.fusion": "cat"},
+    "fusion_gate": {"model.fusion": "gate"},
+}
+"""Variants of LFVD, under the names of its paper's Tables 4-6 and Fig. 2."""
+
+
+def with_variants(config: ConfigDict, names: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
+    """Returns a copy of an experiment with some of its variants applied, one after the other.
+
+    Args:
+      config: the experiment's configuration.
+      names: variants joined by commas, e.g. `without_cear,tiny`; empty = none.
+      variants: name -> field -> value.
+
+    Raises:
+      UserError: for an unknown variant.
+    """
+    config = config.copy_and_resolve_references()
+    for name in filter(None, names.split(",")):
+        if name not in variants:
+            raise UserError(f"no variant '{name}' of this experiment: choose from {', '.join(variants)}")
+        config.update_from_flattened_dict(variants[name])
+    return config

@@ -1,0 +1,123 @@
+"""From a trained run to its results: scores, a report, and predictions for any corpus that fits."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jmer.data.corpus import Card, Corpus
+from jmer.data.normalization import Standardization
+from jmer.errors import UserError
+from jmer.evaluation.predict import forward
+from jmer.evaluation.predictions import prediction_table, write_predictions
+from jmer.evaluation.report import Report, split_sizes, write_report
+from jmer.models import create
+from jmer.training.checkpoint import Checkpoints, Position
+from jmer.training.folder import CHECKPOINT_FOLDER, PREDICTION_FOLDER, RunFacts, read_config, read_facts
+from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.optimizer import make_optimizer
+from jmer.training.parallel import is_lead, make_parallel
+from jmer.training.setup import Setup, set_up
+from jmer.training.state import State, create_state
+
+
+def evaluate(workdir: Path, corpus: Corpus, *, say: Callable[[str], None], labelled: bool = True) -> None:
+    """Predicts every split of a corpus with a run's chosen epoch; scores and reports those with labels.
+
+    Results for the training corpus go to the run's folder, those for another corpus to a folder of its name inside it.
+
+    Args:
+      workdir: the run's folder.
+      corpus: the training corpus or another one with the same emotions, modalities and widths.
+      say: prints a line.
+      labelled: False = write predictions only.
+
+    Raises:
+      UserError: if there is no run, it has no checkpoint, or the corpus does not fit it.
+    """
+    config, facts = read_config(workdir), read_facts(workdir)
+    corpus = _with_emotions_of(facts.card, corpus)
+    _check_fit(facts.card, corpus.card, config)
+    setup, state, position, epochs = _load(workdir, config, facts, corpus)
+    folder = workdir if corpus.card == facts.card else workdir / corpus.card.name
+    run = setup.parallel.forward(forward(setup.model))
+    scores = {}
+    for split in setup.conversations:
+        predictions = setup.predict(run, state.variables, split)
+        if labelled and setup.is_labelled(split):
+            scores[split] = setup.score(predictions, split)
+        if not is_lead():
+            continue
+        table = prediction_table(
+            corpus.conversations(split), corpus.card, predictions.probabilities, predictions.weights
+        )
+        path = folder / PREDICTION_FOLDER / f"{split}.csv"
+        write_predictions(table, path)
+        say(f"wrote {path}")
+    if not labelled or not is_lead():
+        return
+    report = Report(
+        model=config.model.name.upper(),
+        card=corpus.card,
+        sizes=split_sizes(corpus),
+        scores=scores,
+        selection=config.selection,
+        epoch=position.epoch,
+        epochs=epochs,
+        history=read_json_lines(workdir / JSON_LINES_FILE),
+        config=config.to_dict(),
+        versions=facts.versions,
+        command=facts.command,
+        parameters=facts.parameters,
+        seconds=position.seconds,
+    )
+    path = write_report(folder, report)
+    for split, result in scores.items():
+        say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
+    say(f"report: {path}")
+
+
+def _with_emotions_of(card: Card, corpus: Corpus) -> Corpus:
+    """Gives a corpus that names no emotions, having no labels, those of the model."""
+    return (
+        corpus
+        if corpus.card.emotions
+        else dataclasses.replace(corpus, card=dataclasses.replace(corpus.card, emotions=card.emotions))
+    )
+
+
+def _check_fit(trained: Card, other: Card, config: ConfigDict) -> None:
+    if other.emotions != trained.emotions:
+        raise UserError(
+            f"corpus '{other.name}' has the emotions {', '.join(other.emotions)}, the model was trained for "
+            f"{', '.join(trained.emotions)}: convert the corpus with these, in this order"
+        )
+    for modality in config.model.modalities:
+        if other.widths.get(modality) != trained.widths[modality]:
+            raise UserError(
+                f"corpus '{other.name}' has {modality} features of width {other.widths.get(modality, 0)}, the model "
+                f"was trained on width {trained.widths[modality]}: use features of the same extractor"
+            )
+
+
+def _load(workdir: Path, config: ConfigDict, facts: RunFacts, corpus: Corpus) -> tuple[Setup, State, Position, int]:
+    """Returns the set-up, the chosen epoch's state and position, and how many epochs were trained."""
+    widths = {m: facts.card.widths[m] for m in config.model.modalities}
+    parallel = make_parallel(config.training.parallel, config.training.devices)
+    optimizer = make_optimizer(config.optimizer, epochs=config.training.epochs, steps_per_epoch=1)
+    model = create(config)
+    template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed))
+    statistics = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
+    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+        if checkpoints.newest is None:
+            raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
+        chosen = checkpoints.newest if config.selection == "last" else checkpoints.best
+        if chosen is None:
+            raise UserError(f"no epoch of {workdir} is finished yet: go on training it with --mode train")
+        restored = checkpoints.restore(chosen, template, statistics, parallel.state_sharding)
+        epochs = checkpoints.position(checkpoints.newest).epoch
+    setup = set_up(config, corpus, restored.statistics, parallel)
+    return setup, restored.state, restored.position, epochs

@@ -1,0 +1,96 @@
+"""A model and a corpus made ready for each other."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jmer.batch import UNLABELLED, Batch
+from jmer.data import normalization
+from jmer.data.batching import batches, bucket_lengths
+from jmer.data.corpus import Conversation, Corpus
+from jmer.data.normalization import Standardization
+from jmer.evaluation.metrics import Scores, classification_report
+from jmer.evaluation.predict import Predictions, predict_conversations
+from jmer.models import Model, create
+from jmer.training.parallel import Parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What training and evaluation share.
+
+    Attributes:
+      config: complete, fitted to the training corpus.
+      model, parallel: as the configuration says.
+      statistics: normalisation of the features of the model's modalities.
+      conversations: split -> conversations with normalised features.
+      class_names: names of the emotions.
+      lengths: bucket lengths of the batches.
+    """
+
+    config: ConfigDict
+    model: Model
+    parallel: Parallel
+    statistics: Mapping[str, Standardization]
+    conversations: Mapping[str, Sequence[Conversation]]
+    class_names: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Modality -> feature width."""
+        return {m: len(s.mean) for m, s in self.statistics.items()}
+
+    def batches(self, split: str, **order) -> Iterator[Batch]:
+        """Gives a split's batches; `order` is passed on to `jmer.data.batching.batches`."""
+        return batches(self.conversations[split], self.widths, **self._padding, **order)
+
+    def predict(self, run: Callable[[Any, Batch], tuple], variables: Any, split: str) -> Predictions:
+        """Predicts a split with `run`, the model's mapped `forward`."""
+        return predict_conversations(run, variables, self.conversations[split], self.widths, **self._padding)
+
+    def is_labelled(self, split: str | None) -> bool:
+        """Whether the corpus has the split and any label in it."""
+        return any((c.labels != UNLABELLED).any() for c in self.conversations.get(split, ()))
+
+    def score(self, predictions: Predictions, split: str) -> Scores:
+        """Scores the predictions of a labelled split."""
+        labels = np.concatenate([conversation.labels for conversation in self.conversations[split]])
+        return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.class_names)
+
+    @property
+    def _padding(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.config.training.batch_size,
+            "lengths": self.lengths,
+            "multiple": self.parallel.multiple,
+        }
+
+
+def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standardization], parallel: Parallel) -> Setup:
+    """Builds the model and normalises the corpus for it.
+
+    Args:
+      config: complete (`jmer.config.fit_to_corpus`).
+      corpus: has the model's modalities in the right widths.
+      statistics: normalisation of these modalities.
+      parallel: the devices.
+
+    Raises:
+      UserError: if the configuration is at fault.
+    """
+    raw = {split: corpus.conversations(split) for split in corpus.splits}
+    plan = config.training
+    typical = raw.get("train") or [conversation for rows in raw.values() for conversation in rows]
+    return Setup(
+        config=config,
+        model=create(config),
+        parallel=parallel,
+        statistics=statistics,
+        conversations={split: normalization.apply(rows, statistics) for split, rows in raw.items()},
+        class_names=corpus.card.emotions,
+        lengths=bucket_lengths(typical, batch_size=plan.batch_size, count=plan.buckets),
+    )
