@@ -279,8 +279,8 @@ def lfvd_losses(conversations, loss, modalities, lead):
             if others:
                 below = others if loss.self_denominator == "negatives" else compared
                 total -= np.log(power(m, row, other_m, row) / sum(power(m, row, other_m, o) for o in below))
-    if loss.gammas[0] and len(modalities) > 1:
-        terms["self"] = (loss.gammas[0], total, len(rows))
+    if loss.gamma_self and len(modalities) > 1:
+        terms["self"] = (loss.gamma_self, total, len(rows))
 
     total = 0.0
     for m in modalities:
@@ -295,8 +295,8 @@ def lfvd_losses(conversations, loss, modalities, lead):
             if positives and below:
                 divisor = sum(power(m, row, m, o) for o in below)
                 total -= np.mean([np.log(power(m, row, m, o) / divisor) for o in positives])
-    if loss.gammas[1]:
-        terms["full"] = (loss.gammas[1], total, len(labelled))
+    if loss.gamma_full:
+        terms["full"] = (loss.gamma_full, total, len(labelled))
 
     def posterior(m, row):
         mean, scale = conversations[row[0]]["posteriors"][m]
@@ -320,8 +320,8 @@ def lfvd_losses(conversations, loss, modalities, lead):
                 total += divergence(m, row, (np.zeros_like(mean), np.ones_like(scale)))
                 if m != lead and there(lead, row):
                     total += divergence(m, row, posterior(lead, row))
-    if loss.gammas[2]:
-        terms["distillation"] = (loss.gammas[2], total, len(rows))
+    if loss.gamma_distillation:
+        terms["distillation"] = (loss.gamma_distillation, total, len(rows))
 
     if loss.recon_weight:
         total = sum(
