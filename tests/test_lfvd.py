@@ -90,6 +90,10 @@ def gammas(contrast, supervised, distillation):
     return {"gamma_self": contrast, "gamma_full": supervised, "gamma_distillation": distillation}
 
 
+# One objective for all gradients: each term weighs enough to be seen, and it compiles once.
+LOSS = LFVDLoss(**gammas(0.5, 0.25, 0.1))
+
+
 def total(terms):
     return sum(weight * values / jnp.maximum(count, 1) for weight, values, count in terms.values())
 
@@ -351,7 +355,7 @@ def test_losses_add_up_over_devices(scope):
 
 
 def test_property_1_padding_changes_no_output_and_no_loss():
-    model, loss, chosen = small(), LFVDLoss(**gammas(1.0, 1.0, 1.0)), conversations()
+    model, loss, chosen = small(), LOSS, conversations()
     short, long = batch_of(chosen), batch_of(chosen, T + 4)
     one, other = predict(model, short), predict(model, long)
     for name in ("logits", "fused", "features", "encoded", "weights"):
@@ -364,8 +368,8 @@ def test_property_1_padding_changes_no_output_and_no_loss():
 
 @pytest.mark.parametrize("garbage", [1e6, np.nan, np.inf])
 def test_what_stands_under_masks_does_not_matter(garbage):
-    model, loss, chosen = small(), LFVDLoss(), conversations()
-    step = loss_and_gradient(model, loss)
+    model, chosen = small(), conversations()
+    step = loss_and_gradient(model, LOSS)
     clean, dirty = (step(parameters(model), batch_of(chosen, garbage=fill)) for fill in (0.0, garbage))
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
     close(predict(model, batch_of(chosen)).logits, predict(model, batch_of(chosen, garbage=garbage)).logits, "logits")
@@ -408,7 +412,7 @@ def edge_batches():
 @pytest.mark.parametrize("name", edge_batches())
 def test_gradients_stay_finite_at_the_edges(name):
     model, batch = small(), edge_batches()[name]
-    value, gradient = loss_and_gradient(model, LFVDLoss())(parameters(model), batch)
+    value, gradient = loss_and_gradient(model, LOSS)(parameters(model), batch)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     if name == "all padding":
@@ -418,7 +422,7 @@ def test_gradients_stay_finite_at_the_edges(name):
 
 def test_gradients_match_finite_differences_of_the_equations():
     """The whole objective along random directions in parameter space, in float64."""
-    model, loss, chosen = small(), LFVDLoss(**gammas(0.5, 0.25, 0.1)), conversations()
+    model, loss, chosen = small(), LOSS, conversations()
     p = float64(parameters(model))
 
     def objective(p):
@@ -467,7 +471,7 @@ def test_a_causal_model_does_not_look_ahead(switches, sees_ahead):
 
 def test_property_2_the_graphs_query_scores_get_no_gradient():
     model = small()
-    _, gradient = loss_and_gradient(model, LFVDLoss())(parameters(model), batch_of(conversations()))
+    _, gradient = loss_and_gradient(model, LOSS)(parameters(model), batch_of(conversations()))
     layer = gradient["graph"]["layer_0"]
     assert np.abs(layer["score_query_kernel"]).max() < 1e-6
     assert np.abs(layer["score_bias"]).max() < 1e-6
@@ -510,7 +514,7 @@ def test_property_7_without_atmosphere_the_transformer_reaches_the_classifier_on
     stream, reached
 ):
     model = small(use_atmosphere=False, language_stream=stream)
-    _, gradient = loss_and_gradient(model, LFVDLoss())(parameters(model), batch_of(conversations()))
+    _, gradient = loss_and_gradient(model, LOSS)(parameters(model), batch_of(conversations()))
     augmented = {
         name: np.abs(np.concatenate([g.ravel() for g in jax.tree.leaves(gradient[name])])).max() for name in gradient
     }
@@ -533,6 +537,7 @@ def test_property_8_standard_normals_give_no_distillation_and_weights_of_a_half(
         close(output.weights[m][compared], 0.5, "weights")
 
 
+@pytest.mark.slow
 def test_weights_pass_a_gradient_unless_it_is_stopped():
     batch = batch_of(conversations())
     for stop in (False, True):
