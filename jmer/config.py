@@ -45,7 +45,7 @@ def base_config(model: str) -> ConfigDict:
                 "epochs": 60,
                 "batch_size": 16,
                 # Padded lengths per epoch at most; each is compiled once.
-                "buckets": 4,
+                "buckets": 3,
                 # auto: pmap on one process, shard_map on several.
                 "parallel": "auto",
                 # 0 = all devices of this process.

@@ -1,6 +1,7 @@
 """The command line: `python -m jmer.main --config configs/lfvd_meld.py`."""
 
 import hashlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,10 @@ def main(arguments: list[str]) -> int:
 def _start_backend() -> None:
     import jax
 
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if _COORDINATOR.value == "auto":
         jax.distributed.initialize()
     elif _COORDINATOR.value:
