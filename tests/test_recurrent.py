@@ -13,20 +13,6 @@ B, T, D = 3, 5, 4
 MASK = np.arange(T)[None] < np.array(LENGTHS)[:, None]
 
 
-def test_the_cell_is_that_of_pytorch():
-    torch = pytest.importorskip("torch")
-    hidden = 3
-    p = draw_parameters(BiGRU(hidden, bidirectional=False), normal(0, 1, 1, D), np.ones((1, 1), bool))
-    cell = torch.nn.GRUCell(D, hidden, dtype=torch.float64)
-    with torch.no_grad():
-        for ours, theirs in (("input", "ih"), ("state", "hh")):
-            getattr(cell, f"weight_{theirs}").copy_(torch.tensor(np.float64(p[f"forward_{ours}_kernel"].T)))
-            getattr(cell, f"bias_{theirs}").copy_(torch.tensor(np.float64(p[f"forward_{ours}_bias"])))
-        x, h = np.float64(normal(1, 1, D)), np.float64(normal(2, 1, hidden))
-        expected = cell(torch.tensor(x), torch.tensor(h)).numpy()
-    np.testing.assert_allclose(reference.gru_cell(float64(p), "forward", x[0], h[0]), expected[0], rtol=1e-12)
-
-
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_matches_a_loop_over_real_utterances(bidirectional):
     x = normal(3, B, T, D)

@@ -82,10 +82,10 @@ class LanguageGuidedBlock(nn.Module):
         weights = attention_weights(query, key, source_mask, pair_mask=pair_mask)
         heads = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(target.shape)
         read = drop(layer(width, width, "attention_output")(heads))
-        x = nn.LayerNorm(epsilon=1e-5, name="attention_norm")(read + residual)
+        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="attention_norm")(read + residual)
         inner = drop(nn.relu(layer(self.ffn_mult * width, width, "ffn_inner")(x)))
         refined = drop(layer(width, self.ffn_mult * width, "ffn_output")(inner))
-        return nn.LayerNorm(epsilon=1e-5, name="ffn_norm")(refined + x), weights
+        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ffn_norm")(refined + x), weights
 
 
 class ConversationAtmosphere(nn.Module):
