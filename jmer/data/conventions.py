@@ -1,12 +1,20 @@
-"""What public releases of IEMOCAP and MELD share: the order of emotions, files named by split, quirks of their text."""
+"""What files from elsewhere share: names of splits, the order of emotions, files named by split, quirks of text."""
 
 import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jmer.data.table import SPLIT_NAMES
 from jmer.errors import UserError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 IEMOCAP6 = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 IEMOCAP4 = ("happy", "sad", "neutral", "angry")

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import UNLABELLED
+from jmer.data import dag_json, meld_csv, pickles, table
 from jmer.data.command import Parser, exit_status
 from jmer.data.corpus import Corpus, make_corpus, save_corpus
 from jmer.data.splits import hold_out
@@ -18,12 +18,7 @@ from jmer.errors import UserError
 PROGRAM = "python -m jmer.data.convert"
 
 # Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`.
-FORMATS = {
-    "table": "jmer.data.table",
-    "pickle": "jmer.data.pickles",
-    "dag-json": "jmer.data.dag_json",
-    "meld-csv": "jmer.data.meld_csv",
-}
+FORMATS = {"table": table, "pickle": pickles, "dag-json": dag_json, "meld-csv": meld_csv}
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -39,7 +34,7 @@ def convert(arguments: Sequence[str]) -> None:
     outer.add_argument("format", choices=FORMATS, help=f"what to read; `{PROGRAM} FORMAT --help` says more")
     outer.add_argument("arguments", nargs=argparse.REMAINDER, metavar="SOURCE... DEST")
     chosen = outer.parse_args(arguments)
-    reader = importlib.import_module(FORMATS[chosen.format])
+    reader = FORMATS[chosen.format]
     options = _parser(chosen.format, reader).parse_intermixed_args(chosen.arguments)
     if options.dest.exists():
         raise UserError(f"{options.dest} already exists: name a new folder for the corpus after the sources")

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.conventions import MELD, files_by_split, mended
+from jmer.data.conventions import MELD, SPLIT_NAMES, files_by_split, mended
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.table import SPLIT_NAMES
 from jmer.data.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError

@@ -1,5 +1,7 @@
 """Column mappings of tables that the project knows, by name; `jmer.data.table` explains the fields."""
 
+from jmer.data.conventions import IEMOCAP4, IEMOCAP6, MELD
+
 IEMOCAP_COLUMNS = {
     "conversation": "dialogue",
     "speaker": "speaker",
@@ -12,8 +14,8 @@ IEMOCAP_COLUMNS = {
 
 # IEMOCAP keeps its file order: where two people talk at once, start times go back.
 PRESETS = {
-    "iemocap6": IEMOCAP_COLUMNS | {"emotions": ("happy", "sad", "neutral", "angry", "excited", "frustrated")},
-    "iemocap4": IEMOCAP_COLUMNS | {"emotions": ("happy", "sad", "neutral", "angry")},
+    "iemocap6": IEMOCAP_COLUMNS | {"emotions": IEMOCAP6},
+    "iemocap4": IEMOCAP_COLUMNS | {"emotions": IEMOCAP4},
     "mosi": {
         "conversation": "video",
         "speaker": "video",  # one speaker per video
@@ -31,7 +33,7 @@ PRESETS = {
         "ids_per_split": True,
         "speaker": "speaker",
         "label": "emotion",
-        "emotions": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
+        "emotions": MELD,
         "split": "split",
         "utterance": "utt",
         "sentence": "sentence",

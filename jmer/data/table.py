@@ -29,20 +29,12 @@ import numpy as np
 import yaml
 
 from jmer.batch import MODALITIES, UNLABELLED
+from jmer.data.conventions import SPLIT_NAMES, add_emotions_argument
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.presets import PRESETS
 from jmer.data.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
-
-SPLIT_NAMES = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "val": "validation",
-    "test": "test",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
     for field, meaning in COLUMN_FLAGS.items():
         parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
-    parser.add_argument("--emotions", metavar="A,B,...", help="names of the emotions in the order of their labels")
+    add_emotions_argument(parser, "those of the preset or the YAML file")
     parser.add_argument(
         "--ids-per-split",
         action="store_true",
@@ -168,7 +160,7 @@ def _mapping(options: argparse.Namespace) -> Columns:
         fields |= _yaml_mapping(options.columns)
     fields |= {f: getattr(options, f) for f in (*COLUMN_FLAGS, "ids_per_split") if getattr(options, f) is not None}
     if options.emotions is not None:
-        fields["emotions"] = tuple(name.strip() for name in options.emotions.split(","))
+        fields["emotions"] = options.emotions
     columns = Columns(**fields)
     for field in ("conversation", "speaker", "split"):
         if not getattr(columns, field):
