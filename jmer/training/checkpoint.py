@@ -27,7 +27,8 @@ class Position:
       loss: sum of the losses of these batches.
       terms: loss term -> [sum, count] over these batches.
       confusion: `C` rows of `C` counts over these batches; empty at the start of an epoch.
-      seconds: training time so far.
+      seconds: training time of the finished epochs.
+      batch_seconds: training time of these batches.
     """
 
     epoch: int = 0
@@ -36,6 +37,7 @@ class Position:
     terms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
     confusion: list[list[int]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    batch_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Training a model on a corpus, epoch by epoch, and going on where a run stopped."""
 
 import contextlib
+import dataclasses
 import functools
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,10 +24,10 @@ from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import SELECTIONS, collect_versions
 from jmer.training.checkpoint import Checkpoints, Position
 from jmer.training.folder import CHECKPOINT_FOLDER, RunFacts, claim
-from jmer.training.interrupts import interrupts
+from jmer.training.interrupts import Interrupts, interrupts
 from jmer.training.log import Log, progress_line
 from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import is_lead, make_parallel
+from jmer.training.parallel import highest, is_lead, make_parallel
 from jmer.training.setup import Setup, set_up
 from jmer.training.state import State, create_state
 from jmer.training.step import Metrics, train_step
@@ -89,18 +91,19 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
         run = setup.parallel.forward(forward(setup.model))
         with Log(workdir, int(state.step)) if is_lead() else contextlib.nullcontext() as log:
             while position.epoch < epochs:
-                began = position.seconds
                 for reached in _epoch(setup, step, state, position):
                     state, metrics, position = reached
-                    if not metrics.finite or heard.received:
+                    if not metrics.finite:
                         checkpoints.save(state, statistics, position, None)
-                        if not metrics.finite:
-                            raise UserError(_not_finite(metrics, int(state.step) + 1, workdir))
-                        raise Interrupted(heard.received, f"{heard.received.name}: saved after step {int(state.step)}")
+                        raise UserError(_not_finite(metrics, int(state.step) + 1, workdir))
+                    # After an epoch's last batch only its score is lacking; it is not left behind without one.
+                    if position.batch < steps and (stop := _agreed_signal(heard)):
+                        checkpoints.save(state, statistics, position, None)
+                        raise Interrupted(stop, f"{stop.name}: saved after step {int(state.step)}")
                 values = {"epoch": position.epoch + 1, **_training_values(setup, position)}
                 values |= _held_out_values(setup, run, state, config.selection)
-                speed = sum(map(len, training)) / (position.seconds - began)
-                position = Position(epoch=position.epoch + 1, seconds=position.seconds)
+                speed = sum(map(len, training)) / position.batch_seconds
+                position = Position(epoch=position.epoch + 1, seconds=position.seconds + position.batch_seconds)
                 # The log goes first: a line whose checkpoint was never written is dropped and made again.
                 if log is not None:
                     log.write(int(state.step), values | {"utterances_per_second": speed})
@@ -108,6 +111,8 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
                 checkpoints.save(state, statistics, position, chosen_by)
                 left = (epochs - position.epoch) * position.seconds / position.epoch
                 say(progress_line(position.epoch, epochs, values, utterances_per_second=speed, seconds_left=left))
+                if stop := _agreed_signal(heard):
+                    raise Interrupted(stop, f"{stop.name}: saved after epoch {position.epoch}")
     return True
 
 
@@ -142,10 +147,15 @@ def _introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str
     yield f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}"
 
 
+def _agreed_signal(heard: Interrupts) -> signal.Signals | None:
+    """Returns the signal that any process heard: saving takes all of them, at the same step."""
+    number = highest(heard.received or 0)
+    return signal.Signals(number) if number else None
+
+
 def _epoch(setup: Setup, step: Callable, state: State, position: Position) -> Iterator[tuple[State, Metrics, Position]]:
     """Takes the rest of an epoch's steps; gives the state, the step's metrics and the position after each."""
-    before, started = position.seconds, time.perf_counter()
-    config = setup.config
+    config, before, started = setup.config, position.batch_seconds, time.perf_counter()
     for batch in setup.batches("train", seed=config.seed, epoch=position.epoch, start=position.batch):
         state, metrics = step(state, batch)
         metrics = jax.device_get(metrics)
@@ -161,7 +171,14 @@ def _advance(position: Position, metrics: Metrics, seconds: float) -> Position:
     }
     confusion = metrics.confusion + np.array(position.confusion or 0)
     loss = position.loss + float(metrics.loss)
-    return Position(position.epoch, position.batch + 1, loss, terms, confusion.tolist(), seconds)
+    return dataclasses.replace(
+        position,
+        batch=position.batch + 1,
+        loss=loss,
+        terms=terms,
+        confusion=confusion.tolist(),
+        batch_seconds=seconds,
+    )
 
 
 def _training_values(setup: Setup, position: Position) -> dict[str, float]:
@@ -188,7 +205,7 @@ def _held_out_values(setup: Setup, run: Callable, state: State, selection: str) 
 
 def _not_finite(metrics: Metrics, step: int, workdir: Path) -> str:
     culprits = [name for name, (value, _) in metrics.terms.items() if not np.isfinite(value)]
-    what = f"loss term {', '.join(culprits)}" if culprits else "the gradient"
+    what = f"loss term {', '.join(culprits)}" if culprits else "the gradient or the step it makes"
     return (
         f"{what} is not finite in step {step}: stopped, the state before it is saved in {workdir}; lower "
         "optimizer.learning_rate, set optimizer.clip_norm, or look for extreme features with jmer.data.inspect"

@@ -65,17 +65,15 @@ class Parallel:
         )
 
     def replicate(self, tree: Any) -> Any:
-        """Puts host arrays, or arrays of one device, where `step` expects its state."""
-        if self.backend == "shard_map":
-            return jax.device_put(tree, self.state_sharding)
-        return tree
+        """Puts host arrays, or arrays of one device, where `step` leaves its state, so that it is compiled once."""
+        return jax.device_put(tree, self.state_sharding)
 
     @property
     def state_sharding(self) -> jax.sharding.Sharding:
         """Where a restored state goes."""
-        if self.backend == "shard_map":
-            return NamedSharding(self._mesh, P())
-        return jax.sharding.SingleDeviceSharding(self.devices[0])
+        if self.backend == "jit":
+            return jax.sharding.SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self._mesh, P())
 
     @property
     def _mesh(self) -> Mesh:
@@ -122,6 +120,13 @@ def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
 def is_lead() -> bool:
     """Whether this process is the one that writes what only one should."""
     return jax.process_index() == 0
+
+
+def highest(number: int) -> int:
+    """Returns the highest of the numbers that the processes give; all of them must ask."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def _join(tree: Any) -> Any:

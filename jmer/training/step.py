@@ -22,7 +22,8 @@ class Metrics:
       loss: float32, the weighted sum of the terms' means.
       terms: loss term -> (sum, count), float32 scalars; their quotient is the term's mean.
       confusion: int32 `[C, C]`, gold in rows, predicted in columns, over labelled utterances.
-      finite: bool, whether the loss and its gradient were finite; if not, the state did not change.
+      finite: bool, whether the loss terms, the gradient and the network after the step were finite; if not, the state
+        did not change.
     """
 
     loss: jax.Array
@@ -79,7 +80,7 @@ def train_step(
         optimizer=optimizer_state,
         key=state.key,
     )
-    finite = jnp.isfinite(optax.tree.norm(gradients)) & _all_finite(terms)
+    finite = jnp.isfinite(optax.tree.norm((gradients, after.params, after.statistics))) & _all_finite(terms)
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
     return state, Metrics(loss, terms, confusion, finite)
 
