@@ -13,7 +13,6 @@ from jmer.data import normalization
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.normalization import Standardization
-from jmer.errors import UserError
 from jmer.evaluation.predictions import prediction_table
 from jmer.models.model import Model
 
@@ -79,30 +78,34 @@ def predict(
     variables: Any,
     corpus: Corpus,
     *,
-    split: str = "test",
+    split: str | None = None,
     statistics: Mapping[str, Standardization] | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """Returns the prediction table of one split, labelled or not.
+    """Returns a table of predictions, one row per utterance, labelled or not.
 
     Args:
       model: the network and its loss.
       variables: what `model.module.apply` takes.
       corpus: has the modalities and widths that the model was made for.
-      split: the split to predict.
+      split: the split to predict; None = all.
       statistics: the normalisation that the model was trained with; None = features as they are.
       batch_size: conversations per batch.
 
     Returns:
-      See `jmer.evaluation.predictions.prediction_table`.
+      The columns of `jmer.evaluation.predictions.prediction_table`, after a first column `split`.
 
     Raises:
       UserError: if the corpus has no such split.
     """
-    conversations = corpus.conversations(split)
-    if not conversations:
-        raise UserError(f"split '{split}' of corpus '{corpus.card.name}' is empty")
-    inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
+    run = jax.jit(forward(model))
     widths = corpus.card.widths if statistics is None else {m: len(s.mean) for m, s in statistics.items()}
-    found = predict_conversations(jax.jit(forward(model)), variables, inputs, widths, batch_size=batch_size)
-    return prediction_table(conversations, corpus.card, found.probabilities, found.weights)
+    tables = []
+    for name in [split] if split else corpus.splits:
+        conversations = corpus.conversations(name)
+        inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
+        found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size)
+        table = prediction_table(conversations, corpus.card, found.probabilities, found.weights)
+        table.insert(0, "split", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
