@@ -1,6 +1,7 @@
 """Configurations: what every run has, and what a corpus fills in."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -56,6 +57,14 @@ def base_config(model: str) -> ConfigDict:
     return config.lock()
 
 
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Returns a configuration as `section.field` -> value."""
+    flat = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
+    return flat
+
+
 def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversation]) -> ConfigDict:
     """Fills in what a corpus fixes: emotions, modalities, class weights.
 
@@ -69,9 +78,10 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
       `loss.class_weights` is `inverse_freq`: the reciprocals of the emotions' shares of labelled training utterances.
 
     Raises:
-      UserError: if the configuration names a modality or a number of emotions that the corpus has not, or an emotion to
-        be weighted never occurs.
+      UserError: if a number is out of range, the configuration names a modality or a number of emotions that the corpus
+        has not, or an emotion to be weighted never occurs.
     """
+    _check_ranges(config)
     config = config.copy_and_resolve_references()
     wanted = tuple(config.model.modalities) or card.modalities
     lacking = [modality for modality in wanted if modality not in card.modalities]
@@ -88,6 +98,17 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
     config.model.num_classes = len(card.emotions)
     config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
     return config
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}: give a whole number from 0")
+    for name, value in config.model.items():
+        if type(value) is int and value < 1 and name != "num_classes":
+            raise UserError(f"model.{name} is {value}: give at least 1")
+    for name, value in config.loss.items():
+        if type(value) is float and value < 0:
+            raise UserError(f"loss.{name} is {value}: give a number that is not negative")
 
 
 def _class_weights(rule: str, card: Card, training: Iterable[Conversation]) -> tuple[float, ...]:

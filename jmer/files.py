@@ -8,6 +8,9 @@ from pathlib import Path
 
 from jmer.errors import UserError
 
+TEMPORARY = ".writing-"
+"""How names begin of what a killed writer leaves behind."""
+
 
 @contextlib.contextmanager
 def atomically(path: str | Path) -> Iterator[Path]:
@@ -22,7 +25,7 @@ def atomically(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             os.replace(temporary, path)

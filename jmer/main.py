@@ -1,55 +1,76 @@
-"""The command line: `python -m jmer.main --config configs/lfvd_meld.py`."""
+"""Trains a model for emotion recognition in conversation, scores it, and predicts with it.
 
+    python -m jmer.main --config configs/lfvd_meld.py                          train on the built-in corpus, and score
+    python -m jmer.main --config configs/lfvd_meld.py --corpus data/meld       on one that jmer.data.convert made
+    python -m jmer.main --config configs/lfvd_meld.py --config.training.epochs=20 --workdir runs/a
+    python -m jmer.main --workdir runs/a --mode evaluate                       score a trained run again
+    python -m jmer.main --workdir runs/a --mode predict --corpus data/new      predict a corpus, labelled or not
+
+The same command again goes on where a run stopped. A run is used as its folder says: --mode evaluate and predict take
+its configuration from there, and only the corpus and the devices may be others than in training. Results for another
+corpus go to a folder of their own inside the run's.
+"""
+
+import argparse
 import hashlib
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
+from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 
-MODES = ("train", "evaluate", "predict")
+if TYPE_CHECKING:
+    from jmer.data.corpus import Corpus
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment; --config.section.field=value changes a field."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's folder (default: runs/ and a name made from the configuration)."
-)
-_MODE = flags.DEFINE_enum(
-    "mode", "train", MODES, "train (and evaluate), evaluate a trained run, or predict without scoring."
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0 if several processes train together ('auto' on a known cluster)."
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+PROGRAM = "python -m jmer.main"
+FIELD = "--config."
 
 
-def main(arguments: list[str]) -> int:
-    """Runs what the flags say and returns the exit status: 0, or 128 + signal after an interruption."""
-    if len(arguments) > 1:
-        raise UserError(f"'{arguments[1]}' is no flag: every argument starts with --")
-    if _CONFIG.value is None:
-        raise UserError("no experiment: give --config, e.g. --config configs/lfvd_meld.py")
-    _start_backend()
-    # Only now, since these initialise JAX's backend.
-    from jmer.data.registry import load_corpus
+def main(arguments: Sequence[str]) -> int:
+    """Does what the command line says.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Returns:
+      The exit status: 0, or 128 + signal after an interruption.
+
+    Raises:
+      UserError: if anything on the command line, or in what it names, is wrong.
+    """
+    parser = _parser()
+    options, changes = _parse(parser, arguments)
+    if options.help:
+        print(parser.format_help() + (_fields(options.config) if options.config else ""), end="")
+        return 0
+    if options.config is None and (options.mode == "train" or options.workdir is None):
+        needed = "--config" if options.mode == "train" else "--workdir"
+        raise UserError(f"--mode {options.mode} needs {needed}: see {PROGRAM} --help")
+    logging.set_verbosity(logging.ERROR)
+    # What follows imports JAX, which --help and slips of the pen need not wait for.
+    from jmer.experiment import change_fields, load_experiment
+
+    config = change_fields(load_experiment(options.config), changes) if options.config else None
+    workdir = Path(options.workdir or _default_workdir(options.config, config))
+    if options.mode == "train":
+        command = shlex.join(["python", "-m", "jmer.main", *arguments])
+        return _train(config, workdir, options, command)
+    return _use(workdir, options, changes)
+
+
+def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, command: str) -> int:
     from jmer.training.loop import Interrupted, train
-    from jmer.training.parallel import is_lead
     from jmer.training.results import evaluate
 
-    say = _say if is_lead() else lambda line: None
-    config: ConfigDict = _CONFIG.value
-    workdir = Path(_WORKDIR.value or _default_workdir(config))
-    corpus = load_corpus(config.data.path)
-    if _MODE.value != "train":
-        evaluate(workdir, corpus, say=say, labelled=_MODE.value == "evaluate")
-        return 0
-    command = shlex.join(["python", "-m", "jmer.main", *sys.argv[1:]])
+    corpus = _corpus(config, for_training=True)
+    say = _start_backend(options)
     try:
         trained = train(config, corpus, workdir, command=command, say=say)
     except Interrupted as stop:
@@ -63,25 +84,53 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _start_backend() -> None:
+def _use(workdir: Path, options: argparse.Namespace, changes: dict[str, str]) -> int:
+    from jmer.training.folder import config_for_use
+    from jmer.training.results import evaluate
+
+    config = config_for_use(workdir, changes)
+    corpus = _corpus(config, for_training=False)
+    say = _start_backend(options)
+    evaluate(workdir, corpus, config=config, say=say, labelled=options.mode == "evaluate")
+    return 0
+
+
+def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
+    from jmer.data.registry import load_corpus
+    from jmer.data.validation import require_sound
+
+    corpus = load_corpus(config.data.path)
+    require_sound(corpus, for_training=for_training)
+    return corpus
+
+
+def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
+    """Prepares JAX, and returns what prints a line on one of several processes."""
     import jax
+
+    from jmer.training.parallel import is_lead
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if _COORDINATOR.value == "auto":
-        jax.distributed.initialize()
-    elif _COORDINATOR.value:
-        if _PROCESSES.value is None or _PROCESS.value is None:
-            raise UserError("--coordinator needs --processes (how many) and --process (which one this is)")
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    try:
+        if options.coordinator == "auto":
+            jax.distributed.initialize()
+        elif options.coordinator:
+            jax.distributed.initialize(options.coordinator, options.processes, options.process)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--coordinator {options.coordinator}: the processes do not come together ({reason})"
+        ) from error
+    return _say if is_lead() else lambda line: None
 
 
-def _default_workdir(config: ConfigDict) -> str:
+def _default_workdir(source: str, config: ConfigDict) -> str:
     """Names a folder after the experiment, so that the same command finds its run and another makes its own."""
     values = config.to_json_best_effort(sort_keys=True)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).stem
+    name = Path(source.partition(":")[0]).stem
     return f"runs/{name}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
 
 
@@ -89,28 +138,68 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Parses flags; whatever is wrong with a flag, a field or an experiment's file becomes a UserError."""
-    try:
-        return flags.FLAGS(arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{' '.join(str(error).split())} (flag or configuration; see --help)") from error
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [--config FILE] [{FIELD}SECTION.FIELD=VALUE ...] [flags]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE[:VARIANT,...]",
+        help=f"the experiment; {FIELD}SECTION.FIELD=VALUE changes a field of it; with --help, lists its fields",
+    )
+    parser.add_argument("--corpus", metavar="CORPUS", help=f"short for {FIELD}data.path=CORPUS")
+    parser.add_argument(
+        "--workdir", metavar="FOLDER", help="the run's folder (default: runs/ and a name made from the configuration)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", "evaluate", "predict"),
+        default="train",
+        help="train, and score at the end (default); evaluate: score a trained run; predict: without scoring",
+    )
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of process 0 if several processes train together ('auto' on a known cluster)",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes train together")
+    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    parser.add_argument("-h", "--help", action="store_true", help="show this text")
+    return parser
 
 
-def run() -> None:
-    """Entry point of `python -m jmer.main`: a user's mistake is one line and exit status 2."""
-    logging.set_verbosity(logging.ERROR)
-    logging.use_absl_handler()
-    try:
-        arguments = _parse(sys.argv)
-        status = main(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+def _parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Returns the flags, and the changes of fields as `section.field` -> text."""
+    options, rest = parser.parse_known_args(arguments)
+    changes = {}
+    words = iter(rest)
+    for word in words:
+        if not word.startswith(FIELD):
+            flags = ", ".join(f"--{name}" for name in vars(options))
+            raise UserError(f"'{word}' is no flag: the flags are {flags} and {FIELD}SECTION.FIELD=VALUE")
+        name, equals, text = word.removeprefix(FIELD).partition("=")
+        changes[name] = text if equals else next(words, "--")
+        if changes[name].startswith("--"):
+            raise UserError(f"{FIELD}{name} has no value: write {FIELD}{name}=VALUE")
+    if options.corpus is not None:
+        changes["data.path"] = options.corpus
+    cluster = (options.coordinator, options.processes, options.process)
+    if None in cluster and cluster not in ((None, None, None), ("auto", None, None)):
+        raise UserError("several processes need --coordinator, --processes (how many) and --process (which of them)")
+    return options, changes
+
+
+def _fields(source: str) -> str:
+    from jmer.config import flatten
+    from jmer.experiment import load_experiment
+
+    lines = (f"  {name}={value}" for name, value in flatten(load_experiment(source)).items())
+    return f"\nfields of {source}, each changed by {FIELD}SECTION.FIELD=VALUE:\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(exit_status(main, sys.argv[1:]))

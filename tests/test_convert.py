@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from jmer.data.command import exit_status
+from jmer.command import exit_status
 from jmer.data.convert import convert
 from jmer.data.corpus import load_saved
 

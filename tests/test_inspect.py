@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jmer.data.command import exit_status
+from jmer.command import exit_status
 from jmer.data.corpus import Card, Conversation, make_corpus, save_corpus
 from jmer.data.inspect import inspect
 

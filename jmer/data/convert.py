@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import UNLABELLED
+from jmer.command import Parser, exit_status
 from jmer.data import dag_json, meld_csv, pickles, table
-from jmer.data.command import Parser, exit_status
 from jmer.data.corpus import Corpus, make_corpus, save_corpus
 from jmer.data.splits import hold_out
 from jmer.errors import UserError

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from jmer.batch import UNLABELLED
-from jmer.data.command import Parser, exit_status
+from jmer.command import Parser, exit_status
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.registry import load_corpus
 from jmer.data.synthetic import NAMES

@@ -52,6 +52,18 @@ def checked_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card, *, 
     return make_corpus(splits, card)
 
 
+def require_sound(corpus: Corpus, *, for_training: bool = True) -> None:
+    """Raises UserError, with the first defect, if a corpus is not sound; see `defects`."""
+    splits = {split: corpus.conversations(split) for split in corpus.splits}
+    found = defects(splits, corpus.card, for_training=for_training)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UserError(
+            f"corpus '{corpus.card.name}': {found[0]}{more}: mend its source and convert it again; "
+            "`python -m jmer.data.inspect` shows all defects"
+        )
+
+
 def shortened(lines: Sequence[str], limit: int = SHOWN_DEFECTS) -> list[str]:
     """Returns the first `limit` lines, and how many more there are."""
     hidden = len(lines) - limit

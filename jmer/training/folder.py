@@ -8,16 +8,20 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jmer.config import base_config, flatten
 from jmer.data.corpus import Card
 from jmer.errors import UserError
-from jmer.files import atomically
+from jmer.experiment import change_fields
+from jmer.files import TEMPORARY, atomically
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 CHECKPOINT_FOLDER = "checkpoints"
 PREDICTION_FOLDER = "predictions"
-# What may change when a run goes on: how it is computed, and for how long.
-MAY_CHANGE = ("training.epochs", "training.parallel", "training.devices")
+# Results for other corpora than the one of training, a folder each.
+OTHER_CORPORA_FOLDER = "other_corpora"
+# How a run is computed may change from one command to the next.
+COMPUTATION = ("training.parallel", "training.devices")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +49,45 @@ def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
     """
     if (workdir / CONFIG_FILE).exists():
         saved = read_config(workdir)
-        fixed = () if saved.optimizer.schedule == "constant" else ("training.epochs",)
-        check_same(workdir, saved, config, ignore=[name for name in MAY_CHANGE if name not in fixed])
+        # A run may go on for longer than planned, unless the learning rate was planned to its end.
+        length = ("training.epochs",) if saved.optimizer.schedule == "constant" else ()
+        check_same(workdir, saved, config, ignore=(*COMPUTATION, *length))
         if read_facts(workdir).card != facts.card:
             raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': name another --workdir")
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"{workdir} exists and holds no run: name another --workdir")
+    elif workdir.exists():
+        _check_free(workdir)
     write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
+def _check_free(workdir: Path) -> None:
+    if not workdir.is_dir():
+        raise UserError(f"{workdir} is a file, not a folder: name another --workdir")
+    # A run that was killed before its configuration was written has left these.
+    foreign = [p.name for p in workdir.iterdir() if p.name != RUN_FILE and not p.name.startswith(TEMPORARY)]
+    if foreign:
+        raise UserError(f"{workdir} holds no run but other things ({sorted(foreign)[0]}): name another --workdir")
+
+
+def config_for_use(workdir: Path, changes: Mapping[str, str]) -> ConfigDict:
+    """Returns the configuration of the run in a folder, with the corpus and the devices that it is to be used on.
+
+    Args:
+      workdir: the run's folder.
+      changes: field -> text, from the command line.
+
+    Raises:
+      UserError: if there is no run, or another field is changed to what it is not in this run.
+    """
+    saved = read_config(workdir)
+    config = change_fields(saved, changes)
+    check_same(workdir, saved, config, ignore=("data.path", *COMPUTATION))
+    return config
+
+
 def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:
     """Raises UserError, naming the first field that differs, if a folder's configuration is another one."""
-    there, here = flatten(saved.to_dict()), flatten(config.to_dict())
+    there, here = flatten(saved), flatten(config)
     for name in sorted(there.keys() | here.keys()):
         if name not in ignore and there.get(name) != here.get(name):
             raise UserError(
@@ -67,23 +97,28 @@ def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: 
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """Returns the configuration of the run in a folder. Raises UserError if there is none."""
-    return ConfigDict(_tuples(_read_json(workdir / CONFIG_FILE)))
+    """Returns the configuration of the run in a folder, as it was fitted to its corpus.
+
+    Raises:
+      UserError: if there is none, or it is damaged.
+    """
+    fields = _read_json(workdir / CONFIG_FILE)
+    try:
+        config = base_config(fields["model"]["name"])
+        config.update(_tuples(fields))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(workdir / CONFIG_FILE, error) from error
+    return config
 
 
 def read_facts(workdir: Path) -> RunFacts:
-    """Returns the facts of the run in a folder. Raises UserError if there are none."""
+    """Returns the facts of the run in a folder. Raises UserError if there are none, or they are damaged."""
     fields = _read_json(workdir / RUN_FILE)
-    card = Card(**fields.pop("card"))
-    return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), **fields)
-
-
-def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Returns a nested configuration as `section.field` -> value."""
-    flat = {}
-    for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+    try:
+        card = Card(**fields.pop("card"))
+        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), **fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(workdir / RUN_FILE, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -95,10 +130,17 @@ def write_json(path: Path, value: Any) -> None:
 def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} holds no run: it has no {path.name}; train one with --mode train") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path.parent} holds no run: it has no {path.name}; name another --workdir, or train with --mode train"
+        ) from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): name another --workdir") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return UserError(f"{path} is damaged ({reason}): put a copy back, or train again in another --workdir")
 
 
 def _tuples(value: Any) -> Any:

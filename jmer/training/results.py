@@ -1,6 +1,8 @@
 """From a trained run to its results: scores, a report, and predictions for any corpus that fits."""
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,14 @@ from jmer.evaluation.predictions import prediction_table, write_predictions
 from jmer.evaluation.report import Report, split_sizes, write_report
 from jmer.models import create
 from jmer.training.checkpoint import Checkpoints, Position
-from jmer.training.folder import CHECKPOINT_FOLDER, PREDICTION_FOLDER, RunFacts, read_config, read_facts
+from jmer.training.folder import (
+    CHECKPOINT_FOLDER,
+    OTHER_CORPORA_FOLDER,
+    PREDICTION_FOLDER,
+    RunFacts,
+    read_config,
+    read_facts,
+)
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import is_lead, make_parallel
@@ -24,25 +33,39 @@ from jmer.training.setup import Setup, set_up
 from jmer.training.state import State, create_state
 
 
-def evaluate(workdir: Path, corpus: Corpus, *, say: Callable[[str], None], labelled: bool = True) -> None:
+def evaluate(
+    workdir: Path,
+    corpus: Corpus,
+    *,
+    say: Callable[[str], None],
+    labelled: bool = True,
+    config: ConfigDict | None = None,
+) -> None:
     """Predicts every split of a corpus with a run's chosen epoch; scores and reports those with labels.
 
-    Results for the training corpus go to the run's folder, those for another corpus to a folder of its name inside it.
+    Results for the training corpus go to the run's folder, those for another one to a folder of its own inside it.
 
     Args:
       workdir: the run's folder.
       corpus: the training corpus or another one with the same emotions, modalities and widths.
       say: prints a line.
       labelled: False = write predictions only.
+      config: see `jmer.training.folder.config_for_use`; None = as the run was trained.
 
     Raises:
-      UserError: if there is no run, it has no checkpoint, or the corpus does not fit it.
+      UserError: if there is no run, it has no checkpoint, or the corpus does not fit it or lacks the labels.
     """
-    config, facts = read_config(workdir), read_facts(workdir)
+    saved, facts = read_config(workdir), read_facts(workdir)
+    config = config or saved
     corpus = _with_emotions_of(facts.card, corpus)
     _check_fit(facts.card, corpus.card, config)
     setup, state, position, epochs = _load(workdir, config, facts, corpus)
-    folder = workdir if corpus.card == facts.card else workdir / corpus.card.name
+    if labelled and not any(map(setup.is_labelled, setup.conversations)):
+        raise UserError(f"corpus '{corpus.card.name}' has no labels to score: use --mode predict")
+    if corpus.card == facts.card and config.data.path == saved.data.path:
+        folder = workdir
+    else:
+        folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, corpus.card)
     run = setup.parallel.forward(forward(setup.model))
     scores = {}
     for split in setup.conversations:
@@ -78,6 +101,12 @@ def evaluate(workdir: Path, corpus: Corpus, *, say: Callable[[str], None], label
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
     say(f"report: {path}")
+
+
+def _folder_name(path: str, card: Card) -> str:
+    """Names a corpus' folder so that no two corpora share one, whatever they are called."""
+    content = f"{Path(path).absolute()} {card}"
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', card.name)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def _with_emotions_of(card: Card, corpus: Corpus) -> Corpus:
