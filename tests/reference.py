@@ -120,12 +120,11 @@ def dag_encoder(p, x, speakers, *, layers, window=1, output="concat_proj", slope
     return np.maximum(linear(p["output"], np.concatenate([*states, x], axis=1)), 0)
 
 
-def language_guided_block(p, target, source, residual, visible, heads, projections=None):
+def language_guided_block(p, target, source, residual, visible, heads):
     """Eqs. 4-6. Returns [Tq, D] and the weights [H, Tq, Tk]."""
-    projections = projections or {role: p[f"{role}_projection"] for role in ("query", "key", "value")}
-    query = np.split(linear(projections["query"], target), heads, axis=1)
-    key = np.split(linear(projections["key"], source), heads, axis=1)
-    value = np.split(linear(projections["value"], source), heads, axis=1)
+    query = np.split(linear(p["query_projection"], target), heads, axis=1)
+    key = np.split(linear(p["key_projection"], source), heads, axis=1)
+    value = np.split(linear(p["value_projection"], source), heads, axis=1)
     read, weights = zip(*(attention(*head, visible) for head in zip(query, key, value, strict=True)), strict=True)
     x = layer_norm(p["attention_norm"], linear(p["attention_output"], np.concatenate(read, axis=1)) + residual)
     refined = linear(p["ffn_output"], np.maximum(linear(p["ffn_inner"], x), 0))
@@ -169,6 +168,11 @@ def rows_where(present, x):
     return np.where(present[:, None], x, 0)
 
 
+def one_of(p, i):
+    """Parameters of the i-th modality."""
+    return jax.tree.map(lambda leaf: leaf[i], p)
+
+
 def lfvd(p, model, features, available, speakers):
     """Eqs. 2-18 for one conversation, with the switches of `model` (an LFVD).
 
@@ -181,25 +185,25 @@ def lfvd(p, model, features, available, speakers):
 
     x = {}
     for i, m in enumerate(names):
-        graph = p["graph"] if model.dag_shared else jax.tree.map(lambda leaf, i=i: leaf[i], p["graph"])
-        read = bigru(p[f"gru_{m}"], rows_where(available[m], features[m]), model.bidirectional and not model.causal)
+        graph = p["graph"] if model.dag_shared else one_of(p["graph"], i)
+        gru = {name.removeprefix(f"{m}_"): value for name, value in p["gru"].items() if name.startswith(m)}
+        read = bigru(gru, rows_where(available[m], features[m]), model.bidirectional and not model.causal)
         x[m] = dag_encoder(graph, read, speakers, layers=model.dag_layers, window=model.omega, output=model.dag_output)
     out = {"encoded": x, "attention": {}}
 
     present = {m: rows_where(available[m], x[m]) for m in names}
     enriched = {}
-    for m in names:
-        projections = None
+    for i, m in enumerate(names):
+        block = one_of(p["language_guided"], i)
         if model.qkv_sharing == "per_modality":
-            projections = {"query": p[f"query_{lead}"], "key": p[f"key_{m}"], "value": p[f"value_{m}"]}
+            block["query_projection"] = p["shared_query"]
         enriched[m], out["attention"][f"{m}_to_{lead}"] = language_guided_block(
-            p[f"{m}_to_{lead}"],
+            block,
             present[lead],
             present[m],
             present[m] if model.cross_residual == "source" else present[lead],
             before & available[m][None],
             model.heads,
-            projections,
         )
         enriched[m] = rows_where(available[m], enriched[m])
     merged = present[lead] + sum(enriched[m] for m in names)
@@ -215,7 +219,7 @@ def lfvd(p, model, features, available, speakers):
         streams = {m: stream + t for m, stream in streams.items()}
     x = out["features"] = {m: rows_where(available[m], stream) for m, stream in streams.items()}
 
-    posteriors = {m: gaussian_head(p[f"posterior_{m}"], x[m], model.sigma_param) for m in names}
+    posteriors = {m: gaussian_head(one_of(p["posterior"], i), x[m], model.sigma_param) for i, m in enumerate(names)}
     out["posteriors"] = posteriors
     if model.reconstruct:
         out["reconstructions"] = {m: linear(p[f"decoder_{m}"], posteriors[m][0]) for m in names}

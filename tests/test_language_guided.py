@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import reference
-from flax import linen as nn
 from reference import draw_parameters, float64, normal
 
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
@@ -37,28 +36,16 @@ def test_the_block_matches_the_equations(causal, heads, ffn_mult, bias):
             np.testing.assert_allclose(weights[b], expected_weights, rtol=1e-5, atol=1e-6)
 
 
-def test_given_projections_take_the_place_of_the_blocks_own():
-    class Shared(nn.Module):
-        @nn.compact
-        def __call__(self, target, source):
-            query, key, value = (nn.Dense(D, use_bias=False, name=f"shared_{r}") for r in ("query", "key", "value"))
-            one, two = (LanguageGuidedBlock(2, query=query, key=key, value=value, name=name) for name in ("one", "two"))
-            first, _ = one(target, source, source, MASK)
-            return two(target, first, first, MASK)[0]
-
+def test_queries_that_blocks_share_come_projected():
     target, source = streams()
-    p = draw_parameters(Shared(), target, source)
-    names = {"attention_output", "attention_norm", "ffn_inner", "ffn_output", "ffn_norm"}
-    assert set(p["one"]) == set(p["two"]) == names
-    projections = {role: float64(p)[f"shared_{role}"] for role in ("query", "key", "value")}
-    out = jax.jit(Shared().apply)({"params": p}, target, source)
-    for b in range(B):
-        x, visible = np.float64(source[b]), np.repeat(MASK[b][None], T, axis=0)
-        for name in ("one", "two"):
-            x, _ = reference.language_guided_block(
-                float64(p)[name], np.float64(target[b]), x, x, visible, 2, projections
-            )
-        np.testing.assert_allclose(out[b], x, rtol=1e-5, atol=1e-5)
+    own, shared = LanguageGuidedBlock(2), LanguageGuidedBlock(2, project_query=False)
+    p = draw_parameters(own, target, source, source, MASK)
+    rest = {name: value for name, value in p.items() if name != "query_projection"}
+    assert jax.tree.structure(draw_parameters(shared, target, source, source, MASK)) == jax.tree.structure(rest)
+    queries = target @ p["query_projection"]["kernel"]
+    expected, _ = own.apply({"params": p}, target, source, source, MASK)
+    out, _ = shared.apply({"params": rest}, queries, source, source, MASK)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_heads_must_divide_the_width():

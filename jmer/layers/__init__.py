@@ -9,7 +9,7 @@ from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
-from jmer.layers.recurrent import BiGRU
+from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.layers.variational import GaussianHead
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "GaussianHead",
     "LanguageGuidedBlock",
     "MaskedBatchNorm",
+    "ModalityBiGRUs",
     "MultimodalGate",
     "UnimodalGate",
     "gaussian_kl",

@@ -20,7 +20,7 @@ class LanguageGuidedBlock(nn.Module):
       ffn_mult: inner width of the feed-forward part as a multiple of the width.
       dropout: rate, on the attention's and the feed-forward part's output and inside the latter.
       qkv_bias: whether the projections have biases; Eq. 4 has none.
-      query, key, value: projections to share with other blocks; None = the block's own.
+      project_query: False = the targets are queries already, projected by a layer that blocks share.
       initialization: see `jmer.layers.initializers`.
     """
 
@@ -28,9 +28,7 @@ class LanguageGuidedBlock(nn.Module):
     ffn_mult: int = 4
     dropout: float = 0.0
     qkv_bias: bool = False
-    query: nn.Module | None = None
-    key: nn.Module | None = None
-    value: nn.Module | None = None
+    project_query: bool = True
     initialization: str = "torch_uniform"
 
     @nn.compact
@@ -40,7 +38,6 @@ class LanguageGuidedBlock(nn.Module):
         source: jax.Array,
         residual: jax.Array,
         source_mask: jax.Array,
-        *,
         train: bool = False,
         pair_mask: jax.Array | None = None,
         index: jax.Array | None = None,
@@ -69,16 +66,18 @@ class LanguageGuidedBlock(nn.Module):
         def layer(features, fan_in, name, use_bias=True):
             return dense(features, fan_in, use_bias=use_bias, scheme=self.initialization, name=name)
 
-        def project(module, x, name):
-            module = module or layer(width, width, name, self.qkv_bias)
-            return module(x).reshape(*x.shape[:-1], self.heads, width // self.heads)
+        def project(x, name):
+            return split(layer(width, width, name, self.qkv_bias)(x))
+
+        def split(x):
+            return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
 
         def drop(x):
             return ConversationDropout(self.dropout)(x, train=train, index=index)
 
-        query = project(self.query, target, "query_projection")
-        key = project(self.key, source, "key_projection")
-        value = project(self.value, source, "value_projection")
+        query = project(target, "query_projection") if self.project_query else split(target)
+        key = project(source, "key_projection")
+        value = project(source, "value_projection")
         weights = attention_weights(query, key, source_mask, pair_mask=pair_mask)
         heads = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(target.shape)
         read = drop(layer(width, width, "attention_output")(heads))

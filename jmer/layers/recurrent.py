@@ -1,5 +1,6 @@
 """The gated recurrent unit, and a bidirectional GRU over padded conversations."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -74,26 +75,60 @@ class BiGRU(nn.Module):
         Raises:
           ValueError: if `width` is odd and both directions are read.
         """
-        names = ("forward", "backward") if self.bidirectional else ("forward",)
-        if self.width % len(names):
-            raise ValueError(f"the width of a bidirectional GRU must be even, not {self.width}")
-        hidden = self.width // len(names)
-        weights = [gru_weights(self, name, x.shape[-1], hidden, self.initialization) for name in names]
-        weights = GRUWeights(*map(jnp.stack, zip(*weights, strict=True)))
+        return _read_all(self, {"": x}, mask)[""]
 
-        # The second direction reads time reversed: its padding comes first and leaves the zero state as it is.
-        x = jnp.stack([x, x[:, ::-1]][: len(names)])
-        mask = jnp.stack([mask, mask[:, ::-1]][: len(names)])
-        from_input = jnp.einsum("ibtd,idh->tibh", x, weights.input_kernel) + weights.input_bias[None, :, None]
 
-        def step(state, inputs):
-            from_input, real = inputs
-            from_state = jnp.einsum("ibh,ihk->ibk", state, weights.state_kernel) + weights.state_bias[:, None]
-            state = jnp.where(real[..., None], gru_update(from_input, from_state, state), state)
-            return state, state
+class ModalityBiGRUs(nn.Module):
+    """A `BiGRU` of its own for each modality; they advance together, so that a step costs one product, not several.
 
-        start = jnp.zeros((len(names), x.shape[1], hidden), x.dtype)
-        _, states = jax.lax.scan(step, start, (from_input, jnp.moveaxis(mask, 2, 0)))
-        states = jnp.where(jnp.moveaxis(mask, 2, 0)[..., None], states, 0)
-        outputs = [states[:, 0], states[::-1, 1]] if self.bidirectional else [states[:, 0]]
-        return jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 1)
+    Attributes:
+      width, bidirectional, initialization: see `BiGRU`.
+    """
+
+    width: int
+    bidirectional: bool = True
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, jax.Array], mask: jax.Array) -> dict[str, jax.Array]:
+        """Maps modality -> `[B, T, D_m]` with bool `mask` `[B, T]` to modality -> `[B, T, width]`, zero where padded.
+
+        Raises:
+          ValueError: if `width` is odd and both directions are read.
+        """
+        return _read_all(self, features, mask)
+
+
+def _read_all(module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], mask: jax.Array) -> dict[str, jax.Array]:
+    """Reads several inputs in the module's directions in one scan; an input's name starts its parameters' names."""
+    directions = ("forward", "backward") if module.bidirectional else ("forward",)
+    if module.width % len(directions):
+        raise ValueError(f"the width of a bidirectional GRU must be even, not {module.width}")
+    hidden = module.width // len(directions)
+    weights, from_input = [], []
+    for name, x in inputs.items():
+        for direction in directions:
+            prefix = f"{name}_{direction}" if name else direction
+            weights.append(gru_weights(module, prefix, x.shape[-1], hidden, module.initialization))
+            # Backwards, time is reversed: the padding comes first and leaves the zero state as it is.
+            x_in_order = x if direction == "forward" else x[:, ::-1]
+            projected = jnp.einsum("btd,dh->tbh", x_in_order, weights[-1].input_kernel)
+            from_input.append(projected + weights[-1].input_bias[None, None])
+    state_kernel = jnp.stack([w.state_kernel for w in weights])
+    state_bias = jnp.stack([w.state_bias for w in weights])[:, None]
+    masks = jnp.stack([mask, mask[:, ::-1]][: len(directions)] * len(inputs))
+    masks = jnp.moveaxis(masks, 2, 0)[..., None]
+
+    def step(state, at_this_time):
+        from_input, real = at_this_time
+        from_state = jnp.einsum("rbh,rhk->rbk", state, state_kernel) + state_bias
+        state = jnp.where(real, gru_update(from_input, from_state, state), state)
+        return state, state
+
+    start = jnp.zeros((len(weights), mask.shape[0], hidden), from_input[0].dtype)
+    _, states = jax.lax.scan(step, start, (jnp.stack(from_input, axis=1), masks))
+    states = jnp.where(masks, states, 0)
+    states = states.reshape(len(states), len(inputs), len(directions), *states.shape[2:])
+    outputs = [states[:, :, 0], states[::-1, :, 1]] if module.bidirectional else [states[:, :, 0]]
+    read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 2)
+    return dict(zip(inputs, read, strict=True))

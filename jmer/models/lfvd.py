@@ -20,7 +20,7 @@ from jmer.layers.fusion import WEIGHTINGS, kl_fusion_weights, kl_weighted_fusion
 from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
-from jmer.layers.recurrent import BiGRU
+from jmer.layers.recurrent import ModalityBiGRUs
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.classification import cross_entropy
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
@@ -82,8 +82,8 @@ class LFVD(nn.Module):
       dag_shared: True = the modalities share one graph network.
       omega: utterances of the same speaker that the graph reaches back to.
       heads: attention heads.
-      qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: one query, key and
-        value projection per modality).
+      qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: the blocks share the
+        query projection of the dominant modality; each reads another modality, so keys and values are their own).
       qkv_bias: whether these projections have biases.
       cross_residual: what Eq. 6 adds to the attention's output: `source` (as printed) or `query`.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d_x`.
@@ -158,10 +158,7 @@ class LFVD(nn.Module):
         encoded = self._encode(batch, available, train)
         streams, atmosphere, maps = self._augment(batch, encoded, available, train)
         features = {m: zero_unless(available[m], x) for m, x in streams.items()}
-        posteriors = {
-            m: GaussianHead(self.d_z, self.sigma_param, self.initialization, name=f"posterior_{m}")(x)
-            for m, x in features.items()
-        }
+        posteriors = self._posteriors(features)
         samples = self._sample(posteriors, batch) if train and (self.draw_samples or self.fusion_input == "z") else None
         latent = samples or {m: posterior.mean for m, posterior in posteriors.items()}
         reconstructions = None
@@ -219,57 +216,58 @@ class LFVD(nn.Module):
 
     def _encode(self, batch: Batch, available: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """Eqs. 2 and 3."""
-        hidden = []
-        for m in self.modalities:
-            x = zero_unless(available[m], batch.features[m])
-            forward_and_back = self.bidirectional and not self.causal
-            x = BiGRU(self.d_r, forward_and_back, self.initialization, name=f"gru_{m}")(x, batch.mask)
-            hidden.append(ConversationDropout(self.dropout)(x, train=train, index=batch.index))
+        inputs = {m: zero_unless(available[m], batch.features[m]) for m in self.modalities}
+        forward_and_back = self.bidirectional and not self.causal
+        read = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")(inputs, batch.mask)
+        hidden = jnp.stack([read[m] for m in self.modalities], axis=1)
+        hidden = ConversationDropout(self.dropout)(hidden, train=train, index=batch.index)
         adjacency, same_speaker = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
-        # The graph is the same for all modalities, so that they advance through it together.
-        over_modalities = nn.vmap(
-            DAGEncoder,
-            in_axes=(0, None, None),
-            variable_axes={"params": None if self.dag_shared else 0},
-            split_rngs={"params": not self.dag_shared},
-            axis_size=len(self.modalities),
-        )
-        encoder = over_modalities(
+        encoder = self._for_each_modality(DAGEncoder, (1, None, None), shared=self.dag_shared)(
             self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
         )
-        encoded = encoder(jnp.stack(hidden), adjacency, same_speaker)
-        return {m: zero_unless(batch.mask, x) for m, x in zip(self.modalities, encoded, strict=True)}
+        return self._by_modality(zero_unless(batch.mask[None], encoder(hidden, adjacency, same_speaker)))
+
+    def _for_each_modality(self, module: type[nn.Module], in_axes: tuple, *, shared: bool = False):
+        """Returns a module that runs `module` once per modality at the same time.
+
+        Parameters get a leading axis in the order of `modalities`, unless they are shared; so do outputs.
+        """
+        return nn.vmap(
+            module,
+            in_axes=in_axes,
+            variable_axes={"params": None if shared else 0},
+            split_rngs={"params": not shared, "dropout": True},
+            axis_size=len(self.modalities),
+        )
+
+    def _by_modality(self, stacked: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(self.modalities, stacked, strict=True))
 
     def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
         lead, maps = self.lead, {}
         present = {m: zero_unless(available[m], x) for m, x in encoded.items()}
         pair_mask = jnp.tri(batch.mask.shape[1], dtype=bool) if self.causal else None
-        query = self._projection("query", lead)
-        read = {}
-        for m in self.modalities:
-            block = LanguageGuidedBlock(
-                self.heads,
-                self.ffn_mult,
-                self.dropout,
-                self.qkv_bias,
-                query,
-                self._projection("key", m),
-                self._projection("value", m),
-                self.initialization,
-                name=f"{m}_to_{lead}",
+        sources = jnp.stack([present[m] for m in self.modalities])
+        masks = jnp.stack([available[m] for m in self.modalities])
+        target, shared_query = present[lead], self.qkv_sharing == "per_modality"
+        if shared_query:
+            target = dense(self.d_x, self.d_x, use_bias=self.qkv_bias, scheme=self.initialization, name="shared_query")(
+                target
             )
-            residual = present[lead if self.cross_residual == "query" else m]
-            x, maps[f"{m}_to_{lead}"] = block(
-                present[lead],
-                present[m],
-                residual,
-                available[m],
-                train=train,
-                pair_mask=pair_mask,
-                index=batch.index,
-            )
-            read[m] = zero_unless(available[m], x)
+        residual, residual_axis = (present[lead], None) if self.cross_residual == "query" else (sources, 0)
+        blocks = self._for_each_modality(LanguageGuidedBlock, (None, 0, residual_axis, 0, None, None, None))(
+            self.heads,
+            self.ffn_mult,
+            self.dropout,
+            self.qkv_bias,
+            not shared_query,
+            self.initialization,
+            name="language_guided",
+        )
+        out, weights = blocks(target, sources, residual, masks, train, pair_mask, batch.index)
+        maps |= {f"{m}_to_{lead}": w for m, w in self._by_modality(weights).items()}
+        read = self._by_modality(zero_unless(masks, out))
         merged = sum(read.values()) + present[lead]
         atmosphere, after, maps["atmosphere"] = ConversationAtmosphere(
             self.heads,
@@ -286,11 +284,14 @@ class LFVD(nn.Module):
             return streams, None, maps
         return {m: x + jnp.broadcast_to(atmosphere, x.shape) for m, x in streams.items()}, atmosphere, maps
 
-    def _projection(self, role: str, modality: str) -> nn.Dense | None:
-        """The projection that a modality's blocks share in Eq. 4's notation, None where each block has its own."""
-        if self.qkv_sharing == "per_block":
-            return None
-        return dense(self.d_x, self.d_x, use_bias=self.qkv_bias, scheme=self.initialization, name=f"{role}_{modality}")
+    def _posteriors(self, features: Mapping[str, jax.Array]) -> dict[str, Gaussian]:
+        """Eq. 12."""
+        head = self._for_each_modality(GaussianHead, (0,))(
+            self.d_z, self.sigma_param, self.initialization, name="posterior"
+        )
+        posterior = head(jnp.stack([features[m] for m in self.modalities]))
+        means, scales = self._by_modality(posterior.mean), self._by_modality(posterior.scale)
+        return {m: Gaussian(means[m], scales[m]) for m in self.modalities}
 
     def _sample(self, posteriors: Mapping[str, Gaussian], batch: Batch) -> dict[str, jax.Array]:
         keys = jax.random.split(self.make_rng("latent"), len(posteriors))

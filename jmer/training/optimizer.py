@@ -34,10 +34,14 @@ def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> opt
             raise UserError(f"optimizer.{field} is {config[field]}: give a number that is not negative")
     rate = _schedule(config, epochs * steps_per_epoch, config["warmup_epochs"] * steps_per_epoch)
     clip = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
-    if config["name"] == "adamw":
-        return optax.chain(*clip, optax.adamw(rate, weight_decay=config["weight_decay"]))
-    update = optax.adam(rate) if config["name"] == "adam_l2" else optax.sgd(rate)
-    return optax.chain(*clip, optax.add_decayed_weights(config["weight_decay"]), update)
+    decay = optax.add_decayed_weights(config["weight_decay"])
+    rule = {
+        "adam_l2": optax.chain(decay, optax.adam(rate)),
+        "adamw": optax.adamw(rate, weight_decay=config["weight_decay"]),
+        "sgd": optax.chain(decay, optax.sgd(rate)),
+    }[config["name"]]
+    # All parameters in one vector: the rules work entry by entry, and one kernel compiles faster than a hundred.
+    return optax.flatten(optax.chain(*clip, rule))
 
 
 def _schedule(config: Mapping, steps: int, warmup: int) -> optax.Schedule:
