@@ -18,6 +18,7 @@ CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 CHECKPOINT_FOLDER = "checkpoints"
 PREDICTION_FOLDER = "predictions"
+SCORES_FILE = "scores.json"
 # Results for other corpora than the one of training, a folder each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # How a run is computed may change from one command to the next.

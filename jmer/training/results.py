@@ -14,7 +14,7 @@ from jmer.data.corpus import Card, Corpus
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
 from jmer.evaluation.predict import forward
-from jmer.evaluation.predictions import prediction_table, write_predictions
+from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
 from jmer.evaluation.report import Report, split_sizes, write_report
 from jmer.models import create
 from jmer.training.checkpoint import Checkpoints, Position
@@ -22,9 +22,11 @@ from jmer.training.folder import (
     CHECKPOINT_FOLDER,
     OTHER_CORPORA_FOLDER,
     PREDICTION_FOLDER,
+    SCORES_FILE,
     RunFacts,
     read_config,
     read_facts,
+    write_json,
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
@@ -98,6 +100,9 @@ def evaluate(
         seconds=position.seconds,
     )
     path = write_report(folder, report)
+    splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
+    chosen = {"corpus": corpus_title(corpus.card), "selection": config.selection, "epoch": position.epoch}
+    write_json(folder / SCORES_FILE, chosen | {"splits": splits})
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
     say(f"report: {path}")
