@@ -1,11 +1,17 @@
 """Strict settings for every test: eight fake devices, no silent broadcasting of ranks, nothing from the network."""
 
 import os
+from pathlib import Path
 
 # XLA sizes its CPU pool from NPROC; with fewer threads than concurrent collectives, eight fake devices deadlock.
 os.environ["NPROC"] = "32"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Compiled programs outlive the run, here and in the processes that tests start.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Compiling is most of the time: without most optimizations it takes less than half. 0 turns them on.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import itertools
 
@@ -18,6 +24,11 @@ jax.config.update("jax_platforms", "cpu")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_configure(config):
+    # Another process may be writing the program that this one reads; it is then compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
 def pytest_collection_modifyitems(config, items):

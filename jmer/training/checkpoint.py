@@ -1,8 +1,10 @@
 """Checkpoints through Orbax: the newest, to go on from, and the best, to report."""
 
+import contextlib
 import dataclasses
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +68,30 @@ class Checkpoints:
                 ),
             ]
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            # Named here, or a manager that has saved nothing yet could not describe what others saved.
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "normalization": ocp.StandardCheckpointHandler(),
-                "position": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=lambda metrics: metrics[SCORE],
-                # The step donates its state; a save in the background could read what is already overwritten.
-                enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
-            ),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                # Named here, or a manager that has saved nothing yet could not describe what others saved.
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "normalization": ocp.StandardCheckpointHandler(),
+                    "position": ocp.JsonCheckpointHandler(),
+                },
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policy,
+                    best_fn=lambda metrics: metrics[SCORE],
+                    # The step donates its state; a save in the background could read what is already overwritten.
+                    enable_async_checkpointing=False,
+                    cleanup_tmp_directories=True,
+                ),
+            )
+        except OSError as error:
+            raise UserError(f"cannot use {self.folder} ({error.strerror or error}): name another --workdir") from error
+        except ValueError as error:
+            raise UserError(
+                f"a score in {self.folder}/*/metrics is damaged: remove the numbered folder that it lies in, to go on "
+                "from another one"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -100,10 +110,10 @@ class Checkpoints:
         return self._manager.best_step()
 
     def position(self, step: int) -> Position:
-        """Returns where in the data a checkpoint stands."""
-        return Position(
-            **self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
-        )
+        """Returns where in the data a checkpoint stands. Raises UserError if it is damaged."""
+        with self._reading(step):
+            found = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
+            return Position(**found["position"])
 
     def save(
         self, state: State, statistics: Mapping[str, Standardization], position: Position, score: float | None
@@ -151,20 +161,29 @@ class Checkpoints:
         def template(tree):
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-        self._compare(step, state)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template(state)),
             normalization=ocp.args.StandardRestore(template(dict(statistics))),
             position=ocp.args.JsonRestore(),
         )
-        try:
+        with self._reading(step):
+            self._compare(step, state)
             found = self._manager.restore(step, args=items)
+            return Restored(found["state"], jax.device_get(found["normalization"]), Position(**found["position"]))
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what goes wrong in reading into one line; Orbax has errors of many types, some of them pages long."""
+        try:
+            yield
+        except UserError:
+            raise
         except Exception as error:
+            # The reads that Orbax leaves behind would be logged at exit, after that line.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise UserError(
                 f"checkpoint {self.folder / str(step)} is damaged: remove that folder to go on from an earlier one"
             ) from error
-        statistics = jax.device_get(found["normalization"])
-        return Restored(found["state"], statistics, Position(**found["position"]))
 
     def _compare(self, step: int, state: State) -> None:
         """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""

@@ -1,0 +1,41 @@
+"""Runs `jmer.main` and brings it down at a chosen point: python sabotage.py SIGNAL POINT -- ARGUMENTS.
+
+POINT is either how many training steps are taken before the signal, or a JSON list of [event, fragment]: Python audit
+events, to come one after the other, each with the fragment in its arguments; at the last one the process gets SIGNAL.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from jmer.command import exit_status
+from jmer.main import main
+from jmer.training import loop
+
+
+def strike_after_steps(count, number):
+    def advance(*arguments):
+        nonlocal count
+        count -= 1
+        if not count:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    original, loop._advance = loop._advance, advance
+
+
+def strike_at_events(points, number):
+    def hook(event, arguments):
+        if points and event == points[0][0] and points[0][1] in str(arguments):
+            points.pop(0)
+            if not points:
+                os.kill(os.getpid(), number)
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    number, point = signal.Signals[sys.argv[1]], json.loads(sys.argv[2])
+    (strike_at_events if isinstance(point, list) else strike_after_steps)(point, number)
+    sys.exit(exit_status(main, sys.argv[sys.argv.index("--") + 1 :]))

@@ -1,0 +1,120 @@
+"""Optimisers against a NumPy transcription of PyTorch's update rules, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jmer.errors import UserError
+from jmer.training.optimizer import make_optimizer
+
+CONFIG = {
+    "name": "adam_l2",
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+}
+START = {"kernel": np.array([[0.5, -1.5], [2.0, 0.1]]), "bias": np.array([0.3, -0.2])}
+STEPS = 6
+
+
+def gradients():
+    rng = np.random.default_rng(0)
+    # The sizes differ, so that clipping acts in some steps only.
+    return [{name: scale * rng.normal(size=x.shape) for name, x in START.items()} for scale in (3, 0.1, 1, 0.2, 5, 2)]
+
+
+def adam(gradient, state, t, rate):
+    """Kingma and Ba (2015), algorithm 1; returns the update."""
+    first = 0.9 * state.get("first", 0) + 0.1 * gradient
+    second = 0.999 * state.get("second", 0) + 0.001 * gradient**2
+    state |= {"first": first, "second": second}
+    return -rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+
+
+def reference(name, rates, weight_decay=0.0, clip_norm=0.0):
+    """torch.nn.utils.clip_grad_norm_, then torch.optim.Adam, AdamW or SGD with weight_decay."""
+    parameters, states = dict(START), {part: {} for part in START}
+    for t, (gradient, rate) in enumerate(zip(gradients(), rates, strict=True), 1):
+        norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+        scale = min(1, clip_norm / norm) if clip_norm else 1
+        for part, x in parameters.items():
+            g = scale * gradient[part]
+            if name == "adam_l2":
+                parameters[part] = x + adam(g + weight_decay * x, states[part], t, rate)
+            elif name == "adamw":
+                parameters[part] = x * (1 - rate * weight_decay) + adam(g, states[part], t, rate)
+            else:
+                parameters[part] = x - rate * (g + weight_decay * x)
+    return parameters
+
+
+def run(config, epochs=3, steps_per_epoch=2):
+    optimizer = make_optimizer(CONFIG | config, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START)
+    state = optimizer.init(parameters)
+    for gradient in gradients():
+        gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
+        updates, state = optimizer.update(gradient, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+    return parameters
+
+
+@pytest.mark.parametrize("name", ["adam_l2", "adamw", "sgd"])
+@pytest.mark.parametrize("changes", [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "clip_norm": 1.0}], ids=str)
+def test_update_rules_are_pytorchs(name, changes):
+    found, expected = run({"name": name} | changes), reference(name, [0.01] * STEPS, **changes)
+    for part in START:
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
+
+
+def test_the_three_rules_and_the_clipping_differ():
+    results = [
+        reference(name, [0.01] * STEPS, weight_decay=0.1, clip_norm=clip)["kernel"]
+        for name in ("adam_l2", "adamw", "sgd")
+        for clip in (0.0, 1.0)
+    ]
+    for i, one in enumerate(results):
+        for other in results[:i]:
+            assert np.abs(one - other).max() > 1e-4
+
+
+# Three epochs of two steps: the rate of each.
+RATES = {
+    ("constant", 0): [0.01] * 6,
+    ("linear", 0): [0.01 * (1 - t / 6) for t in range(6)],
+    ("cosine", 0): [0.01 * (1 + np.cos(np.pi * t / 6)) / 2 for t in range(6)],
+    ("constant", 1): [0, 0.005, 0.01, 0.01, 0.01, 0.01],
+    ("linear", 1): [0, 0.005, 0.01, 0.0075, 0.005, 0.0025],
+    ("cosine", 2): [0, 0.0025, 0.005, 0.0075, 0.01, 0.005],
+    ("constant", 3): [0.01 * t / 6 for t in range(6)],
+}
+
+
+@pytest.mark.parametrize(("schedule", "warmup"), RATES, ids=str)
+@pytest.mark.parametrize("name", ["adam_l2", "sgd"])
+def test_schedules_give_each_step_its_rate(name, schedule, warmup):
+    found = run({"name": name, "schedule": schedule, "warmup_epochs": warmup})
+    expected = reference(name, RATES[schedule, warmup])
+    for part in START:
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", "lion", "optimizer.name is 'lion': choose one of adam_l2, adamw, sgd"),
+        ("schedule", "step", "optimizer.schedule is 'step': choose one of constant, linear, cosine"),
+        ("learning_rate", -0.1, "optimizer.learning_rate is -0.1: give a number that is not negative"),
+        ("weight_decay", float("nan"), "optimizer.weight_decay is nan: give a number that is not negative"),
+        ("clip_norm", -1.0, "optimizer.clip_norm is -1.0: give a number that is not negative"),
+        ("warmup_epochs", 4, "optimizer.warmup_epochs is more than training.epochs: lower it"),
+    ],
+)
+def test_refusals_name_the_field_and_the_remedy(field, value, message):
+    with pytest.raises(UserError) as caught:
+        make_optimizer(CONFIG | {field: value}, epochs=3, steps_per_epoch=2)
+    assert str(caught.value) == message

@@ -1,0 +1,306 @@
+"""A run that is stopped, whenever and however, goes on as if nothing had happened."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import linear_model, start, tiny_config, tiny_corpus
+
+from jmer.data.corpus import make_corpus, save_corpus
+from jmer.errors import UserError
+from jmer.training import loop, setup
+from jmer.training.checkpoint import Checkpoints
+from jmer.training.folder import CHECKPOINT_FOLDER
+from jmer.training.interrupts import interrupts
+from jmer.training.log import JSON_LINES_FILE, read_json_lines
+
+ROOT = Path(__file__).parent.parent
+EPOCHS, STEPS = 3, 3
+SETTINGS = {
+    "model.dag_layers": 1,
+    "training.batch_size": 4,
+    "training.buckets": 1,
+    "training.epochs": EPOCHS,
+    "training.parallel": "jit",
+    "optimizer.learning_rate": 0.01,
+}
+
+
+def config(**changes):
+    named = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
+    return tiny_config(**named | changes)
+
+
+def log(workdir):
+    """Returns the log without what a clock measured."""
+    rows = read_json_lines(workdir / JSON_LINES_FILE)
+    return [{name: value for name, value in row.items() if name != "utterances_per_second"} for row in rows]
+
+
+def newest(workdir, like):
+    """Returns the arrays of the newest checkpoint's state, and its position without what a clock measured."""
+    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+        sharding = like.setup.parallel.state_sharding
+        restored = checkpoints.restore(checkpoints.newest, like.state, like.setup.statistics, sharding)
+    state = dataclasses.replace(restored.state, key=jax.random.key_data(restored.state.key))
+    return jax.device_get(state), dataclasses.replace(restored.position, seconds=0.0, batch_seconds=0.0)
+
+
+def assert_same_run(workdir, expected, like):
+    assert log(workdir) == log(expected)
+    (state, position), (expected_state, expected_position) = newest(workdir, like), newest(expected, like)
+    assert position == expected_position
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+
+
+# In this process, with the smallest model.
+
+
+class Countdown:
+    """Stands for `Interrupts`: a signal is heard when the loop looks for the `count`th time."""
+
+    def __init__(self, count):
+        self.count = count
+
+    @property
+    def received(self):
+        self.count -= 1
+        return signal.SIGTERM if self.count == 0 else None
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Returns a function that trains in a folder until the loop looks for signals the `looks`th time (0 = never)."""
+    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout=0.5))
+
+    def train(workdir, looks=0, corpus=None, **changes):
+        monkeypatch.setattr(loop, "interrupts", lambda: contextlib.nullcontext(Countdown(looks)))
+        lines = []
+        finished = loop.train(config(**changes), corpus or tiny_corpus(), workdir, command="train", say=lines.append)
+        return finished, lines
+
+    return train
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """A run that nothing disturbed, and a state of its shapes."""
+    run(tmp_path / "whole")
+    return tmp_path / "whole", start(config(), tiny_corpus())
+
+
+# The loop looks after each batch but an epoch's last, and after each epoch.
+@pytest.mark.parametrize(("looks", "saved"), [(1, 1), (2, 2), (3, 3), (5, 5), (6, 6), (9, 9)])
+def test_stopped_between_any_two_steps(run, whole, tmp_path, looks, saved):
+    expected, like = whole
+    with pytest.raises(loop.Interrupted, match=rf"SIGTERM: saved after (step {saved}|epoch {saved // STEPS})$") as stop:
+        run(tmp_path / "w", looks)
+    assert stop.value.number == signal.SIGTERM
+    assert int(newest(tmp_path / "w", like)[0].step) == saved
+    unfinished, lines = run(tmp_path / "w")
+    there = f"{saved // STEPS} of {EPOCHS} epochs are done, and {saved % STEPS} of {STEPS} batches more"
+    assert any(there in line for line in lines)
+    assert unfinished == (saved < EPOCHS * STEPS)
+    assert_same_run(tmp_path / "w", expected, like)
+
+
+def test_stopped_at_every_step(run, whole, tmp_path):
+    expected, like = whole
+    for _ in range(EPOCHS * STEPS):
+        with pytest.raises(loop.Interrupted):
+            run(tmp_path / "w", looks=1)
+    unfinished, _ = run(tmp_path / "w", looks=1)
+    assert not unfinished
+    assert_same_run(tmp_path / "w", expected, like)
+
+
+def test_goes_on_on_other_devices(run, whole, tmp_path):
+    expected, like = whole
+    with pytest.raises(loop.Interrupted):
+        run(tmp_path / "w", looks=5, training__parallel="pmap", training__devices=8)
+    run(tmp_path / "w", training__parallel="shard_map", training__devices=2)
+    for row, other in zip(log(tmp_path / "w"), log(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    (state, _), (expected_state, _) = newest(tmp_path / "w", like), newest(expected, like)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, expected_state)
+
+
+def test_trains_on_for_more_epochs(run, whole, tmp_path):
+    expected, like = whole
+    run(tmp_path / "w", training__epochs=1)
+    run(tmp_path / "w", training__epochs=EPOCHS)
+    assert_same_run(tmp_path / "w", expected, like)
+
+
+def test_stops_at_a_loss_that_is_not_finite(run, tmp_path):
+    corpus = tiny_corpus()
+    training = corpus.conversations("train")
+    like = start(config(), corpus)
+    worst = list(like.batches(2))[1].index[0]
+    extreme = dataclasses.replace(
+        training[worst],
+        features={m: x * np.float32(1e25) for m, x in training[worst].features.items()},
+    )
+    training = [extreme if i == worst else c for i, c in enumerate(training)]
+    corpus = make_corpus({**{s: corpus.conversations(s) for s in corpus.splits}, "train": training}, corpus.card)
+    message = (
+        r"^loss term squares is not finite in step 2: .* the state before it is saved in .*; lower optimizer.learn"
+    )
+    for _ in range(2):  # The same command again meets the same end, and loses nothing.
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "w", corpus=corpus, data__normalization="none")
+        state, position = newest(tmp_path / "w", like)
+        assert (int(state.step), position.epoch, position.batch) == (1, 0, 1)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_stops_at_a_step_that_breaks_the_network(run, tmp_path):
+    with pytest.raises(UserError, match=r"^the gradient or the step it makes is not finite in step 1: "):
+        run(tmp_path / "w", optimizer__name="sgd", optimizer__learning_rate=3e38)
+    like = start(config(optimizer__name="sgd"), tiny_corpus())
+    state, _ = newest(tmp_path / "w", like)
+    jax.tree.map(np.testing.assert_array_equal, state.params, jax.device_get(like.state.params))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_acts(number):
+    class Acted(Exception):
+        pass
+
+    def act(*_):
+        raise Acted
+
+    before = signal.signal(number, act)
+    try:
+        with interrupts() as heard:
+            assert heard.received is None
+            signal.raise_signal(number)
+            assert heard.received == number
+            with pytest.raises(Acted):
+                signal.raise_signal(number)
+        with interrupts():
+            pass
+        with pytest.raises(Acted):
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+# In processes of their own, through the command line, with LFVD.
+
+
+@pytest.fixture(scope="module")
+def corpus_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus") / "tiny"
+    save_corpus(tiny_corpus(), folder)
+    return folder
+
+
+def call(command, status=0):
+    """Runs a command; returns its lines on stdout and stderr."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def arguments(corpus_folder, workdir, **changes):
+    fields = [f"--config.{name}={value}" for name, value in (SETTINGS | changes).items()]
+    return ["--config", "configs/lfvd_meld.py:tiny", "--corpus", str(corpus_folder), "--workdir", str(workdir), *fields]
+
+
+def sabotage(number, point, *rest, status):
+    return call([sys.executable, "tests/sabotage.py", number.name, json.dumps(point), "--", *rest], status)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus_folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "w"
+    call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
+    return workdir, start(config(), tiny_corpus())
+
+
+def assert_same_results(workdir, expected, like):
+    assert_same_run(workdir, expected, like)
+    for split in ("train", "validation", "test"):
+        name = Path("predictions") / f"{split}.csv"
+        assert (workdir / name).read_bytes() == (expected / name).read_bytes()
+
+
+SECOND_SAVE = f"{CHECKPOINT_FOLDER}/{2 * STEPS}.orbax-checkpoint-tmp"
+KILLS = {
+    "in mid-epoch": STEPS + 2,
+    "before the first save": 1,
+    "while a save writes": [["open", f"{SECOND_SAVE}/state"], ["open", f"{SECOND_SAVE}/state"]],
+    "while a save renames its parts": [["os.rename", SECOND_SAVE], ["os.rename", SECOND_SAVE]],
+    "at the commit of a save": [["os.rename", f"{CHECKPOINT_FOLDER}/{2 * STEPS}'"]],
+    "while an old checkpoint is removed": [["shutil.rmtree", f"{CHECKPOINT_FOLDER}/"], *2 * [["os.remove", ""]]],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", KILLS)
+def test_killed(point, corpus_folder, undisturbed, tmp_path):
+    command = arguments(corpus_folder, tmp_path / "w")
+    sabotage(signal.SIGKILL, KILLS[point], *command, status=-signal.SIGKILL)
+    call([sys.executable, "-m", "jmer.main", *command])
+    assert_same_results(tmp_path / "w", *undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_in_mid_epoch(number, corpus_folder, undisturbed, tmp_path):
+    out, err = sabotage(number, STEPS + 2, *arguments(corpus_folder, tmp_path / "w"), status=128 + number)
+    last = out.splitlines()[-1]
+    said, command = last.split("; the same command goes on: ")
+    assert (said, err) == (f"{number.name}: saved after step {STEPS + 2}", "")
+    program, *rest = shlex.split(command)
+    assert program == "python"
+    out, _ = call([sys.executable, *rest])
+    assert f"1 of {EPOCHS} epochs are done, and 2 of {STEPS} batches more" in out
+    assert_same_results(tmp_path / "w", *undisturbed)
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so(corpus_folder, undisturbed):
+    workdir, _ = undisturbed
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    out, _ = call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
+    assert f"this run is finished; its report, {workdir / 'report.md'}:\n\n{(workdir / 'report.md').read_text()}" in out
+    for name in ("report.md", JSON_LINES_FILE):
+        assert (workdir / name).read_bytes() == before[workdir / name]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_one_line(corpus_folder, tmp_path):
+    changes = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e15}
+    command = [sys.executable, "-m", "jmer.main", *arguments(corpus_folder, tmp_path / "w", **changes)]
+    _, err = call(command, status=2)
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert " is not finite in step " in line
+    state, _ = newest(tmp_path / "w", start(config(optimizer__name="sgd"), tiny_corpus()))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.slow
+def test_a_truncated_checkpoint_is_one_line(corpus_folder, undisturbed, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(undisturbed[0], workdir)
+    folder = workdir / CHECKPOINT_FOLDER / str(EPOCHS * STEPS)
+    largest = max((folder / "state").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest.write_bytes(largest.read_bytes()[:-100])
+    _, err = call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)], status=2)
+    assert err == f"error: checkpoint {folder} is damaged: remove that folder to go on from an earlier one\n"
+    shutil.rmtree(folder)
+    call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
+    assert_same_results(workdir, *undisturbed)

@@ -1,0 +1,113 @@
+"""A corpus and a network so small that tests can train them."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jmer import ablations
+from jmer.config import base_config, fit_to_corpus
+from jmer.data import normalization
+from jmer.data.batching import steps_per_epoch
+from jmer.data.corpus import Corpus, make_corpus
+from jmer.data.synthetic import Size, generate
+from jmer.layers.dropout import ConversationDropout
+from jmer.models.model import Model
+from jmer.training.optimizer import make_optimizer
+from jmer.training.parallel import make_parallel
+from jmer.training.setup import Setup, set_up
+from jmer.training.state import State, create_state
+from jmer.training.step import train_step
+
+EMOTIONS = ("happy", "sad", "neutral", "angry")
+WIDTHS = {"text": 6, "audio": 4, "visual": 5}
+SIZES = {"train": Size(11, 50, 8), "validation": Size(5, 22, 8), "test": Size(7, 25, 8)}
+
+
+def tiny_corpus() -> Corpus:
+    """Makes up a corpus in which some utterances have no label, and some lack one or all of their modalities."""
+    corpus = generate("synthetic-iemocap4", sizes=SIZES, widths=WIDTHS)
+    rng = np.random.default_rng(0)
+    return make_corpus(
+        {split: [_with_gaps(c, rng) for c in corpus.conversations(split)] for split in corpus.splits}, corpus.card
+    )
+
+
+def _with_gaps(conversation, rng):
+    anything = rng.random(len(conversation)) < 0.9
+    available = {m: anything & (rng.random(len(conversation)) < 0.8) for m in WIDTHS}
+    return dataclasses.replace(
+        conversation,
+        labels=np.where(rng.random(len(conversation)) < 0.15, -1, conversation.labels).astype(np.int32),
+        available=available,
+        features={m: np.where(available[m][:, None], x, 0) for m, x in conversation.features.items()},
+    )
+
+
+def tiny_config(**changes):
+    """Returns LFVD's configuration at its smallest, two epochs of three steps; `changes` are `section__field=value`."""
+    config = ablations.with_variants(base_config("lfvd"), "tiny", ablations.LFVD)
+    config.model.dag_layers = 1
+    config.training.batch_size = 4
+    config.training.buckets = 1
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+class Output(NamedTuple):
+    logits: jax.Array
+
+
+class Linear(nn.Module):
+    """Logits that are linear in the text, from which training drops some entries."""
+
+    dropout: float
+
+    @nn.compact
+    def __call__(self, batch, *, train=False):
+        text = ConversationDropout(self.dropout)(batch.features["text"], train=train, index=batch.index)
+        return Output(nn.Dense(len(EMOTIONS))(text))
+
+
+def linear_model(dropout=0.0) -> Model:
+    """Returns the smallest model, whose loss is the mean square of its logits: it compiles in no time."""
+
+    def loss(output, batch, axis=None):
+        squares = jnp.square(output.logits).sum(-1)
+        return {"squares": (0.5, jnp.where(batch.mask, squares, 0).sum(), batch.mask.sum())}
+
+    return Model(Linear(dropout), loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A network that is ready to be trained: its set-up, its first state and its mapped step."""
+
+    setup: Setup
+    state: State
+    step: Callable
+
+    def batches(self, count):
+        """Gives the first `count` batches of a training run."""
+        config = self.setup.config
+        epochs = (self.setup.batches("train", seed=config.seed, epoch=epoch) for epoch in itertools.count())
+        return itertools.islice(itertools.chain.from_iterable(epochs), count)
+
+
+def start(config, corpus) -> Run:
+    """Does what training does before its first step."""
+    conversations = corpus.conversations("train")
+    config = fit_to_corpus(config, corpus.card, conversations)
+    widths = {m: corpus.card.widths[m] for m in config.model.modalities}
+    parallel = make_parallel(config.training.parallel, config.training.devices)
+    setup = set_up(config, corpus, normalization.fit(conversations, widths), parallel)
+    steps = steps_per_epoch(len(conversations), config.training.batch_size)
+    optimizer = make_optimizer(config.optimizer, epochs=config.training.epochs, steps_per_epoch=steps)
+    state = parallel.replicate(create_state(setup.model, optimizer, widths, config.seed))
+    return Run(setup, state, parallel.step(functools.partial(train_step, model=setup.model, optimizer=optimizer)))
