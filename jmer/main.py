@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.config is None and (options.mode == "train" or options.workdir is None):
         needed = "--config" if options.mode == "train" else "--workdir"
         raise UserError(f"--mode {options.mode} needs {needed}: see {PROGRAM} --help")
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
     # What follows imports JAX, which --help and slips of the pen need not wait for.
     from jmer.experiment import change_fields, load_experiment
 

@@ -204,8 +204,13 @@ def test_a_corpus_to_predict_needs_neither_training_rows_nor_labels(tmp_path):
     flags = [flag for flag in FLAGS if not flag.startswith("--label")]
     corpus = read([source], *flags, "--predict-only")
     assert [c.labels.tolist() for c in corpus.conversations("test")] == [[-1, -1], [-1, -1], [-1]]
-    with pytest.raises(UserError, match="no column for the labels: give --label COLUMN, or --predict-only"):
+    bare = [flag for flag in flags if not flag.startswith(("--split", "--emotions"))]
+    without_splits = read([source], *bare, "--predict-only")
+    assert (list(without_splits.splits), without_splits.card.emotions) == (["test"], ())
+    with pytest.raises(UserError, match="no column for the label: give --label COLUMN, or --predict-only"):
         read([source], *flags)
+    with pytest.raises(UserError, match="no column for the split: give --split COLUMN, or --predict-only"):
+        read([source], *bare, "--label=emotion", "--emotions=calm")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -33,10 +33,17 @@ def add_emotions_argument(parser: argparse.ArgumentParser, otherwise: str) -> No
     """
     parser.add_argument(
         "--emotions",
-        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        type=_names,
         metavar="A,B,...",
         help=f"names of the emotions in the order of their labels (default: {otherwise})",
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"'{text}' has an empty name, or one twice: give each emotion once")
+    return names
 
 
 def in_standard_order(names: Sequence[str]) -> tuple[str, ...]:

@@ -80,11 +80,16 @@ class Corpus:
         """Returns a split's conversations in order; their features are views of the Arrow memory, not copies.
 
         Raises:
-          UserError: if the corpus has no such split.
+          UserError: if the corpus has no such split, or its Arrow file is damaged.
         """
         if split not in self.splits:
             raise UserError(f"corpus '{self.card.name}' has no split '{split}', only {', '.join(self.splits)}")
-        return _from_rows(self.splits[split], self.card)
+        table = self.splits[split].with_format("arrow")[:]
+        try:
+            _check_table(table)
+        except (pa.ArrowException, ValueError) as error:
+            raise UserError(f"split '{split}' of corpus '{self.card.name}' is damaged: convert it again") from error
+        return _from_table(table, self.card)
 
 
 def make_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card) -> Corpus:
@@ -120,7 +125,8 @@ def load_saved(path: str | Path) -> Corpus:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"no corpus at {path}: no such folder (make one with `python -m jmer.data.convert`)")
+        what = "it is a file" if path.exists() else "no such folder"
+        raise UserError(f"no corpus at {path}: {what} (make one with `python -m jmer.data.convert`)")
     if not (path / CARD_FILE).is_file():
         raise UserError(f"{path} is no saved corpus: it has no {CARD_FILE} (make it with `jmer.data.convert`)")
     try:
@@ -189,9 +195,16 @@ def _to_rows(conversations: Sequence[Conversation], card: Card) -> datasets.Data
     return datasets.Dataset(pa.table(columns).cast(features.arrow_schema))
 
 
-def _from_rows(rows: datasets.Dataset, card: Card) -> list[Conversation]:
-    table = rows.with_format("arrow")[:]
+def _check_table(table: pa.Table) -> None:
+    """Raises ArrowInvalid or ValueError where bytes have changed so that reading on would go wrong or out of bounds."""
+    table.validate(full=True)
+    lengths = {column: table[column].combine_chunks().value_lengths() for column in table.column_names[1:]}
+    for column, values in lengths.items():
+        if not values.equals(lengths["labels"]):
+            raise ValueError(f"{column} and labels differ in length")
 
+
+def _from_table(table: pa.Table, card: Card) -> list[Conversation]:
     def column(name: str) -> pa.Array:
         return table[name].combine_chunks()
 

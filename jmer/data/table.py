@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predict-only",
         action="store_true",
-        help="the corpus is only to be predicted on: it may come without a training split and without labels",
+        help="the corpus is only to be predicted on: it may come without labels and splits (all rows are test then)",
     )
 
 
@@ -162,12 +162,13 @@ def _mapping(options: argparse.Namespace) -> Columns:
     if options.emotions is not None:
         fields["emotions"] = options.emotions
     columns = Columns(**fields)
-    for field in ("conversation", "speaker", "split"):
+    for field in ("conversation", "speaker"):
         if not getattr(columns, field):
             raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
-    if not columns.label and not options.predict_only:
-        raise UserError("no column for the labels: give --label COLUMN, or --predict-only if there are none")
-    if not columns.emotions:
+    for field in ("label", "split"):
+        if not getattr(columns, field) and not options.predict_only:
+            raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only if there is none")
+    if columns.label and not columns.emotions:
         raise UserError("no names of the emotions: give --emotions A,B,... in the order of their labels")
     if not columns.modalities:
         raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
@@ -208,13 +209,13 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
         order=_values(table, "order", columns.order) if columns.order else None,
         speaker=_texts(table, "speaker", columns.speaker),
         label=_labels(table, columns) if columns.label else [UNLABELLED] * count,
-        split=_splits(table, columns.split),
+        split=_splits(table, columns.split) if columns.split else ["test"] * count,
         utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
         sentence=_texts(table, "sentence", columns.sentence, required=False) if columns.sentence else [""] * count,
         features=features,
         available=available,
     )
-    mapped = (f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(rows, f) is not None)
+    mapped = (f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(columns, f))
     lengths = {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
     lengths |= {column: len(features[modality]) for modality, column in columns.modalities.items()}
     for name, length in lengths.items():
