@@ -1,0 +1,305 @@
+"""The command trains, goes on, scores and predicts as its help says, and a run's mistakes are one line each."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jmer.command import exit_status
+from jmer.config import base_config, flatten
+from jmer.data.convert import convert
+from jmer.data.corpus import load_saved, make_corpus, save_corpus
+from jmer.data.synthetic import Size, generate
+from jmer.errors import UserError
+from jmer.experiment import change_fields, load_experiment
+from jmer.main import main
+
+MELD = "configs/lfvd_meld.py"
+WIDTHS = {"text": 6, "audio": 4, "visual": 5}
+SIZES = {"train": Size(6, 30, 8), "validation": Size(2, 12, 8), "test": Size(2, 12, 8)}
+# One epoch of the smallest network, on one device, padded to one length: little to compile.
+SMALL = {
+    "model.modalities": "text,audio",
+    "model.dag_layers": 1,
+    "training.epochs": 1,
+    "training.buckets": 1,
+    "training.parallel": "jit",
+    "training.batch_size": 6,
+}
+
+
+def corpus(path, name="synthetic-meld", widths=WIDTHS, change=lambda splits: splits):
+    made = generate(name, sizes=SIZES, widths=widths)
+    splits = change({split: made.conversations(split) for split in made.splits})
+    save_corpus(make_corpus(splits, made.card), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a trained run, beside its corpus, and the command line that made it."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = corpus(folder / "corpus")
+    fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    arguments = ["--config", f"{MELD}:tiny", "--corpus", path, *fields, "--workdir", str(folder / "run")]
+    assert exit_status(main, arguments) == 0
+    return folder / "run", arguments
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run that a test may change."""
+    return shutil.copytree(trained[0], tmp_path / "run")
+
+
+@pytest.fixture
+def told(capfd):
+    """Runs the command; returns its exit status, its lines on stdout and its lines on stderr."""
+
+    def tell(*arguments):
+        capfd.readouterr()
+        status = exit_status(main, list(map(str, arguments)))
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return tell
+
+
+@pytest.fixture
+def refused(told):
+    def tell(*arguments):
+        status, out, err = told(*arguments)
+        assert (status, len(err)) == (2, 1), (out, err)
+        return err[0]
+
+    return tell
+
+
+def predictions(folder, split="test"):
+    return pd.read_csv(folder / "predictions" / f"{split}.csv", keep_default_na=False)
+
+
+def test_help_is_short_and_lists_an_experiments_fields(told):
+    status, lines, errors = told("--help")
+    assert (status, errors) == (0, [])
+    assert len(lines) < 50 and max(map(len, lines)) <= 120
+    assert any(line.strip().startswith("--workdir FOLDER") for line in lines)
+    status, longer, errors = told("--help", "--config", MELD)
+    assert (status, errors) == (0, [])
+    fields = [line.strip() for line in longer[len(lines) :]]
+    assert "training.epochs=80" in fields and "model.modalities=()" in fields
+    assert {field.partition("=")[0] for field in fields[2:]} == flatten(base_config("lfvd")).keys()
+
+
+def test_help_does_not_wait_for_jax():
+    program = "import sys; from jmer.main import main; main(['--help']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_fields_change_by_the_type_of_their_value():
+    config = load_experiment(f"{MELD}:tiny,without_cear")
+    assert (config.model.d_x, config.model.use_atmosphere, config.training.epochs) == (16, False, 2)
+    changes = {
+        "training.epochs": "7",
+        "optimizer.learning_rate": "1e-3",
+        "loss.tau": "1",
+        "model.causal": "True",
+        "model.bidirectional": "0",
+        "data.path": "a=b",
+    }
+    changed = flatten(change_fields(config, changes))
+    assert {name: changed[name] for name in changes} == {
+        "training.epochs": 7,
+        "optimizer.learning_rate": 1e-3,
+        "loss.tau": 1.0,
+        "model.causal": True,
+        "model.bidirectional": False,
+        "data.path": "a=b",
+    }
+    for text in ("text,audio", "('text', 'audio')", '["text","audio"]'):
+        assert change_fields(config, {"model.modalities": text}).model.modalities == ("text", "audio")
+    assert change_fields(config, {"model.modalities": "()"}).model.modalities == ()
+    assert config.training.epochs == 2
+    with pytest.raises(UserError, match=r"loss\.tau is '1,5': give a number"):
+        change_fields(config, {"loss.tau": "1,5"})
+
+
+def test_training_leaves_scores_that_evaluation_gives_again(trained, run, told):
+    folder, arguments = trained
+    first = {split: predictions(folder, split) for split in SIZES}
+    shutil.rmtree(run / "predictions")
+    (run / "report.md").unlink()
+    status, lines, errors = told("--config", MELD, "--workdir", run, "--mode", "evaluate")
+    assert (status, errors) == (0, [])
+    assert any(line.startswith("test: weighted F1 ") for line in lines)
+    assert "synthetic" in (run / "report.md").read_text()
+    for split, table in first.items():
+        pd.testing.assert_frame_equal(predictions(run, split), table)
+    status, lines, errors = told(*arguments)
+    assert (status, errors) == (0, [])
+    assert any(line.startswith("this run is finished; its report, ") for line in lines)
+
+
+def test_a_run_is_used_on_other_corpora_without_touching_its_own_results(run, told, refused, tmp_path):
+    own = {path: path.read_bytes() for path in run.rglob("*.csv")}
+
+    def unlabelled(splits):
+        return {"test": [dataclasses.replace(c, labels=np.full(len(c), -1, np.int32)) for c in splits["test"]]}
+
+    path = corpus(tmp_path / "new", change=unlabelled)
+    assert "has no labels to score: use --mode predict" in refused(
+        "--workdir", run, "--mode=evaluate", "--corpus", path
+    )
+    assert told("--workdir", run, "--mode=predict", "--corpus", path)[0] == 0
+    (folder,) = (run / "other_corpora").iterdir()
+    table = predictions(folder)
+    assert set(table["gold"]) == {""} and len(table) == SIZES["test"].utterances
+    assert not (folder / "report.md").exists()
+    same_name = corpus(tmp_path / "again")
+    status, lines, _ = told("--workdir", run, "--mode=evaluate", f"--config.data.path={same_name}")
+    assert status == 0 and any(line.startswith("test: weighted F1 ") for line in lines)
+    assert len(list((run / "other_corpora").iterdir())) == 2
+    pd.testing.assert_frame_equal(predictions(folder), table)
+    assert {path: path.read_bytes() for path in run.glob("predictions/*.csv")} == own
+
+
+def test_a_table_without_labels_splits_and_emotions_is_predicted(run, told, tmp_path):
+    rng = np.random.default_rng(0)
+    features = {m: rng.normal(size=(9, width)) for m, width in WIDTHS.items()}
+    np.savez(tmp_path / "new.npz", dialogue=np.repeat(["a", "b", "c"], 3), who=np.array(["x"] * 9), **features)
+    flags = ["--conversation=dialogue", "--speaker=who", *(f"--{m}={m}" for m in WIDTHS), "--predict-only"]
+    assert exit_status(convert, ["table", *flags, str(tmp_path / "new.npz"), str(tmp_path / "corpus")]) == 0
+    assert told("--workdir", run, "--mode=predict", "--corpus", tmp_path / "corpus")[0] == 0
+    (folder,) = (run / "other_corpora").iterdir()
+    table = predictions(folder)
+    assert table["conversation"].tolist() == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    emotions = [name.removeprefix("probability_") for name in table.columns if name.startswith("probability_")]
+    assert set(table["predicted"]) <= set(emotions) and len(emotions) == 7
+
+
+def test_a_corpus_that_does_not_fit_the_run(run, refused, tmp_path):
+    wide = corpus(tmp_path / "wide", widths=WIDTHS | {"text": 7})
+    line = refused("--workdir", run, "--mode=predict", "--corpus", wide)
+    assert "text features of width 7, the model was trained on width 6" in line
+    other = corpus(tmp_path / "other", name="synthetic-iemocap4")
+    assert "has the emotions happy, sad, neutral, angry" in refused(
+        "--workdir", run, "--mode=evaluate", "--corpus", other
+    )
+
+
+def test_a_run_keeps_its_configuration(trained, refused):
+    folder, arguments = trained
+    assert "model.dropout is 0.1 there and 0.5 here" in refused(*arguments, "--config.model.dropout=0.5")
+    use = ["--workdir", folder, "--mode=evaluate"]
+    assert "model.dropout is 0.1 there and 0.5 here" in refused(*use, "--config.model.dropout=0.5")
+    assert "training.devices is 99" in refused(*use, "--config.training.devices=99", "--config.training.parallel=pmap")
+    assert "is it training.epochs?" in refused(*use, "--config.training.epoch=3")
+
+
+def test_a_folder_that_is_no_run(trained, refused, tmp_path):
+    *arguments, _ = trained[1]
+    (tmp_path / "thesis.tex").write_text("years of work")
+    line = refused(*arguments, tmp_path)
+    assert "holds no run but other things (thesis.tex): name another --workdir" in line
+    assert "is a file, not a folder" in refused(*arguments, tmp_path / "thesis.tex")
+    assert "cannot write" in refused(*arguments, tmp_path / "thesis.tex" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def lacking(text, *path):
+    """JSON without one field."""
+    fields = json.loads(text)
+    inner = fields
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda text: text[:100]),
+        ("config.json", lambda text: "{}"),
+        ("config.json", lambda text: "[1]"),
+        ("config.json", lambda text: text.replace('"batch_size": 6', '"batch_size": "six"')),
+        ("config.json", lambda text: text.replace('"batch_size"', '"size_of_batch"')),
+        ("run.json", lambda text: text[:100]),
+        ("run.json", lambda text: "{}"),
+        ("run.json", lambda text: lacking(text, "card", "widths")),
+        ("run.json", lambda text: lacking(text, "versions")),
+    ],
+)
+def test_damaged_facts_of_a_run(trained, run, refused, name, damage):
+    damaged = damage((run / name).read_text())
+    (run / name).write_text(damaged)
+    *arguments, _ = trained[1]
+    for line in (refused("--workdir", run, "--mode=evaluate"), refused(*arguments, run)):
+        assert f"{run / name} is damaged" in line
+    assert (run / name).read_text() == damaged
+
+
+def test_a_run_without_a_checkpoint(run, refused):
+    shutil.rmtree(run / "checkpoints")
+    assert "has no checkpoint yet: train it" in refused("--workdir", run, "--mode=evaluate")
+
+
+def test_a_run_killed_before_its_configuration_was_written_starts_again(trained, tmp_path, told):
+    *arguments, _ = trained[1]
+    workdir = tmp_path / "run"
+    (workdir / ".writing-abc").mkdir(parents=True)
+    shutil.copy(trained[0] / "run.json", workdir)
+    assert told(*arguments, workdir)[0] == 0
+    np.testing.assert_array_equal(predictions(workdir)["predicted"], predictions(trained[0])["predicted"])
+
+
+def test_the_default_folder_follows_from_the_configuration(trained, tmp_path, monkeypatch, refused):
+    corpus_path = str(trained[0].parent / "corpus")
+    config = os.path.abspath(MELD)
+    monkeypatch.chdir(tmp_path)
+
+    def folder(*arguments):
+        return refused("--mode=evaluate", "--config", config, *arguments).split()[1]
+
+    assert folder() == folder() and folder().startswith("runs/lfvd_meld-")
+    assert folder("--corpus", corpus_path) == folder(f"--config.data.path={corpus_path}") != folder()
+    assert folder("--config.seed=1") != folder()
+
+
+def test_ctrl_c_and_a_closed_pipe_end_without_a_traceback(capfd):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    assert exit_status(interrupted, []) == 128 + signal.SIGINT
+    assert capfd.readouterr().err == "interrupted\n"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jmer.main", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 128 + signal.SIGPIPE)
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_the_programs_say_nothing_but_their_own_lines(trained, tmp_path):
+    folder, arguments = trained
+
+    def shell(module, *arguments):
+        return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+
+    done = shell("jmer.main", *arguments[:-1], str(tmp_path / "run"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("corpus synthetic-meld: conversations train 6, validation 2, test 2; 7 emotions\n")
+    wrong = shell("jmer.main", "--workdir", str(folder), "--mode=evaluate", "--config.model.dropout=0.5")
+    assert (wrong.returncode, wrong.stdout, len(wrong.stderr.splitlines())) == (2, "", 1)
+    save_corpus(load_saved(folder.parent / "corpus"), tmp_path / "corpus")
+    (tmp_path / "corpus" / "dataset_dict.json").write_text("{")
+    wrong = shell("jmer.data.inspect", str(tmp_path / "corpus"))
+    assert (wrong.returncode, wrong.stdout, len(wrong.stderr.splitlines())) == (2, "", 1)
