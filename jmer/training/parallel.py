@@ -66,7 +66,14 @@ class Parallel:
 
     def replicate(self, tree: Any) -> Any:
         """Puts host arrays, or arrays of one device, where `step` leaves its state, so that it is compiled once."""
-        return jax.device_put(tree, self.state_sharding)
+
+        def place(x):
+            # Where some devices belong to other processes, device_put takes no random keys.
+            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(place(jax.random.key_data(x)))
+            return jax.device_put(x, self.state_sharding)
+
+        return jax.tree.map(place, tree)
 
     @property
     def state_sharding(self) -> jax.sharding.Sharding:

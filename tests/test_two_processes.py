@@ -1,0 +1,111 @@
+"""Two processes of four devices train as one of eight does, and stop and go on together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_corpus
+
+from jmer.data.corpus import save_corpus
+from jmer.training.log import JSON_LINES_FILE, read_json_lines
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 400  # seconds
+EPOCHS = 2
+MAIN = ["-m", "jmer.main"]
+
+
+@pytest.fixture(scope="module")
+def corpus_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus") / "tiny"
+    save_corpus(tiny_corpus(), folder)
+    return folder
+
+
+def arguments(corpus_folder, workdir):
+    fields = {"model.dag_layers": 1, "training.batch_size": 5, "training.buckets": 1, "training.epochs": EPOCHS}
+    changes = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [
+        "--config",
+        "configs/lfvd_meld.py:tiny",
+        "--corpus",
+        str(corpus_folder),
+        "--workdir",
+        str(workdir),
+        *changes,
+    ]
+
+
+def environment(devices):
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def together(programs, rest):
+    """Runs one process for each of the two programs; returns their exit statuses and outputs."""
+    coordinator, processes = f"127.0.0.1:{free_port()}", []
+    try:
+        for number, program in enumerate(programs):
+            cluster = ["--coordinator", coordinator, "--processes", "2", "--process", str(number)]
+            command = [sys.executable, *program, *rest, *cluster]
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment(4), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
+        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs
+
+
+def assert_same_log(workdir, expected):
+    rows, others = (read_json_lines(folder / JSON_LINES_FILE) for folder in (workdir, expected))
+    for row, other in zip(rows, others, strict=True):
+        del row["utterances_per_second"], other["utterances_per_second"]
+        assert row == pytest.approx(other, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def one_process(corpus_folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "w"
+    command = [sys.executable, *MAIN, *arguments(corpus_folder, workdir)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pmap on 8 x cpu" in done.stdout
+    return workdir
+
+
+def test_trains_as_one_process_with_as_many_devices(corpus_folder, one_process, tmp_path):
+    statuses, outputs = together([MAIN, MAIN], arguments(corpus_folder, tmp_path / "w"))
+    assert statuses == [0, 0], "\n".join(outputs)
+    assert "shard_map on 8 x cpu" in outputs[0]
+    assert "epoch" not in outputs[1]
+    assert_same_log(tmp_path / "w", one_process)
+    for name in ("report.md", "predictions/test.csv"):
+        assert (tmp_path / "w" / name).exists()
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus_folder, one_process, tmp_path):
+    rest = arguments(corpus_folder, tmp_path / "w")
+    struck = ["tests/sabotage.py", signal.SIGTERM.name, json.dumps(1), "--"]
+    statuses, outputs = together([MAIN, struck], rest)
+    assert statuses == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
+    assert "SIGTERM: saved after step 1; the same command goes on" in outputs[0]
+    statuses, outputs = together([MAIN, MAIN], rest)
+    assert statuses == [0, 0], "\n".join(outputs)
+    assert "0 of 2 epochs are done, and 1 of 3 batches more" in outputs[0]
+    assert_same_log(tmp_path / "w", one_process)
