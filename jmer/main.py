@@ -85,10 +85,12 @@ def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, comma
 
 
 def _use(workdir: Path, options: argparse.Namespace, changes: dict[str, str]) -> int:
-    from jmer.training.folder import config_for_use
+    from jmer.experiment import change_fields
+    from jmer.training.folder import check_use, read_config
     from jmer.training.results import evaluate
 
-    config = config_for_use(workdir, changes)
+    config = change_fields(read_config(workdir), changes)
+    check_use(workdir, config)
     corpus = _corpus(config, for_training=False)
     say = _start_backend(options)
     evaluate(workdir, corpus, config=config, say=say, labelled=options.mode == "evaluate")

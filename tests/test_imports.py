@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "layers": {"layers"},
     "losses": {"losses", "layers"},
     "models": {"models", "layers", "losses", "batch", "errors"},
-    "data": {"data", "batch", "errors", "files"},
+    "data": {"data", "batch", "command", "errors", "files"},
     "evaluation": {"evaluation", "models", "data", "batch", "errors", "files"},
     "training": {"training", "evaluation", "models", "data", "batch", "config", "errors", "files"},
 }

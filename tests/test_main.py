@@ -246,7 +246,17 @@ def test_damaged_facts_of_a_run(trained, run, refused, name, damage):
     assert (run / name).read_text() == damaged
 
 
-def test_a_run_without_a_checkpoint(run, refused):
+def test_a_run_without_its_log_or_its_checkpoint(run, refused):
+    before = (run / "predictions" / "test.csv").stat().st_mtime_ns
+    (run / "metrics.jsonl").write_text("not a step\n{}\n")
+    assert "metrics.jsonl, line 1, is no log line" in refused("--workdir", run, "--mode=evaluate")
+    (run / "metrics.jsonl").unlink()
+    assert "metrics.jsonl is missing" in refused("--workdir", run, "--mode=evaluate")
+    assert (run / "predictions" / "test.csv").stat().st_mtime_ns == before
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    manifest = checkpoint / "state" / "manifest.ocdbt"
+    manifest.write_bytes(manifest.read_bytes()[:20])
+    assert f"{checkpoint} is damaged" in refused("--workdir", run, "--mode=evaluate")
     shutil.rmtree(run / "checkpoints")
     assert "has no checkpoint yet: train it" in refused("--workdir", run, "--mode=evaluate")
 

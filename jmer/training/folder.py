@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from jmer.config import base_config, flatten
 from jmer.data.corpus import Card
 from jmer.errors import UserError
-from jmer.experiment import change_fields
 from jmer.files import TEMPORARY, atomically
 
 CONFIG_FILE = "config.json"
@@ -70,20 +69,13 @@ def _check_free(workdir: Path) -> None:
         raise UserError(f"{workdir} holds no run but other things ({sorted(foreign)[0]}): name another --workdir")
 
 
-def config_for_use(workdir: Path, changes: Mapping[str, str]) -> ConfigDict:
-    """Returns the configuration of the run in a folder, with the corpus and the devices that it is to be used on.
-
-    Args:
-      workdir: the run's folder.
-      changes: field -> text, from the command line.
+def check_use(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a configuration uses the run in a folder as it was trained, on whatever corpus and devices.
 
     Raises:
-      UserError: if there is no run, or another field is changed to what it is not in this run.
+      UserError: if there is no run, or another field is not as it is in this run.
     """
-    saved = read_config(workdir)
-    config = change_fields(saved, changes)
-    check_same(workdir, saved, config, ignore=("data.path", *COMPUTATION))
-    return config
+    check_same(workdir, read_config(workdir), config, ignore=("data.path", *COMPUTATION))
 
 
 def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:

@@ -52,7 +52,7 @@ def evaluate(
       corpus: the training corpus or another one with the same emotions, modalities and widths.
       say: prints a line.
       labelled: False = write predictions only.
-      config: see `jmer.training.folder.config_for_use`; None = as the run was trained.
+      config: what `jmer.training.folder.check_use` accepts; None = as the run was trained.
 
     Raises:
       UserError: if there is no run, it has no checkpoint, or the corpus does not fit it or lacks the labels.
@@ -68,6 +68,8 @@ def evaluate(
         folder = workdir
     else:
         folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, corpus.card)
+    reporting = labelled and is_lead()
+    history = _history(workdir) if reporting else []
     run = setup.parallel.forward(forward(setup.model))
     scores = {}
     for split in setup.conversations:
@@ -82,7 +84,7 @@ def evaluate(
         path = folder / PREDICTION_FOLDER / f"{split}.csv"
         write_predictions(table, path)
         say(f"wrote {path}")
-    if not labelled or not is_lead():
+    if not reporting:
         return
     report = Report(
         model=config.model.name.upper(),
@@ -92,7 +94,7 @@ def evaluate(
         selection=config.selection,
         epoch=position.epoch,
         epochs=epochs,
-        history=read_json_lines(workdir / JSON_LINES_FILE),
+        history=history,
         config=config.to_dict(),
         versions=facts.versions,
         command=facts.command,
@@ -106,6 +108,13 @@ def evaluate(
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
     say(f"report: {path}")
+
+
+def _history(workdir: Path) -> list[dict]:
+    path = workdir / JSON_LINES_FILE
+    if not path.exists():
+        raise UserError(f"{path} is missing, and the report shows it: put a copy back, or use --mode predict")
+    return read_json_lines(path)
 
 
 def _folder_name(path: str, card: Card) -> str:
