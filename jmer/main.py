@@ -14,8 +14,10 @@ corpus go to a folder of their own inside the run's.
 import argparse
 import hashlib
 import os
+import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,6 +118,8 @@ def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # Without the cache, or with another process writing to it, programs are compiled again: nothing to worry anyone.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     try:
         if options.coordinator == "auto":
             jax.distributed.initialize()
@@ -192,7 +196,14 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace
     cluster = (options.coordinator, options.processes, options.process)
     if None in cluster and cluster not in ((None, None, None), ("auto", None, None)):
         raise UserError("several processes need --coordinator, --processes (how many) and --process (which of them)")
+    if options.coordinator not in (None, "auto") and not _is_address(options.coordinator):
+        raise UserError(f"--coordinator is '{options.coordinator}': give HOST:PORT of process 0, or auto")
     return options, changes
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r".+:(\d+)", text)
+    return found is not None and int(found[1]) < 2**16
 
 
 def _fields(source: str) -> str:
@@ -203,5 +214,12 @@ def _fields(source: str) -> str:
     return f"\nfields of {source}, each changed by {FIELD}SECTION.FIELD=VALUE:\n" + "\n".join(lines) + "\n"
 
 
+def _report_unraisable(unraisable) -> None:
+    """Passes over what Orbax's other reads say to nobody when one read of a damaged checkpoint has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = _report_unraisable
     sys.exit(exit_status(main, sys.argv[1:]))

@@ -130,6 +130,18 @@ FLAGS = {
     "stray word": (["--config", MELD, "stray"], ["'stray' is no flag"]),
     "foreign mode": (["--config", MELD, "--mode=test"], ["'test'", "'train', 'evaluate', 'predict'"]),
     "half a cluster": (["--config", MELD, "--processes=2"], ["need --coordinator, --processes", "--process"]),
+    "no address": (
+        ["--config", MELD, "--coordinator=here", "--processes=2", "--process=0"],
+        ["--coordinator is 'here': give HOST:PORT"],
+    ),
+    "no port": (
+        ["--config", MELD, "--coordinator=a:99999", "--processes=2", "--process=0"],
+        ["--coordinator is 'a:99999'"],
+    ),
+    "process beyond the last": (
+        ["--config", MELD, "--corpus=corpora/sound", "--coordinator=127.0.0.1:9", "--processes=2", "--process=7"],
+        ["--coordinator 127.0.0.1:9: ", "process_id=7"],
+    ),
     "evaluate nothing": (["--mode=evaluate"], ["--mode evaluate needs --workdir"]),
     "evaluate before training": (["--mode=evaluate", "--config", MELD], ["runs/lfvd_meld-", "holds no run"]),
     "evaluate an empty folder": (
