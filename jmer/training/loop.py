@@ -69,13 +69,15 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
     setup = set_up(config, corpus, statistics, make_parallel(config.training.parallel, config.training.devices))
     epochs, steps = config.training.epochs, steps_per_epoch(len(training), config.training.batch_size)
     optimizer = make_optimizer(config.optimizer, epochs=epochs, steps_per_epoch=steps)
-    state = create_state(setup.model, optimizer, widths, config.seed)
-    parameters = int(parameter_overview.count_parameters(state.params))
+    initialise = functools.partial(create_state, setup.model, optimizer, widths, config.seed)
+    # Counted without computing, so that a folder that is taken is refused at once.
+    parameters = int(parameter_overview.count_parameters(jax.eval_shape(initialise).params))
     if is_lead():
         claim(workdir, config, RunFacts(corpus.card, collect_versions(), command, parameters))
     for line in _introduction(setup, corpus, parameters):
         say(line)
 
+    state = initialise()
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints, interrupts() as heard:
         position = Position()
         if checkpoints.newest is not None:
