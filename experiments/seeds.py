@@ -38,7 +38,9 @@ def summarize(folders: Sequence[Path]) -> str:
             values = [100 * run["splits"][split][name] for run in runs]
             mean, deviation = mean_and_deviation(values)
             each = " ".join(f"{value:6.2f}" for value in values)
-            lines.append(f"{split:10} {name.replace('_', ' '):20} {mean:6.2f} ± {deviation:5.2f}   {each}")
+            lines.append(
+                f"{split:10} {name.replace('_f1', ' F1').replace('_', ' '):20} {mean:6.2f} ± {deviation:5.2f}   {each}"
+            )
     return "\n".join(lines)
 
 
