@@ -17,8 +17,13 @@ def create(config: Mapping) -> Model:
         out and with the corpus' emotions and modalities filled in (`jmer.config.fit_to_corpus`).
 
     Raises:
-      UserError: for an unknown model, or a switch that has no such value.
+      UserError: for an unknown model, a switch that has no such value, or a configuration that fits no corpus yet.
     """
+    if not config["model"]["num_classes"] or not config["model"]["modalities"]:
+        raise UserError(
+            "model.num_classes and model.modalities are not set: let jmer.config.fit_to_corpus take them from a corpus, "
+            "or set them"
+        )
     try:
         return _module(config["model"]["name"]).create(config["model"], config["loss"])
     except ValueError as error:
