@@ -27,8 +27,8 @@ PLAIN_FEATURES = {
     "training.batch_size": 8,
     "training.epochs": 25,
 }
-"""For sentence embeddings and acoustic statistics that were not fine-tuned for emotion: the papers' learning rates, meant
-for features that all but tell the emotion, would need many times the epochs."""
+"""For sentence embeddings and acoustic statistics that were not fine-tuned for emotion: the papers' learning rates,
+meant for features that all but tell the emotion, would need many times the epochs."""
 
 LFVD: Mapping[str, Mapping[str, Any]] = {
     "tiny": TINY,

@@ -21,8 +21,7 @@ def create(config: Mapping) -> Model:
     """
     if not config["model"]["num_classes"] or not config["model"]["modalities"]:
         raise UserError(
-            "model.num_classes and model.modalities are not set: let jmer.config.fit_to_corpus take them from a corpus, "
-            "or set them"
+            "model.num_classes or model.modalities is not set: let jmer.config.fit_to_corpus take both from a corpus"
         )
     try:
         return _module(config["model"]["name"]).create(config["model"], config["loss"])
