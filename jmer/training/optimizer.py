@@ -19,7 +19,7 @@ def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> opt
         which the papers use; all parameters decay, biases too), `adamw` (decay apart from the gradient) or `sgd` (L2);
         `learning_rate`: the highest;
         `clip_norm`: largest norm of the whole gradient, before the decay is added; 0 = no clipping;
-        `schedule`: `constant`, or `linear` or `cosine` down to 0 at the last step;
+        `schedule`: `constant`, or `linear` or `cosine` down to 0, which the step after the last would have;
         `warmup_epochs`: epochs over which the rate rises linearly from 0.
       epochs: that will be trained.
       steps_per_epoch: steps in each.
