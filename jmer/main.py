@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, command: str) -> int:
     from jmer.training.loop import Interrupted, train
-    from jmer.training.results import evaluate
+    from jmer.training.results import evaluate, is_reported
 
     corpus = _corpus(config, for_training=True)
     say = _start_backend(options)
@@ -78,8 +78,8 @@ def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, comma
     except Interrupted as stop:
         say(f"{stop}; the same command goes on: {command}")
         return 128 + stop.number
-    report = workdir / "report.md"
-    if not trained and report.exists():
+    if not trained and is_reported(workdir, config.training.epochs):
+        report = workdir / "report.md"
         say(f"this run is finished; its report, {report}:\n\n{report.read_text()}")
     else:
         evaluate(workdir, corpus, say=say)

@@ -95,7 +95,7 @@ def read_config(workdir: Path) -> ConfigDict:
     Raises:
       UserError: if there is none, or it is damaged.
     """
-    fields = _read_json(workdir / CONFIG_FILE)
+    fields = read_json(workdir / CONFIG_FILE)
     try:
         config = base_config(fields["model"]["name"])
         config.update(_tuples(fields))
@@ -106,7 +106,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def read_facts(workdir: Path) -> RunFacts:
     """Returns the facts of the run in a folder. Raises UserError if there are none, or they are damaged."""
-    fields = _read_json(workdir / RUN_FILE)
+    fields = read_json(workdir / RUN_FILE)
     try:
         card = Card(**fields.pop("card"))
         return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), **fields)
@@ -120,7 +120,8 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """Reads a file of a run's folder. Raises UserError if it is not there or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -15,7 +15,7 @@ from jmer.data.normalization import Standardization
 from jmer.errors import UserError
 from jmer.evaluation.predict import forward
 from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
-from jmer.evaluation.report import Report, split_sizes, write_report
+from jmer.evaluation.report import REPORT_FILE, Report, split_sizes, write_report
 from jmer.models import create
 from jmer.training.checkpoint import Checkpoints, Position
 from jmer.training.folder import (
@@ -26,6 +26,7 @@ from jmer.training.folder import (
     RunFacts,
     read_config,
     read_facts,
+    read_json,
     write_json,
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
@@ -103,8 +104,8 @@ def evaluate(
     )
     path = write_report(folder, report)
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {"corpus": corpus_title(corpus.card), "selection": config.selection, "epoch": position.epoch}
-    write_json(folder / SCORES_FILE, chosen | {"splits": splits})
+    chosen = {"selection": config.selection, "epoch": position.epoch, "epochs": epochs}
+    write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
     say(f"report: {path}")
@@ -115,6 +116,12 @@ def _history(workdir: Path) -> list[dict]:
     if not path.exists():
         raise UserError(f"{path} is missing, and the report shows it: put a copy back, or use --mode predict")
     return read_json_lines(path)
+
+
+def is_reported(workdir: Path, epochs: int) -> bool:
+    """Whether the report in a run's folder is that of its `epochs` epochs, and not of a shorter run before it."""
+    path = workdir / SCORES_FILE
+    return path.exists() and read_json(path)["epochs"] == epochs and (workdir / REPORT_FILE).exists()
 
 
 def _folder_name(path: str, card: Card) -> str:
@@ -162,5 +169,7 @@ def _load(workdir: Path, config: ConfigDict, facts: RunFacts, corpus: Corpus) ->
             raise UserError(f"no epoch of {workdir} is finished yet: go on training it with --mode train")
         restored = checkpoints.restore(chosen, template, statistics, parallel.state_sharding)
         epochs = checkpoints.position(checkpoints.newest).epoch
+    if restored.position.batch:
+        raise UserError(f"{workdir} stopped in the middle of an epoch: go on training it with --mode train")
     setup = set_up(config, corpus, restored.statistics, parallel)
     return setup, restored.state, restored.position, epochs
