@@ -22,6 +22,7 @@ PLAIN_FEATURES = {
     "model.d_h": 128,
     "model.d_x": 128,
     "model.heads": 4,
+    "model.dropout": 0.4,
     "optimizer.learning_rate": 1e-3,
     "optimizer.weight_decay": 1e-4,
     "training.batch_size": 8,

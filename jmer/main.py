@@ -196,6 +196,8 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace
     cluster = (options.coordinator, options.processes, options.process)
     if None in cluster and cluster not in ((None, None, None), ("auto", None, None)):
         raise UserError("several processes need --coordinator, --processes (how many) and --process (which of them)")
+    if options.process is not None and not 0 <= options.process < options.processes:
+        raise UserError(f"--process is {options.process}, but the {options.processes} processes are numbered from 0")
     if options.coordinator not in (None, "auto") and not _is_address(options.coordinator):
         raise UserError(f"--coordinator is '{options.coordinator}': give HOST:PORT of process 0, or auto")
     return options, changes

@@ -106,7 +106,10 @@ FLAGS = {
     "no value": (["--config"], ["argument --config: expected one argument"]),
     "no such file": (["--config", "configs/none.py"], ["configs/none.py does not exist: name an experiment's file"]),
     "a folder": (["--config", "configs"], ["configs is a folder"]),
-    "no such variant": (["--config", f"{MELD}:tinny"], [f"{MELD}: no variant 'tinny'", "choose from tiny, text"]),
+    "no such variant": (
+        ["--config", f"{MELD}:tinny"],
+        [f"{MELD}: no variant 'tinny'", "choose from tiny, plain_features"],
+    ),
     "misspelt field": (["--config", MELD, "--config.training.epoch=1"], ["'training.epoch'", "is it training.epochs?"]),
     "field without section": (["--config", MELD, "--config.batch_size=1"], ["is it training.batch_size?"]),
     "foreign field": (["--config", MELD, "--config.lrr=1"], ["no field 'lrr'", "data, loss, model, optimizer, seed"]),
@@ -140,7 +143,7 @@ FLAGS = {
     ),
     "process beyond the last": (
         ["--config", MELD, "--corpus=corpora/sound", "--coordinator=127.0.0.1:9", "--processes=2", "--process=7"],
-        ["--coordinator 127.0.0.1:9: ", "process_id=7"],
+        ["--process is 7, but the 2 processes are numbered from 0"],
     ),
     "evaluate nothing": (["--mode=evaluate"], ["--mode evaluate needs --workdir"]),
     "evaluate before training": (["--mode=evaluate", "--config", MELD], ["runs/lfvd_meld-", "holds no run"]),

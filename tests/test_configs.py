@@ -62,5 +62,7 @@ def test_variants_join_and_later_ones_win():
     assert (both.model.fusion, both.model.d_x) == ("cat", ablations.TINY["model.d_x"])
     assert flatten(ablations.with_variants(base, "", ablations.LFVD)) == flatten(base)
     assert base.model.fusion == "cmvd"
-    with pytest.raises(UserError, match=r"^no variant 'huge' of this experiment: choose from tiny, text, audio, "):
+    with pytest.raises(
+        UserError, match=r"^no variant 'huge' of this experiment: choose from tiny, plain_features, text, "
+    ):
         ablations.with_variants(base, "huge", ablations.LFVD)
