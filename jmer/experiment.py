@@ -2,10 +2,9 @@
 
 import difflib
 import math
+import runpy
 import traceback
-from collections.abc import Callable, Collection, Mapping
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,11 @@ def load_experiment(source: str) -> ConfigDict:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"--config {path} {what}: name an experiment's file, such as configs/lfvd_meld.py")
     try:
-        config = _get_config(path)(*([variants] if colon else []))
+        # Run, not imported: an import would leave compiled code beside the user's file.
+        defined = runpy.run_path(str(path))
+        if "get_config" not in defined:
+            raise UserError("the file has no function get_config, which returns the configuration: add one")
+        config = defined["get_config"](*([variants] if colon else []))
         complete = flatten(base_config(config.model.name))
         differing = sorted(complete.keys() ^ flatten(config).keys())
     except UserError as error:
@@ -72,13 +75,6 @@ def change_fields(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
     return config
-
-
-def _get_config(path: Path) -> Callable[..., ConfigDict]:
-    loader = SourceFileLoader(path.stem, str(path))
-    module = module_from_spec(spec_from_loader(path.stem, loader))
-    loader.exec_module(module)
-    return module.get_config
 
 
 def _line(path: Path, error: Exception) -> str:

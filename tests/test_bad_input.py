@@ -74,7 +74,7 @@ def refusal(tmp_path, monkeypatch, capfd, corpora):
 
 EXPERIMENTS = {
     "syntax.py": ("def get_config(\n", ["syntax.py, line 1: SyntaxError: '(' was never closed"]),
-    "empty.py": ("", ["empty.py: ", "has no attribute 'get_config'"]),
+    "empty.py": ("", ["empty.py: the file has no function get_config"]),
     "misspelt.py": (
         "from jmer.config import base_config\n\ndef get_config():\n    config = base_config('lfvd')\n"
         "    config.training.epoch = 3\n    return config\n",
