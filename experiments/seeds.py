@@ -1,16 +1,14 @@
 """Mean and deviation over runs that differ by their seed: `python -m experiments.seeds runs/a runs/b runs/c`."""
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jmer.command import exit_status
+from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 from jmer.evaluation import mean_and_deviation
 from jmer.evaluation.report import SELECTIONS
-from jmer.training.folder import COMPUTATION, SCORES_FILE, check_same, read_config
+from jmer.training.folder import COMPUTATION, SCORES_FILE, check_same, read_config, read_json
 
 SCORES = ("accuracy", "weighted_f1", "macro_f1", "unweighted_accuracy")
 
@@ -48,12 +46,12 @@ def _scores(folder: Path) -> dict:
     path = folder / SCORES_FILE
     if not path.exists():
         raise UserError(f"{folder} has no {SCORES_FILE}: let its run finish, or use --mode evaluate on it")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the table for the folders on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.seeds", description=__doc__)
+    parser = Parser(prog="python -m experiments.seeds", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run's folder (--workdir)")
     print(summarize(parser.parse_args(arguments).folders))
 

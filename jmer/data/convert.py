@@ -11,7 +11,7 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data import dag_json, meld_csv, pickles, table
-from jmer.data.corpus import Corpus, make_corpus, save_corpus
+from jmer.data.corpus import Corpus, any_labelled, make_corpus, save_corpus
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
 
@@ -67,7 +67,7 @@ def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, boo
     """Names the corpus and, if it is one to learn from, makes sure that it has a validation split."""
     card = dataclasses.replace(corpus.card, name=options.name or corpus.card.name)
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    labelled = any(np.any(c.labels != UNLABELLED) for c in splits.get("train", ()))
+    labelled = any_labelled(splits.get("train", ()))
     if "validation" in splits or not labelled:
         return dataclasses.replace(corpus, card=card), False
     note = (

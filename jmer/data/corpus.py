@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
+from jmer.batch import UNLABELLED
 from jmer.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -62,6 +63,7 @@ class Card:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of `widths`."""
         return tuple(self.widths)
 
 
@@ -90,6 +92,11 @@ class Corpus:
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"split '{split}' of corpus '{self.card.name}' is damaged: convert it again") from error
         return _from_table(table, self.card)
+
+
+def any_labelled(conversations: Iterable[Conversation]) -> bool:
+    """Whether any utterance has a label."""
+    return any((conversation.labels != UNLABELLED).any() for conversation in conversations)
 
 
 def make_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card) -> Corpus:

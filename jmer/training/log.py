@@ -90,6 +90,7 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
+        """Closes the event file."""
         self._writer.close()
 
 

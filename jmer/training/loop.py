@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jmer.config import fit_to_corpus
 from jmer.data import normalization
 from jmer.data.batching import steps_per_epoch
-from jmer.data.corpus import Corpus
+from jmer.data.corpus import Corpus, any_labelled
 from jmer.errors import UserError
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import forward
@@ -126,15 +126,11 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
     if config.selection not in SELECTIONS:
         raise UserError(f"selection is '{config.selection}': choose one of {', '.join(SELECTIONS)}")
     split = CHOOSING_SPLIT[config.selection]
-    if split is not None and not _is_labelled(corpus, split):
+    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
         raise UserError(
             f"selection={config.selection} needs labels in split '{split}', which corpus '{corpus.card.name}' has not: "
             "convert it with --holdout, or choose selection=last"
         )
-
-
-def _is_labelled(corpus: Corpus, split: str) -> bool:
-    return split in corpus.splits and any((c.labels >= 0).any() for c in corpus.conversations(split))
 
 
 def _introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jmer.batch import UNLABELLED, Batch
+from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths
-from jmer.data.corpus import Conversation, Corpus
+from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.normalization import Standardization
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations
@@ -54,7 +54,7 @@ class Setup:
 
     def is_labelled(self, split: str | None) -> bool:
         """Whether the corpus has the split and any label in it."""
-        return any((c.labels != UNLABELLED).any() for c in self.conversations.get(split, ()))
+        return any_labelled(self.conversations.get(split, ()))
 
     def score(self, predictions: Predictions, split: str) -> Scores:
         """Scores the predictions of a labelled split."""
