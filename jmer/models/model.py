@@ -10,7 +10,9 @@ class Model(NamedTuple):
     """What training needs to know of a model.
 
     Attributes:
-      module: `module.apply(variables, batch, train=...)` gives an output with `logits` `[B, T, C]`.
+      module: `module.apply(variables, batch, train=...)` gives an output with `logits` `[B, T, C]`. A module with other
+        variables than `params`, running statistics of a batch, also takes `axis`: the mapped axis whose devices hold
+        the rest of the batch, or None.
       loss: `loss(output, batch, axis=None)` gives `{term: (weight, sum, count)}`, sums and counts over this device's
         utterances; the loss is the sum of weight · sum / count over terms.
     """

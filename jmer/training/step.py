@@ -61,7 +61,12 @@ def train_step(
 
     def share(params):
         output, statistics = model.module.apply(
-            {"params": params, **state.statistics}, batch, train=True, rngs=streams, mutable=list(state.statistics)
+            {"params": params, **state.statistics},
+            batch,
+            train=True,
+            **({"axis": axis} if state.statistics else {}),
+            rngs=streams,
+            mutable=list(state.statistics),
         )
         total, terms = 0.0, {}
         for name, (weight, value, count) in model.loss(output, batch, axis).items():
