@@ -22,10 +22,10 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.recurrent import ModalityBiGRUs
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
-from jmer.losses.classification import cross_entropy
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
 from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.classification import classification_term
 from jmer.models.model import Model
 
 
@@ -375,18 +375,8 @@ class LFVDLoss:
         available = {m: batch.available[m] & batch.mask for m in output.features}
         rows = {m: x.reshape(-1, x.shape[-1]) for m, x in output.features.items()}
         flat = {m: where.reshape(-1) for m, where in available.items()}
-        terms = {}
-
-        values = cross_entropy(output.logits, batch.labels, where=labelled)
-        weights = jnp.where(labelled, 1.0, 0.0)
-        if self.class_weights:
-            if len(self.class_weights) != output.logits.shape[-1]:
-                raise ValueError(
-                    f"there are {len(self.class_weights)} class_weights for {output.logits.shape[-1]} emotions"
-                )
-            weights = weights * jnp.asarray(self.class_weights)[jnp.maximum(batch.labels, 0)]
-        terms["classification"] = (1.0, jnp.sum(weights * values), jnp.sum(weights))
-
+        classification = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
+        terms = {"classification": (1.0, *classification)}
         if self.gamma_self and len(rows) > 1:
             values = cross_modal_contrastive(
                 rows,
