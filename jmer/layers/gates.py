@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.initializers import torch_uniform
+from jmer.layers.initializers import kernel_and_bias, torch_uniform
+from jmer.layers.parallel_attention import Path
+from jmer.layers.stacking import stacked
+
+UNIMODAL_GATES = ("learned", "identity", "none")
 
 
 class UnimodalGate(nn.Module):
@@ -23,6 +27,50 @@ class UnimodalGate(nn.Module):
         """Returns the gated features, shape of `x` `[..., D]`."""
         gate = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="gate")(x)
         return x * nn.sigmoid(gate)
+
+
+class GatedReduction(nn.Module):
+    """Gates what each path brought, then makes one vector of the paths that end on a modality: [Ĥ ‖ …] W_m + b_m.
+
+    Attributes:
+      gate: `learned` (a `UnimodalGate` for each path), `identity` (x ⊙ σ(x), as SDT freezes the gates on MELD) or
+        `none`.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    gate: str = "learned"
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(self, contexts: Mapping[Path, jax.Array]) -> dict[str, jax.Array]:
+        """Reduces paths to modalities.
+
+        Args:
+          contexts: (source, target) -> float32 `[..., D]`, one shape for all paths, as many for each target.
+
+        Returns:
+          Target -> float32 `[..., D]`.
+
+        Raises:
+          ValueError: for an unknown gate, or targets on which unequal numbers of paths end.
+        """
+        if self.gate not in UNIMODAL_GATES:
+            raise ValueError(f"unimodal_gate must be one of {', '.join(UNIMODAL_GATES)}, not '{self.gate}'")
+        targets = list(dict.fromkeys(target for _, target in contexts))
+        ends = [[i for i, (_, end) in enumerate(contexts) if end == target] for target in targets]
+        if len(set(map(len, ends))) > 1:
+            raise ValueError(f"as many paths must end on each modality, not {dict(zip(targets, ends, strict=True))}")
+        x = jnp.stack(list(contexts.values()))
+        width = x.shape[-1]
+        if self.gate == "learned":
+            kernel_init, _ = kernel_and_bias(self.initialization, width)
+            x = stacked(UnimodalGate)(kernel_init, name="unimodal")(x)
+        elif self.gate == "identity":
+            x = x * nn.sigmoid(x)
+        together = jnp.stack([jnp.concatenate([x[i] for i in paths], axis=-1) for paths in ends])
+        kernel_init, bias_init = kernel_and_bias(self.initialization, together.shape[-1])
+        reduction = stacked(nn.Dense)(width, kernel_init=kernel_init, bias_init=bias_init, name="reduction")
+        return dict(zip(targets, reduction(together), strict=True))
 
 
 class MultimodalGate(nn.Module):

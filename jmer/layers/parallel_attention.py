@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.attention import masked_attention
-from jmer.layers.initializers import torch_uniform, torch_uniform_bias
+from jmer.layers.attention import attention_weights
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.initializers import kernel_and_bias
 
 Path = tuple[str, str]
 
@@ -25,24 +26,37 @@ class FourWayParallelAttention(nn.Module):
     Attributes:
       heads: number of attention heads; divides the width.
       projections: `per_path` has W_Q, W_K, W_V for every path, `shared` for every modality, `identity` has none.
+      bias: whether these projections have biases.
       output_projection: True = a linear layer with bias after each path's attention.
+      dropout: rate, on the attention weights.
       paths: the (source, target) pairs.
-      kernel_init: initializer of each matrix `[D, D]`.
+      initialization: of each matrix and bias on its own, see `jmer.layers.initializers`.
     """
 
     heads: int = 1
     projections: str = "per_path"
+    bias: bool = False
     output_projection: bool = False
+    dropout: float = 0.0
     paths: tuple[Path, ...] = FOUR_PATHS
-    kernel_init: Callable = torch_uniform
+    initialization: str = "torch_uniform"
 
     @nn.compact
-    def __call__(self, features: Mapping[str, jax.Array], masks: Mapping[str, jax.Array]) -> dict[Path, jax.Array]:
+    def __call__(
+        self,
+        features: Mapping[str, jax.Array],
+        masks: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        index: jax.Array | None = None,
+    ) -> dict[Path, jax.Array]:
         """Returns the context of every path, on the target's positions.
 
         Args:
           features: modality -> float32 `[..., T_m, D]`; lengths may differ between modalities, the width may not.
           masks: modality -> bool `[..., T_m]`, True = real; what stands elsewhere does not matter.
+          train: whether dropout is on; features are then `[B, ..., T_m, D]`, and the random stream `dropout` is needed.
+          index: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
           (source, target) -> float32 `[..., T_target, D]`; zero where the target is padding, and (up to the output
@@ -61,27 +75,36 @@ class FourWayParallelAttention(nn.Module):
         sources, targets = (jnp.array([names.index(path[end]) for path in self.paths]) for end in (0, 1))
         query = self._project(x, targets, "query")
         key, value = self._project(x, sources, "key"), self._project(x, sources, "value")
-        context = masked_attention(*map(self._split_heads, (query, key, value)), mask[sources])
-        context = context.reshape(query.shape)
+        query, key, value = map(self._split_heads, (query, key, value))
+        weights = attention_weights(query, key, mask[sources])
+        if train and self.dropout:
+            # Paths go behind conversations, which dropout is keyed by, and back.
+            weights = jnp.moveaxis(weights, 0, 1)
+            weights = ConversationDropout(self.dropout)(weights, train=train, index=index)
+            weights = jnp.moveaxis(weights, 1, 0)
+        context = jnp.einsum("...hqk,...khd->...qhd", weights, value)
+        context = context.reshape(*context.shape[:-2], -1)
         if self.output_projection:
-            context = self._linear(context, "output") + self._bias(context)
+            context = self._linear(context, "output", bias=True)
         context = jnp.where(mask[targets][..., None], context, 0)
         return {path: context[i, ..., : lengths[path[1]], :] for i, path in enumerate(self.paths)}
 
     def _project(self, x: jax.Array, chosen: jax.Array, name: str) -> jax.Array:
         """From `[M, ..., T, D]` per modality to `[P, ..., T, D]` per path."""
         if self.projections == "per_path":
-            return self._linear(x[chosen], name)
-        return (self._linear(x, name) if self.projections == "shared" else x)[chosen]
+            return self._linear(x[chosen], name, self.bias)
+        return (self._linear(x, name, self.bias) if self.projections == "shared" else x)[chosen]
 
-    def _linear(self, x: jax.Array, name: str) -> jax.Array:
-        """Multiplies each entry of the first axis by a matrix of its own."""
-        kernel = self.param(name, _each(self.kernel_init), (x.shape[0], x.shape[-1], x.shape[-1]))
-        return jnp.einsum("p...d,pde->p...e", x, kernel)
-
-    def _bias(self, x: jax.Array) -> jax.Array:
-        bias = self.param("output_bias", torch_uniform_bias(x.shape[-1]), (x.shape[0], x.shape[-1]))
-        return bias.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+    def _linear(self, x: jax.Array, name: str, bias: bool) -> jax.Array:
+        """Applies to each entry of the first axis a linear layer of its own."""
+        stack, width = x.shape[0], x.shape[-1]
+        kernel_init, bias_init = kernel_and_bias(self.initialization, width)
+        kernel = self.param(name, _each(kernel_init), (stack, width, width))
+        product = jnp.einsum("p...d,pde->p...e", x, kernel)
+        if not bias:
+            return product
+        offset = self.param(f"{name}_bias", bias_init, (stack, width))
+        return product + offset.reshape(stack, *(1,) * (x.ndim - 2), width)
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

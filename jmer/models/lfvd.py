@@ -21,6 +21,7 @@ from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.recurrent import ModalityBiGRUs
+from jmer.layers.stacking import stacked
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
@@ -228,17 +229,8 @@ class LFVD(nn.Module):
         return self._by_modality(zero_unless(batch.mask[None], encoder(hidden, adjacency, same_speaker)))
 
     def _for_each_modality(self, module: type[nn.Module], in_axes: tuple, *, shared: bool = False):
-        """Returns a module that runs `module` once per modality at the same time.
-
-        Parameters get a leading axis in the order of `modalities`, unless they are shared; so do outputs.
-        """
-        return nn.vmap(
-            module,
-            in_axes=in_axes,
-            variable_axes={"params": None if shared else 0},
-            split_rngs={"params": not shared, "dropout": True},
-            axis_size=len(self.modalities),
-        )
+        """Returns a module that runs `module` once per modality, stacked in the order of `modalities`."""
+        return stacked(module, in_axes=in_axes, shared=shared, size=len(self.modalities))
 
     def _by_modality(self, stacked: jax.Array) -> dict[str, jax.Array]:
         return dict(zip(self.modalities, stacked, strict=True))

@@ -1,0 +1,156 @@
+"""What SDT and LPGNet have in common at the end: heads for the fusion and for each modality, and their distillation.
+
+SDT: Ma et al., 2023, arXiv:2310.20494. LPGNet takes over its heads and its loss.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jmer.batch import Batch
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.initializers import dense, kernel_and_bias
+from jmer.layers.stacking import stacked
+from jmer.losses.distillation import soft_label_distillation
+from jmer.models.classification import classification_term
+
+
+@struct.dataclass
+class SelfDistilledOutput:
+    """What a model with a fused and unimodal heads computes for a batch. Mappings are keyed by modality.
+
+    Attributes:
+      logits: `[B, T, C]`, of the fused head: the teacher, and the prediction.
+      unimodal_logits: `[B, T, C]` each, of the students; empty for a model of one modality.
+      features: `[B, T, D]` each, what the multimodal gate fuses; zero where the utterance lacks the modality.
+      fused: `[B, T, D]`.
+      gates: `[B, T, D]` each, the multimodal gate's weight of every feature; empty without that gate.
+    """
+
+    logits: jax.Array
+    unimodal_logits: Mapping[str, jax.Array]
+    features: Mapping[str, jax.Array]
+    fused: jax.Array
+    gates: Mapping[str, jax.Array]
+
+    @property
+    def weights(self) -> dict[str, jax.Array]:
+        """How much each modality counts in an utterance: the mean of its gate, `[B, T]` each."""
+        return {m: gate.mean(-1) for m, gate in self.gates.items()}
+
+
+class SelfDistillationHeads(nn.Module):
+    """A linear head on the fused features; on each modality's, Dropout(ReLU(F_m)) W_m + b_m.
+
+    Attributes:
+      num_classes: `C`.
+      dropout: rate, in the unimodal heads.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    num_classes: int
+    dropout: float
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(
+        self,
+        fused: jax.Array,
+        features: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        index: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the fused logits `[B, T, C]` and each modality's, none where there is but one modality.
+
+        Args:
+          fused: `[B, T, D]`.
+          features: modality -> `[B, T, D]`.
+          train, index: see `ConversationDropout`.
+        """
+        width = fused.shape[-1]
+        logits = dense(self.num_classes, width, scheme=self.initialization, name="fused")(fused)
+        if len(features) == 1:
+            return logits, {}
+        stack = jnp.stack([nn.relu(x) for x in features.values()], axis=1)
+        stack = ConversationDropout(self.dropout)(stack, train=train, index=index)
+        kernel_init, bias_init = kernel_and_bias(self.initialization, width)
+        heads = stacked(nn.Dense, in_axes=1)(
+            self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"
+        )
+        return logits, dict(zip(features, heads(stack), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfDistillationLoss:
+    """γ1 L_task + γ2 L_CE + γ3 L_KL: the fused head learns the labels, the unimodal heads these and its prediction.
+
+    A modality's terms are means over the utterances that have it. The defaults are LPGNet's; a term of weight 0 is not
+    computed.
+
+    Attributes:
+      gamma_task: γ1, weight of the fused head's cross-entropy.
+      gamma_hard: γ2, weight of the unimodal heads' cross-entropy ("hard labels").
+      gamma_soft: γ3, weight of KL(fused ‖ unimodal) ("soft labels").
+      tau: temperature of both distributions in the latter.
+      detach_teacher: True = the latter does not move the fused head.
+      kd_tau_squared: True = the latter is multiplied by τ², which keeps its gradient's size as τ grows.
+      class_weights: weight of each emotion in both cross-entropies, `C` numbers; empty = all 1.
+    """
+
+    gamma_task: float = 1.5
+    gamma_hard: float = 1.0
+    gamma_soft: float = 0.3
+    tau: float = 1.0
+    detach_teacher: bool = False
+    kd_tau_squared: bool = False
+    class_weights: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if self.tau <= 0:
+            raise ValueError(f"tau must be above 0, not {self.tau}")
+
+    def __call__(self, output: SelfDistilledOutput, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
+        """Returns each term as (weight, sum over this device's utterances, their count); `axis` is not needed.
+
+        Raises:
+          ValueError: if there are class weights, but not one for each emotion.
+        """
+        task = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
+        terms = {"task": (self.gamma_task, *task)}
+        for modality, logits in output.unimodal_logits.items():
+            present = batch.mask & batch.available[modality]
+            if self.gamma_hard:
+                hard = classification_term(logits, batch.labels, present, self.class_weights)
+                terms[f"hard_{modality}"] = (self.gamma_hard, *hard)
+            if self.gamma_soft:
+                divergence = soft_label_distillation(
+                    logits,
+                    output.logits,
+                    temperature=self.tau,
+                    stop_teacher_gradient=self.detach_teacher,
+                    where=present,
+                )
+                weight = self.gamma_soft * (self.tau**2 if self.kd_tau_squared else 1)
+                terms[f"soft_{modality}"] = (weight, jnp.sum(divergence), jnp.sum(present))
+        return terms
+
+
+def loss_defaults() -> dict:
+    """Returns the section `loss` of a configuration: the fields of `SelfDistillationLoss`, class weights as a rule."""
+    fields = {f.name: f.default for f in dataclasses.fields(SelfDistillationLoss)}
+    return fields | {"class_weights": "none", "class_weight_values": ()}
+
+
+def create_loss(loss: Mapping) -> SelfDistillationLoss:
+    """Builds the loss from its section of a configuration.
+
+    Raises:
+      ValueError: for a value out of range.
+    """
+    fields = {name: value for name, value in loss.items() if name not in ("class_weights", "class_weight_values")}
+    return SelfDistillationLoss(**fields, class_weights=tuple(loss["class_weight_values"]))
