@@ -1,0 +1,148 @@
+"""DAG-ERC: a directed acyclic graph network over a conversation (Shen et al., 2021), and early fusion as in MultiDAG.
+
+Flow of one batch: features, one modality or several side by side → layers along the speakers' graph (Eqs. 1-9) →
+states of all layers beside the features → multilayer perceptron → emotion. The loss is the cross-entropy.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jmer.batch import MODALITIES, Batch
+from jmer.layers.dag import DAGEncoder, predecessor_graph
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.initializers import SCHEMES, dense
+from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.classification import classification_term
+from jmer.models.model import Model
+
+SLOPES = {"linear": 1.0, "leaky_relu": 0.01}
+"""How predecessors are scored -> slope of a score below zero."""
+
+
+@struct.dataclass
+class DAGERCOutput:
+    """What DAG-ERC computes for a batch.
+
+    Attributes:
+      logits: `[B, T, C]`.
+    """
+
+    logits: jax.Array
+
+
+class DAGERC(nn.Module):
+    """The network of DAG-ERC; with several modalities, that of MultiDAG.
+
+    Attributes:
+      num_classes: `C`.
+      modalities: those that the model reads, any non-empty subset of text, audio, visual; concatenated in that order,
+        with zeros where an utterance lacks one.
+      d_h: width of the layers, in the graph and after it.
+      dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
+      omega: utterances of the same speaker that the graph reaches back to.
+      score: `linear` (as in the authors' code: the softmax cancels an utterance's own part) or `leaky_relu` (as in
+        their paper, Eq. 2).
+      mlp_layers: hidden layers between the graph's states and the last linear layer.
+      dropout: rate before the last linear layer.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    num_classes: int
+    modalities: tuple[str, ...] = ("text",)
+    d_h: int = 300
+    dag_layers: int = 4
+    omega: int = 1
+    score: str = "linear"
+    mlp_layers: int = 2
+    dropout: float = 0.2
+    initialization: str = "torch_uniform"
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> DAGERCOutput:
+        """Predicts every utterance's emotion from it and what was said before it.
+
+        Args:
+          batch: see `jmer.batch.Batch`; features of other modalities than the model's are ignored.
+          train: whether dropout is on; needs the random stream `dropout` then.
+
+        Raises:
+          ValueError: for a switch that has no such value, or a batch with frames.
+        """
+        self.check()
+        if batch.frames is not None:
+            raise ValueError(
+                "DAG-ERC reads one vector per utterance, not frames: average them, or choose another model"
+            )
+        modalities = [m for m in MODALITIES if m in self.modalities]
+        inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
+        graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
+        slope, scheme = SLOPES[self.score], self.initialization
+        # The graph network ends in the first hidden layer.
+        encoder = DAGEncoder(self.d_h, self.d_h, self.dag_layers, slope=slope, initialization=scheme, name="graph")
+        hidden = encoder(jnp.concatenate(inputs, axis=-1), *graph)
+        for layer in range(1, self.mlp_layers):
+            hidden = nn.relu(dense(self.d_h, self.d_h, scheme=scheme, name=f"hidden_{layer}")(hidden))
+        hidden = ConversationDropout(self.dropout)(hidden, train=train, index=batch.index)
+        return DAGERCOutput(dense(self.num_classes, self.d_h, scheme=scheme, name="classifier")(hidden))
+
+    def check(self) -> None:
+        """Raises ValueError where a switch has no such value."""
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_choice("score", self.score, tuple(SLOPES))
+        check_choice("initialization", self.initialization, SCHEMES)
+        for name in ("d_h", "dag_layers", "omega", "mlp_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DAGERCLoss:
+    """The cross-entropy of DAG-ERC.
+
+    Attributes:
+      class_weights: weight of each emotion, `C` numbers; empty = all 1.
+    """
+
+    class_weights: tuple[float, ...] = ()
+
+    def __call__(self, output: DAGERCOutput, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
+        """Returns the one term as (weight, sum over this device's labelled utterances, their weight).
+
+        Raises:
+          ValueError: if there are class weights, but not one for each emotion.
+        """
+        total, count = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
+        return {"classification": (1.0, total, count)}
+
+
+def defaults() -> dict[str, dict]:
+    """Returns the sections `model` and `loss` of DAG-ERC's configuration.
+
+    Switches have the names and defaults of `DAGERC`. No `modalities` means all that the corpus has; what a corpus fixes
+    is empty: `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
+    """
+    network = {f.name: f.default for f in dataclasses.fields(DAGERC) if f.name not in ("parent", "name")}
+    return {
+        "model": {"name": "dagerc"} | network | {"num_classes": 0},
+        "loss": {"class_weights": "none", "class_weight_values": ()},
+    }
+
+
+def create(model: Mapping, loss: Mapping) -> Model:
+    """Builds DAG-ERC from its two sections of a configuration, both complete.
+
+    Raises:
+      ValueError: for a switch that has no such value.
+    """
+    module = DAGERC(**{name: value for name, value in model.items() if name != "name"})
+    module.check()
+    return Model(module, DAGERCLoss(tuple(loss["class_weight_values"])))
