@@ -3,8 +3,9 @@
 from jmer.layers.attention import masked_attention
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
+from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.fusion import kl_fusion_weights, kl_weighted_fusion
-from jmer.layers.gates import MultimodalGate, UnimodalGate
+from jmer.layers.gates import GatedReduction, MultimodalGate, UnimodalGate
 from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.normalization import MaskedBatchNorm
@@ -19,12 +20,14 @@ __all__ = [
     "DAGEncoder",
     "DAGLayer",
     "FourWayParallelAttention",
+    "GatedReduction",
     "Gaussian",
     "GaussianHead",
     "LanguageGuidedBlock",
     "MaskedBatchNorm",
     "ModalityBiGRUs",
     "MultimodalGate",
+    "PositionwiseFeedForward",
     "UnimodalGate",
     "gaussian_kl",
     "kl_fusion_weights",
