@@ -31,16 +31,20 @@ PLAIN_FEATURES = {
 """For sentence embeddings and acoustic statistics that were not fine-tuned for emotion: the papers' learning rates,
 meant for features that all but tell the emotion, would need many times the epochs."""
 
-LFVD: Mapping[str, Mapping[str, Any]] = {
-    "tiny": TINY,
-    "plain_features": PLAIN_FEATURES,
-    # Table 4: modality subsets.
+MODALITY_SUBSETS = {
     "text": {"model.modalities": ("text",)},
     "audio": {"model.modalities": ("audio",)},
     "visual": {"model.modalities": ("visual",)},
     "text_visual": {"model.modalities": ("text", "visual")},
     "text_audio": {"model.modalities": ("text", "audio")},
     "audio_visual": {"model.modalities": ("audio", "visual")},
+}
+
+LFVD: Mapping[str, Mapping[str, Any]] = {
+    "tiny": TINY,
+    "plain_features": PLAIN_FEATURES,
+    # Table 4.
+    **MODALITY_SUBSETS,
     # Table 5: components.
     "without_lfa_transformer": {
         "model.use_atmosphere": False,
@@ -66,6 +70,17 @@ LFVD: Mapping[str, Mapping[str, Any]] = {
     "fusion_gate": {"model.fusion": "gate"},
 }
 """Variants of LFVD, under the names of its paper's Tables 4-6 and Fig. 2."""
+
+
+DAGERC: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {"model.d_h": 16, "training.epochs": 2},
+    **MODALITY_SUBSETS,
+    # Early concatenation of all that the corpus has.
+    "all_modalities": {"model.modalities": ()},
+    # The scores of its paper, with the LeakyReLU that its authors' code lacks.
+    "leaky_relu": {"model.score": "leaky_relu"},
+}
+"""Variants of DAG-ERC and MultiDAG."""
 
 
 def with_variants(config: ConfigDict, names: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
