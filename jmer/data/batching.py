@@ -34,6 +34,10 @@ def batches(
     of devices; rows up to the next multiple, and those that the last batch lacks, are padding conversations (mask
     False, index -1).
 
+    With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, the padded length
+    is that of the frame axis, the same for all modalities, and what is said of a conversation's length below holds for
+    the number of frames in the utterance's longest modality.
+
     Args:
       conversations: those of one split.
       widths: modality -> width; names the modalities that the batches carry.
@@ -49,9 +53,9 @@ def batches(
       An iterator over batches whose leaves are NumPy arrays; no JAX backend is initialised.
 
     Raises:
-      UserError: if `batch_size` is less than 1.
+      UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
-    sizes = np.array([len(c) for c in conversations], np.int64)
+    sizes = _sizes(conversations)
     rows = -(-batch_size // multiple) * multiple
     ceiling = -(-int(sizes.max(initial=0)) // LENGTH_STEP) * LENGTH_STEP
     plan = _plan(sizes, batch_size, seed, epoch)[start:]
@@ -86,7 +90,7 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
     Returns:
       Lengths in ascending order; the last is that of the longest conversation.
     """
-    sizes = np.array([len(c) for c in conversations], np.int64)
+    sizes = _sizes(conversations)
     longest = [sizes[chosen].max() for epoch in range(SAMPLE) for chosen in _plan(sizes, batch_size, 0, epoch)]
     values, weights = np.unique(longest, return_counts=True)
     below = np.concatenate([[0], np.cumsum(weights)])
@@ -107,12 +111,27 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
 
 
 def useful_share(padded: Iterable[Batch]) -> float:
-    """Returns the share of positions `[B, T]` that hold a real utterance, over all the batches."""
+    """Returns the share of positions `[B, T]`, or with frames `[B, T, F_m]`, that hold something real."""
     real, positions = 0, 0
     for batch in padded:
-        real += int(np.count_nonzero(batch.mask))
-        positions += batch.mask.size
+        for mask in [batch.mask] if batch.frames is None else batch.frames.values():
+            real += int(np.count_nonzero(mask))
+            positions += mask.size
     return real / positions
+
+
+def _sizes(conversations: Sequence[Conversation]) -> np.ndarray:
+    """Returns what a batch pads: numbers of utterances, or of frames and at least 1."""
+    return np.array([_frames(c) if c.has_frames else len(c) for c in conversations], np.int64)
+
+
+def _frames(utterance: Conversation) -> int:
+    if len(utterance) != 1:
+        raise UserError(
+            f"conversation '{utterance.id}' has frames and {len(utterance)} utterances: batch the single utterances, "
+            "jmer.data.frames.single_utterances(conversations)"
+        )
+    return max(1, *(len(frames) for (frames,) in utterance.features.values()))
 
 
 def _plan(sizes: np.ndarray, batch_size: int, seed: int | None, epoch: int) -> list[np.ndarray]:
@@ -138,11 +157,15 @@ def _padded_length(longest: int, lengths: Sequence[int], ceiling: int) -> int:
 def _pad(
     conversations: Sequence[Conversation], chosen: np.ndarray, widths: Mapping[str, int], rows: int, length: int
 ) -> Batch:
-    features = {m: np.zeros((rows, length, width), np.float32) for m, width in widths.items()}
-    available = {m: np.zeros((rows, length), bool) for m in widths}
-    mask = np.zeros((rows, length), bool)
-    labels = np.full((rows, length), UNLABELLED, np.int32)
-    speakers = np.full((rows, length), -1, np.int32)
+    has_frames = conversations[chosen[0]].has_frames
+    positions = (rows, 1) if has_frames else (rows, length)
+    frames = {m: np.zeros((rows, 1, length), bool) for m in widths} if has_frames else None
+    shape = (rows, 1, length) if has_frames else positions
+    features = {m: np.zeros((*shape, width), np.float32) for m, width in widths.items()}
+    available = {m: np.zeros(positions, bool) for m in widths}
+    mask = np.zeros(positions, bool)
+    labels = np.full(positions, UNLABELLED, np.int32)
+    speakers = np.full(positions, -1, np.int32)
     index = np.full(rows, -1, np.int32)
     index[: len(chosen)] = chosen
     for row, position in enumerate(chosen):
@@ -152,9 +175,14 @@ def _pad(
         labels[row, real] = conversation.labels
         speakers[row, real] = _by_first_appearance(conversation.speakers)
         for m in widths:
-            features[m][row, real] = conversation.features[m]
             available[m][row, real] = conversation.available[m]
-    return Batch(features, mask, labels, speakers, available, index)
+            if has_frames:
+                (values,) = conversation.features[m]
+                features[m][row, 0, : len(values)] = values
+                frames[m][row, 0, : len(values)] = True
+            else:
+                features[m][row, real] = conversation.features[m]
+    return Batch(features, mask, labels, speakers, available, index, frames)
 
 
 def _by_first_appearance(names: Sequence[str]) -> list[int]:

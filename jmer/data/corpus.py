@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import mmap
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +29,8 @@ class Conversation:
       utterances: `n` names of utterances, unique in the conversation.
       speakers: `n` names of speakers.
       labels: int32 `[n]`, emotion index, -1 = unlabelled.
-      features: modality -> float32 `[n, D_m]`, zero where unavailable.
+      features: modality -> float32 `[n, D_m]`, zero where unavailable; in a corpus with frames a sequence of `n` arrays
+        float32 `[F_i, D_m]`, with `F_i = 0` where unavailable.
       available: modality -> bool `[n]`.
       sentences: `n` transcripts, "" where unknown.
     """
@@ -35,12 +39,17 @@ class Conversation:
     utterances: Sequence[str]
     speakers: Sequence[str]
     labels: np.ndarray
-    features: Mapping[str, np.ndarray]
+    features: Mapping[str, np.ndarray | Sequence[np.ndarray]]
     available: Mapping[str, np.ndarray]
     sentences: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether an utterance is a sequence of frames, not one vector."""
+        return not all(isinstance(values, np.ndarray) for values in self.features.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Card:
       emotions: names of the emotions; a label is an index into it.
       provenance: where the features come from and how they were converted, one or two sentences.
       synthetic: True if the corpus is made up.
+      frames: True if an utterance is a sequence of frames (word pieces, 20 ms of audio) in every modality, False if it
+        is one vector.
     """
 
     name: str
@@ -60,6 +71,7 @@ class Card:
     emotions: tuple[str, ...]
     provenance: str
     synthetic: bool
+    frames: bool = False
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -72,7 +84,7 @@ class Corpus:
     """Splits (a subset of train, validation, test; one row per conversation) and their card.
 
     Columns of a row: `conversation`, `utterances`, `speakers`, `sentences`, `labels`, and for each modality `m` the
-    columns `m` (a list of `D_m` floats per utterance) and `m_available`.
+    columns `m` (a list of `D_m` floats per utterance, or a list of such lists, its frames) and `m_available`.
     """
 
     splits: datasets.DatasetDict
@@ -88,10 +100,10 @@ class Corpus:
             raise UserError(f"corpus '{self.card.name}' has no split '{split}', only {', '.join(self.splits)}")
         table = self.splits[split].with_format("arrow")[:]
         try:
-            _check_table(table)
+            _check_table(table, self.card)
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"split '{split}' of corpus '{self.card.name}' is damaged: convert it again") from error
-        return _from_table(table, self.card)
+        return [c for rows in table.to_batches() for c in _from_rows(rows, self.card)]
 
 
 def any_labelled(conversations: Iterable[Conversation]) -> bool:
@@ -99,14 +111,25 @@ def any_labelled(conversations: Iterable[Conversation]) -> bool:
     return any((conversation.labels != UNLABELLED).any() for conversation in conversations)
 
 
-def make_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card) -> Corpus:
+def make_corpus(
+    splits: Mapping[str, Sequence[Conversation]], card: Card, *, folder: str | Path | None = None
+) -> Corpus:
     """Builds a corpus from conversations, which must already fit the card (`jmer.data.validation` checks that).
 
     Args:
       splits: split name -> conversations. Splits come out in the order train, validation, test.
       card: the corpus' card.
+      folder: None = the corpus is in memory; else it is in nameless files on this folder's disk, which go with it, and
+        only one conversation at a time is in memory.
     """
-    rows = {split: _to_rows(splits[split], card) for split in SPLITS if split in splits}
+    rows = {}
+    for split in SPLITS:
+        if split in splits and folder is None:
+            rows[split] = datasets.Dataset(_to_table(splits[split], card))
+        elif split in splits:
+            table = _mapped((_to_table([c], card) for c in splits[split]), card, folder)
+            # By default datasets makes a fingerprint of all that is in the table, for which it copies it.
+            rows[split] = datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
     return Corpus(datasets.DatasetDict(rows), card)
 
 
@@ -172,16 +195,15 @@ def _row_features(card: Card) -> datasets.Features:
         "labels": datasets.List(datasets.Value("int32")),
     }
     for modality, width in card.widths.items():
-        columns[modality] = datasets.List(datasets.List(datasets.Value("float32"), length=width))
+        vector = datasets.List(datasets.Value("float32"), length=width)
+        columns[modality] = datasets.List(datasets.List(vector) if card.frames else vector)
         columns[f"{modality}_available"] = datasets.List(datasets.Value("bool"))
     return datasets.Features(columns)
 
 
-def _to_rows(conversations: Sequence[Conversation], card: Card) -> datasets.Dataset:
-    offsets = pa.array(np.cumsum([0, *map(len, conversations)]), pa.int32())
-
+def _to_table(conversations: Sequence[Conversation], card: Card) -> pa.Table:
     def ragged(values: pa.Array) -> pa.ListArray:
-        return pa.ListArray.from_arrays(offsets, values)
+        return _lists(values, map(len, conversations))
 
     def strings(field: str) -> pa.ListArray:
         return ragged(pa.array([item for c in conversations for item in getattr(c, field)], pa.string()))
@@ -194,35 +216,60 @@ def _to_rows(conversations: Sequence[Conversation], card: Card) -> datasets.Data
         "labels": ragged(pa.array(np.concatenate([c.labels for c in conversations]), pa.int32())),
     }
     for modality, width in card.widths.items():
-        values = np.concatenate([c.features[modality] for c in conversations]).astype(np.float32, copy=False)
-        columns[modality] = ragged(pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width))
+        parts = [c.features[modality] for c in conversations]
+        if card.frames:
+            parts = list(itertools.chain(*parts))
+        values = np.concatenate(parts).astype(np.float32, copy=False)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
+        columns[modality] = ragged(_lists(vectors, map(len, parts)) if card.frames else vectors)
         available = np.concatenate([c.available[modality] for c in conversations])
         columns[f"{modality}_available"] = ragged(pa.array(available, pa.bool_()))
-    features = _row_features(card)
-    return datasets.Dataset(pa.table(columns).cast(features.arrow_schema))
+    return pa.table(columns).cast(_row_features(card).arrow_schema)
 
 
-def _check_table(table: pa.Table) -> None:
+def _lists(values: pa.Array, lengths: Iterable[int]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), values)
+
+
+def _mapped(tables: Iterable[pa.Table], card: Card, folder: str | Path) -> pa.Table:
+    """Writes tables to a nameless file, one after the other, and returns them as one table that lies in that file."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_stream(file, _row_features(card).arrow_schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        file.flush()
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+
+
+def _check_table(table: pa.Table, card: Card) -> None:
     """Raises ArrowInvalid or ValueError where bytes have changed so that reading on would go wrong or out of bounds."""
     table.validate(full=True)
-    lengths = {column: table[column].combine_chunks().value_lengths() for column in table.column_names[1:]}
-    for column, values in lengths.items():
-        if not values.equals(lengths["labels"]):
-            raise ValueError(f"{column} and labels differ in length")
+    for rows in table.to_batches():
+        for name in rows.schema.names[1:]:
+            if not rows.column(name).value_lengths().equals(rows.column("labels").value_lengths()):
+                raise ValueError(f"{name} and labels differ in length")
+        for modality in card.modalities:
+            values = rows.column(modality)
+            while pa.types.is_nested(values.type):
+                values = values.flatten()
+                if values.null_count:
+                    raise ValueError(f"{modality} has gaps")
 
 
-def _from_table(table: pa.Table, card: Card) -> list[Conversation]:
-    def column(name: str) -> pa.Array:
-        return table[name].combine_chunks()
-
-    ends = np.cumsum([len(labels) for labels in column("labels")])
-    bounds = list(zip(np.concatenate([[0], ends[:-1]]), ends, strict=True))
-    labels = column("labels").flatten().to_numpy(zero_copy_only=False)
-    strings = {name: column(name).flatten().to_pylist() for name in ("utterances", "speakers", "sentences")}
+def _from_rows(rows: pa.RecordBatch, card: Card) -> list[Conversation]:
+    bounds = _bounds(rows.column("labels"))
+    labels = rows.column("labels").flatten().to_numpy(zero_copy_only=False)
+    strings = {name: rows.column(name).flatten().to_pylist() for name in ("utterances", "speakers", "sentences")}
     features, available = {}, {}
     for modality, width in card.widths.items():
-        features[modality] = column(modality).flatten().flatten().to_numpy().reshape(-1, width)
-        available[modality] = column(f"{modality}_available").flatten().to_numpy(zero_copy_only=False)
+        utterances = rows.column(modality).flatten()
+        if card.frames:
+            frames = utterances.flatten().flatten().to_numpy().reshape(-1, width)
+            features[modality] = [frames[start:end] for start, end in _bounds(utterances)]
+        else:
+            features[modality] = utterances.flatten().to_numpy().reshape(-1, width)
+        available[modality] = rows.column(f"{modality}_available").flatten().to_numpy(zero_copy_only=False)
     return [
         Conversation(
             id=name,
@@ -231,5 +278,10 @@ def _from_table(table: pa.Table, card: Card) -> list[Conversation]:
             available={m: values[start:end] for m, values in available.items()},
             **{field: values[start:end] for field, values in strings.items()},
         )
-        for name, (start, end) in zip(column("conversation").to_pylist(), bounds, strict=True)
+        for name, (start, end) in zip(rows.column("conversation").to_pylist(), bounds, strict=True)
     ]
+
+
+def _bounds(lists: pa.ListArray) -> list[tuple[int, int]]:
+    """Returns where each list begins and ends among the values of all."""
+    return list(itertools.pairwise(np.cumsum([0, *lists.value_lengths().to_numpy()]).tolist()))

@@ -1,8 +1,9 @@
 """`python -m jmer.data.inspect CORPUS`: what a corpus holds, and what is wrong with it."""
 
+import functools
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.frames import available_rows
 from jmer.data.registry import load_corpus
 from jmer.data.synthetic import NAMES
 from jmer.data.validation import defects, shortened
@@ -47,9 +49,14 @@ def describe(corpus: Corpus) -> str:
             _aligned(
                 [
                     ["features", "width", "unavailable", "constant columns", "lowest", "highest"],
-                    *(_features(split, splits[split], modality) for modality in card.modalities for split in splits),
+                    *(
+                        _features(split, conversations, modality, width)
+                        for modality, width in card.widths.items()
+                        for split, conversations in splits.items()
+                    ),
                 ]
             ),
+            *([_aligned(_frames(splits, card))] if card.frames else ()),
             "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
     )
@@ -89,15 +96,27 @@ def _emotions(columns: Sequence[Sequence[Conversation]], card: Card) -> list[lis
     ]
 
 
-def _features(split: str, conversations: Sequence[Conversation], modality: str) -> list[str]:
-    values = np.concatenate([c.features[modality] for c in conversations])
-    available = np.concatenate([c.available[modality] for c in conversations])
-    name, width, missing = f"{modality}, {split}", str(values.shape[1]), str(np.count_nonzero(~available))
-    if not available.any():
-        return [name, width, missing, "-", "-", "-"]
-    lowest, highest = values[available].min(axis=0), values[available].max(axis=0)
+def _features(split: str, conversations: Sequence[Conversation], modality: str, width: int) -> list[str]:
+    parts = [rows for c in conversations for rows in available_rows(c, modality) if len(rows)]
+    missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
+    if not parts:
+        return [f"{modality}, {split}", str(width), str(missing), "-", "-", "-"]
+    lowest = functools.reduce(np.minimum, (rows.min(axis=0) for rows in parts))
+    highest = functools.reduce(np.maximum, (rows.max(axis=0) for rows in parts))
     constant = np.count_nonzero(lowest == highest)
-    return [name, width, missing, str(constant), f"{lowest.min():.4g}", f"{highest.max():.4g}"]
+    extremes = [f"{lowest.min():.4g}", f"{highest.max():.4g}"]
+    return [f"{modality}, {split}", str(width), str(missing), str(constant), *extremes]
+
+
+def _frames(splits: Mapping[str, Sequence[Conversation]], card: Card) -> list[list[str]]:
+    """Counts the frames of the utterances that have any."""
+    rows = [["frames per utterance", "fewest", "median", "most", "in all"]]
+    for modality in card.modalities:
+        for split, conversations in splits.items():
+            counts = [len(frames) for c in conversations for frames in c.features[modality] if len(frames)]
+            numbers = [f"{f(counts):g}" for f in (min, np.median, max)] if counts else ["-"] * 3
+            rows.append([f"{modality}, {split}", *numbers, str(sum(counts))])
+    return rows
 
 
 def _wrapped(line: str) -> str:

@@ -1,12 +1,14 @@
 """Standardisation of features: fitted on the training split, stored with the model, applied before every use."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flax import struct
 
 from jmer.data.corpus import Conversation
+from jmer.data.frames import available_rows
 from jmer.errors import UserError
 
 
@@ -26,7 +28,7 @@ class Standardization:
 def fit(
     conversations: Sequence[Conversation], widths: Mapping[str, int], *, kind: str = "standard"
 ) -> dict[str, Standardization]:
-    """Measures mean and standard deviation of every feature over the available utterances.
+    """Measures mean and standard deviation of every feature over the available utterances, or over their frames.
 
     Args:
       conversations: the training split, and nothing else.
@@ -56,7 +58,7 @@ def apply(conversations: Sequence[Conversation], statistics: Mapping[str, Standa
     return [
         dataclasses.replace(
             c,
-            features={m: _standardize(c.features[m], c.available[m], s) for m, s in statistics.items()},
+            features={m: _standardize(c, m, s) for m, s in statistics.items()},
             available={m: c.available[m] for m in statistics},
         )
         for c in conversations
@@ -68,16 +70,21 @@ def _identity(width: int) -> Standardization:
 
 
 def _moments(conversations: Sequence[Conversation], modality: str, width: int) -> Standardization:
-    rows = np.concatenate([c.features[modality][c.available[modality]] for c in conversations])
-    if not len(rows):
+    # Part by part, in float64: a corpus with frames is larger than what should be copied at once.
+    parts = [rows for c in conversations for rows in available_rows(c, modality) if len(rows)]
+    count = sum(map(len, parts))
+    if not count:
         return _identity(width)
-    mean = rows.mean(0, dtype=np.float64)
-    scale = rows.std(0, dtype=np.float64)
+    mean = sum(rows.sum(0, dtype=np.float64) for rows in parts) / count
+    scale = np.sqrt(sum(np.square(rows - mean).sum(0) for rows in parts) / count)
+    largest = functools.reduce(np.maximum, (np.abs(rows).max(0) for rows in parts))
     # A spread below the resolution of float32 is rounding, not signal: dividing by it would only amplify noise.
-    constant = scale <= np.finfo(np.float32).eps * np.abs(rows).max(0)
+    constant = scale <= np.finfo(np.float32).eps * largest
     return Standardization(mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32))
 
 
-def _standardize(features: np.ndarray, available: np.ndarray, statistics: Standardization) -> np.ndarray:
-    standard = (features - statistics.mean) / statistics.scale
-    return np.where(available[:, None], standard, np.float32(0))
+def _standardize(conversation: Conversation, modality: str, s: Standardization) -> np.ndarray | list[np.ndarray]:
+    features = conversation.features[modality]
+    if conversation.has_frames:
+        return [(frames - s.mean) / s.scale for frames in features]
+    return np.where(conversation.available[modality][:, None], (features - s.mean) / s.scale, np.float32(0))

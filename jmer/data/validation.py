@@ -140,7 +140,12 @@ def _conversation_defects(conversation: Conversation, card: Card) -> Iterator[st
         yield f"the utterance id '{name}' occurs more than once"
     yield from _label_defects(conversation, len(card.emotions))
     for modality, width in card.widths.items():
-        yield from _modality_defects(conversation, modality, width)
+        if modality not in conversation.features or modality not in conversation.available:
+            yield f"no {modality} features or no {modality} availability"
+        elif card.frames:
+            yield from _frame_defects(conversation, modality, width)
+        else:
+            yield from _vector_defects(conversation, modality, width)
     for modality in sorted(set(conversation.features) - set(card.widths)):
         yield f"{modality} features, which the card does not name"
 
@@ -158,20 +163,18 @@ def _label_defects(conversation: Conversation, emotions: int) -> Iterator[str]:
         )
 
 
-def _modality_defects(conversation: Conversation, modality: str, width: int) -> Iterator[str]:
-    if modality not in conversation.features or modality not in conversation.available:
-        yield f"no {modality} features or no {modality} availability"
+def _vector_defects(conversation: Conversation, modality: str, width: int) -> Iterator[str]:
+    values = conversation.features[modality]
+    if not isinstance(values, np.ndarray) and any(np.ndim(one) > 1 for one in values):
+        yield f"{modality} has several frames per utterance, but the card says one vector"
         return
-    values = np.asarray(conversation.features[modality])
-    available = np.asarray(conversation.available[modality])
+    values, available = np.asarray(values), np.asarray(conversation.available[modality])
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         yield f"{modality} is {values.dtype} of shape {values.shape}, not one row of floats per utterance"
         return
     if values.shape[1] != width:
         yield f"{modality} is {values.shape[1]} wide, the corpus' {modality} is {width} wide"
-    for name, count in (("features", len(values)), ("availability", len(available))):
-        if count != len(conversation):
-            yield f"{modality} {name} of {count} utterances but {len(conversation)} labels"
+    yield from _length_defects(conversation, modality)
     finite = np.isfinite(values)
     wrong = np.flatnonzero(~finite.all(axis=1))
     if wrong.size:
@@ -186,6 +189,32 @@ def _modality_defects(conversation: Conversation, modality: str, width: int) -> 
                 f"{modality} of {_utterance(conversation, filled[0])} is marked unavailable but not zero"
                 f"{_others(filled)}"
             )
+
+
+def _frame_defects(conversation: Conversation, modality: str, width: int) -> Iterator[str]:
+    found = list(_length_defects(conversation, modality))
+    if found:
+        yield from found
+        return
+    available = conversation.available[modality]
+    for position, (frames, there) in enumerate(zip(conversation.features[modality], available, strict=True)):
+        where = f"{modality} of {_utterance(conversation, position)}"
+        frames = np.asarray(frames)
+        if frames.ndim != 2 or not np.issubdtype(frames.dtype, np.floating):
+            yield f"{where} is {frames.dtype} of shape {frames.shape}, not floats, one row per frame"
+        elif frames.shape[1] != width:
+            yield f"{where} is {frames.shape[1]} wide, the corpus' {modality} is {width} wide"
+        elif not np.isfinite(frames).all():
+            yield f"{where} holds NaN or infinity, {np.count_nonzero(~np.isfinite(frames))} values in all"
+        elif bool(there) != bool(len(frames)):
+            yield f"{where} is marked {'' if there else 'un'}available but has {len(frames) or 'no'} frames"
+
+
+def _length_defects(conversation: Conversation, modality: str) -> Iterator[str]:
+    counted = {"features": conversation.features[modality], "availability": conversation.available[modality]}
+    for name, values in counted.items():
+        if len(values) != len(conversation):
+            yield f"{modality} {name} of {len(values)} utterances but {len(conversation)} labels"
 
 
 def _utterance(conversation: Conversation, position: int) -> str:
