@@ -45,6 +45,9 @@ def base_config(model: str) -> ConfigDict:
             "training": {
                 "epochs": 60,
                 "batch_size": 16,
+                # Buckets of conversations, from easy to hard, of which each epoch adds one (see
+                # jmer.data.curriculum); 0 = every epoch has all.
+                "curriculum": 0,
                 # Padded lengths per epoch at most; each is compiled once.
                 "buckets": 3,
                 # auto: pmap on one process, shard_map on several.
@@ -79,9 +82,10 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
 
     Raises:
       UserError: if a number is out of range, the configuration names a modality or a number of emotions that the corpus
-        has not, or an emotion to be weighted never occurs.
+        has not, one of them has frames and the other has not, or an emotion to be weighted never occurs.
     """
     _check_ranges(config)
+    _check_mode(config, card)
     config = config.copy_and_resolve_references()
     wanted = tuple(config.model.modalities) or card.modalities
     lacking = [modality for modality in wanted if modality not in card.modalities]
@@ -109,6 +113,21 @@ def _check_ranges(config: ConfigDict) -> None:
     for name, value in config.loss.items():
         if type(value) is float and value < 0:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
+
+
+def _check_mode(config: ConfigDict, card: Card) -> None:
+    takes_frames = config.model.get("mode") == "frame"
+    if card.frames and not takes_frames:
+        remedy = "set model.mode=frame" if "mode" in config.model else "choose a model that has model.mode=frame"
+        raise UserError(
+            f"corpus '{card.name}' has frames, but model {config.model.name} takes one vector per utterance: {remedy}, "
+            "or a corpus of utterance features"
+        )
+    if takes_frames and not card.frames:
+        raise UserError(
+            f"model.mode is frame, but corpus '{card.name}' has one vector per utterance: set model.mode=utterance, or "
+            "make a corpus with frames (`python -m jmer.data.convert frames --help`)"
+        )
 
 
 def _class_weights(rule: str, card: Card, training: Iterable[Conversation]) -> tuple[float, ...]:

@@ -3,9 +3,9 @@
     python -m experiments.baselines.context_regression CORPUS [--context 3] [--modalities text,audio]
 
 Features are standardised on the training split and concatenated, those of `--context` utterances before and after
-included (zeros beyond the ends of the conversation). The L2 strength C is chosen on the training split alone, by
-weighted F1 in cross-validation over whole conversations. Scores are those of the validation split; nothing is drawn at
-random, so a second run prints the same.
+included (zeros beyond the ends of the conversation); where a corpus has frames, they are averaged over each utterance
+first. The L2 strength C is chosen on the training split alone, by weighted F1 in cross-validation over whole
+conversations. Scores are those of the validation split; nothing is drawn at random, so a second run prints the same.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from sklearn.model_selection import GroupKFold
 
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation, Corpus
+from jmer.data.frames import mean_pooled
 from jmer.data.normalization import apply, fit
 from jmer.data.registry import load_corpus
 from jmer.errors import UserError
@@ -58,6 +59,8 @@ def regress(
     if unknown:
         raise UserError(f"corpus '{corpus.card.name}' has no {unknown[0]}, only {', '.join(corpus.card.modalities)}")
     training, validation = corpus.conversations("train"), corpus.conversations("validation")
+    if corpus.card.frames:
+        training, validation = mean_pooled(training), mean_pooled(validation)
     statistics = fit(training, {m: corpus.card.widths[m] for m in modalities})
     inputs, labels, groups = _table(apply(training, statistics), modalities, context)
     strength = _choose(inputs, labels, groups, strengths) if len(strengths) > 1 else strengths[0]

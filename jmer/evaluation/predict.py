@@ -12,6 +12,7 @@ from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation, Corpus
+from jmer.data.frames import batch_rows
 from jmer.data.normalization import Standardization
 from jmer.evaluation.predictions import prediction_table
 from jmer.models.model import Model
@@ -90,7 +91,7 @@ def predict(
       corpus: has the modalities and widths that the model was made for.
       split: the split to predict; None = all.
       statistics: the normalisation that the model was trained with; None = features as they are.
-      batch_size: conversations per batch.
+      batch_size: conversations per batch, or utterances where they are sequences of frames.
 
     Returns:
       The columns of `jmer.evaluation.predictions.prediction_table`, after a first column `split`.
@@ -102,7 +103,7 @@ def predict(
     widths = corpus.card.widths if statistics is None else {m: len(s.mean) for m, s in statistics.items()}
     tables = []
     for name in [split] if split else corpus.splits:
-        conversations = corpus.conversations(name)
+        conversations = batch_rows(corpus, name)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
         found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size)
         table = prediction_table(conversations, corpus.card, found.probabilities, found.weights)

@@ -17,6 +17,8 @@ from jmer.config import fit_to_corpus
 from jmer.data import normalization
 from jmer.data.batching import steps_per_epoch
 from jmer.data.corpus import Corpus, any_labelled
+from jmer.data.curriculum import curriculum
+from jmer.data.frames import batch_rows
 from jmer.errors import UserError
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import forward
@@ -62,14 +64,16 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
       Interrupted: after SIGINT or SIGTERM, when all is saved.
     """
     check(config, corpus)
-    training = corpus.conversations("train")
+    training = batch_rows(corpus, "train")
     config = fit_to_corpus(config, corpus.card, training)
     widths = {m: corpus.card.widths[m] for m in config.model.modalities}
     statistics = normalization.fit(training, widths, kind=config.data.normalization)
     setup = set_up(config, corpus, statistics, make_parallel(config.training.parallel, config.training.devices))
-    epochs, steps = config.training.epochs, steps_per_epoch(len(training), config.training.batch_size)
-    optimizer = make_optimizer(config.optimizer, epochs=epochs, steps_per_epoch=steps)
-    initialise = functools.partial(create_state, setup.model, optimizer, widths, config.seed)
+    epochs = config.training.epochs
+    chosen = curriculum(training, buckets=config.training.curriculum, epochs=epochs)
+    steps = [steps_per_epoch(len(positions), config.training.batch_size) for positions in chosen]
+    optimizer = make_optimizer(config.optimizer, steps=steps)
+    initialise = functools.partial(create_state, setup.model, optimizer, widths, config.seed, frames=corpus.card.frames)
     # Counted without computing, so that a folder that is taken is refused at once.
     parameters = int(parameter_overview.count_parameters(jax.eval_shape(initialise).params))
     if is_lead():
@@ -83,9 +87,8 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
         if checkpoints.newest is not None:
             restored = checkpoints.restore(checkpoints.newest, state, statistics, setup.parallel.state_sharding)
             state, position = restored.state, restored.position
-            say(
-                f"{workdir}: {position.epoch} of {epochs} epochs are done, and {position.batch} of {steps} batches more"
-            )
+            batches = f"{position.batch} of {steps[min(position.epoch, epochs - 1)]} batches"
+            say(f"{workdir}: {position.epoch} of {epochs} epochs are done, and {batches} more")
         if position.epoch >= epochs:
             return False
         state = setup.parallel.replicate(state)
@@ -93,25 +96,26 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
         run = setup.parallel.forward(forward(setup.model))
         with Log(workdir, int(state.step)) if is_lead() else contextlib.nullcontext() as log:
             while position.epoch < epochs:
-                for reached in _epoch(setup, step, state, position):
+                positions = chosen[position.epoch]
+                for reached in _epoch(setup, step, state, position, positions):
                     state, metrics, position = reached
                     if not metrics.finite:
                         checkpoints.save(state, statistics, position, None)
                         raise UserError(_not_finite(metrics, int(state.step) + 1, workdir))
                     # After an epoch's last batch only its score is lacking; it is not left behind without one.
-                    if position.batch < steps and (stop := _agreed_signal(heard)):
+                    if position.batch < steps[position.epoch] and (stop := _agreed_signal(heard)):
                         checkpoints.save(state, statistics, position, None)
                         raise Interrupted(stop, f"{stop.name}: saved after step {int(state.step)}")
                 values = {"epoch": position.epoch + 1, **_training_values(setup, position)}
                 values |= _held_out_values(setup, run, state, config.selection)
-                speed = sum(map(len, training)) / position.batch_seconds
+                speed = sum(len(training[i]) for i in positions) / position.batch_seconds
                 position = Position(epoch=position.epoch + 1, seconds=position.seconds + position.batch_seconds)
                 # The log goes first: a line whose checkpoint was never written is dropped and made again.
                 if log is not None:
                     log.write(int(state.step), values | {"utterances_per_second": speed})
                 chosen_by = values.get(f"{CHOOSING_SPLIT[config.selection]}/weighted_f1")
                 checkpoints.save(state, statistics, position, chosen_by)
-                left = (epochs - position.epoch) * position.seconds / position.epoch
+                left = position.seconds * sum(steps[position.epoch :]) / sum(steps[: position.epoch])
                 say(progress_line(position.epoch, epochs, values, utterances_per_second=speed, seconds_left=left))
                 if stop := _agreed_signal(heard):
                     raise Interrupted(stop, f"{stop.name}: saved after epoch {position.epoch}")
@@ -123,6 +127,13 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
     for field in ("epochs", "batch_size", "buckets"):
         if config.training[field] < 1:
             raise UserError(f"training.{field} is {config.training[field]}: give at least 1")
+    if config.training.curriculum < 0:
+        raise UserError(f"training.curriculum is {config.training.curriculum}: give a number of buckets, or 0 for none")
+    if config.training.curriculum and corpus.card.frames:
+        raise UserError(
+            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
+            "utterance at a time: set it to 0"
+        )
     if config.selection not in SELECTIONS:
         raise UserError(f"selection is '{config.selection}': choose one of {', '.join(SELECTIONS)}")
     split = CHOOSING_SPLIT[config.selection]
@@ -136,7 +147,8 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
 def _introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]:
     config = setup.config
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in setup.conversations.items())
-    yield f"corpus {corpus_title(corpus.card)}: conversations {sizes}; {len(corpus.card.emotions)} emotions"
+    units = "utterances with frames" if corpus.card.frames else "conversations"
+    yield f"corpus {corpus_title(corpus.card)}: {units} {sizes}; {len(corpus.card.emotions)} emotions"
     if corpus.card.synthetic:
         yield "this corpus is SYNTHETIC: no score says anything about real conversations"
     modalities = ", ".join(f"{m} {width}" for m, width in setup.widths.items())
@@ -151,10 +163,13 @@ def _agreed_signal(heard: Interrupts) -> signal.Signals | None:
     return signal.Signals(number) if number else None
 
 
-def _epoch(setup: Setup, step: Callable, state: State, position: Position) -> Iterator[tuple[State, Metrics, Position]]:
+def _epoch(
+    setup: Setup, step: Callable, state: State, position: Position, chosen: np.ndarray
+) -> Iterator[tuple[State, Metrics, Position]]:
     """Takes the rest of an epoch's steps; gives the state, the step's metrics and the position after each."""
     config, before, started = setup.config, position.batch_seconds, time.perf_counter()
-    for batch in setup.batches("train", seed=config.seed, epoch=position.epoch, start=position.batch):
+    order = {"seed": config.seed, "epoch": position.epoch, "start": position.batch, "chosen": chosen}
+    for batch in setup.batches("train", **order):
         state, metrics = step(state, batch)
         metrics = jax.device_get(metrics)
         if metrics.finite:

@@ -79,9 +79,8 @@ def evaluate(
             scores[split] = setup.score(predictions, split)
         if not is_lead():
             continue
-        table = prediction_table(
-            corpus.conversations(split), corpus.card, predictions.probabilities, predictions.weights
-        )
+        rows = setup.conversations[split]
+        table = prediction_table(rows, corpus.card, predictions.probabilities, predictions.weights)
         path = folder / PREDICTION_FOLDER / f"{split}.csv"
         write_predictions(table, path)
         say(f"wrote {path}")
@@ -145,6 +144,12 @@ def _check_fit(trained: Card, other: Card, config: ConfigDict) -> None:
             f"corpus '{other.name}' has the emotions {', '.join(other.emotions)}, the model was trained for "
             f"{', '.join(trained.emotions)}: convert the corpus with these, in this order"
         )
+    if other.frames != trained.frames:
+        kinds = {False: "one vector per utterance", True: "frames in each utterance"}
+        raise UserError(
+            f"corpus '{other.name}' has {kinds[other.frames]}, the model was trained on {kinds[trained.frames]}: use "
+            "features of the same kind"
+        )
     for modality in config.model.modalities:
         if other.widths.get(modality) != trained.widths[modality]:
             raise UserError(
@@ -157,9 +162,9 @@ def _load(workdir: Path, config: ConfigDict, facts: RunFacts, corpus: Corpus) ->
     """Returns the set-up, the chosen epoch's state and position, and how many epochs were trained."""
     widths = {m: facts.card.widths[m] for m in config.model.modalities}
     parallel = make_parallel(config.training.parallel, config.training.devices)
-    optimizer = make_optimizer(config.optimizer, epochs=config.training.epochs, steps_per_epoch=1)
+    optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
     model = create(config)
-    template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed))
+    template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed, frames=facts.card.frames))
     statistics = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
         if checkpoints.newest is None:

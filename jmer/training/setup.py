@@ -11,6 +11,7 @@ from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Conversation, Corpus, any_labelled
+from jmer.data.frames import batch_rows
 from jmer.data.normalization import Standardization
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations
@@ -26,7 +27,7 @@ class Setup:
       config: complete, fitted to the training corpus.
       model, parallel: as the configuration says.
       statistics: normalisation of the features of the model's modalities.
-      conversations: split -> conversations with normalised features.
+      conversations: split -> conversations, or the single utterances of a corpus with frames, features normalised.
       class_names: names of the emotions.
       lengths: bucket lengths of the batches.
     """
@@ -82,15 +83,15 @@ def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standard
     Raises:
       UserError: if the configuration is at fault.
     """
-    raw = {split: corpus.conversations(split) for split in corpus.splits}
+    conversations = {split: normalization.apply(batch_rows(corpus, split), statistics) for split in corpus.splits}
     plan = config.training
-    typical = raw.get("train") or [conversation for rows in raw.values() for conversation in rows]
+    typical = conversations.get("train") or [conversation for rows in conversations.values() for conversation in rows]
     return Setup(
         config=config,
         model=create(config),
         parallel=parallel,
         statistics=statistics,
-        conversations={split: normalization.apply(rows, statistics) for split, rows in raw.items()},
+        conversations=conversations,
         class_names=corpus.card.emotions,
         lengths=bucket_lengths(typical, batch_size=plan.batch_size, count=plan.buckets),
     )

@@ -37,7 +37,14 @@ class State:
         return {"params": self.params, **self.statistics}
 
 
-def create_state(model: Model, optimizer: optax.GradientTransformation, widths: Mapping[str, int], seed: int) -> State:
+def create_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    widths: Mapping[str, int],
+    seed: int,
+    *,
+    frames: bool = False,
+) -> State:
     """Initialises a run.
 
     Args:
@@ -45,17 +52,20 @@ def create_state(model: Model, optimizer: optax.GradientTransformation, widths: 
       optimizer: the Optax transformation.
       widths: modality -> feature width.
       seed: of the initial parameters and of all random draws in training.
+      frames: True for a corpus whose utterances are sequences of frames.
 
     Raises:
       UserError: if the network refuses its configuration.
     """
     start, key = jax.random.split(jax.random.key(seed))
+    positions = (1, 1, 1) if frames else (1, 1)
     batch = Batch(
-        features={m: jnp.zeros((1, 1, width)) for m, width in widths.items()},
+        features={m: jnp.zeros((*positions, width)) for m, width in widths.items()},
         mask=jnp.ones((1, 1), bool),
         labels=jnp.zeros((1, 1), jnp.int32),
         speakers=jnp.zeros((1, 1), jnp.int32),
         available=dict.fromkeys(widths, jnp.ones((1, 1), bool)),
+        frames=dict.fromkeys(widths, jnp.ones(positions, bool)) if frames else None,
     )
     try:
         variables = dict(jax.jit(model.module.init)({"params": start}, batch))
