@@ -82,6 +82,24 @@ DAGERC: Mapping[str, Mapping[str, Any]] = {
 }
 """Variants of DAG-ERC and MultiDAG."""
 
+SDT: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {"model.d": 16, "model.heads": 2, "training.epochs": 2},
+    "plain_features": {
+        "model.d": 256,
+        "training.epochs": 60,
+    },
+    **MODALITY_SUBSETS,
+    "without_positions": {"model.positional": "none"},
+    "without_speakers": {"model.speaker_embedding": False},
+    "without_intra": {"model.use_intra": False},
+    "without_inter": {"model.use_inter": False},
+    "without_unimodal_gates": {"model.unimodal_gate": "none"},
+    "without_hard_labels": {"loss.gamma_hard": 0.0},
+    "without_soft_labels": {"loss.gamma_soft": 0.0},
+    "without_distillation": {"loss.gamma_hard": 0.0, "loss.gamma_soft": 0.0},
+}
+"""Variants of SDT: what its paper leaves out one by one."""
+
 
 def with_variants(config: ConfigDict, names: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
     """Returns a copy of an experiment with some of its variants applied, one after the other.

@@ -1,0 +1,185 @@
+"""SDT: a transformer with self-distillation, the parent of LPGNet (Ma et al., 2023, arXiv:2310.20494).
+
+Flow of one batch: features → linear map to one width, positions and speakers added → attention and feed-forward part for
+each ordered pair of modalities → unimodal gates → one vector per modality → multimodal gate → heads. The loss is that
+of `SelfDistillationLoss`, all three weights 1.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jmer.batch import MODALITIES, Batch
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.feed_forward import PositionwiseFeedForward
+from jmer.layers.gates import UNIMODAL_GATES, GatedReduction, MultimodalGate
+from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
+from jmer.layers.parallel_attention import FourWayParallelAttention, Path
+from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.stacking import stacked
+from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.model import Model
+from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
+
+
+class SDT(nn.Module):
+    """The network of SDT. It looks at the whole conversation, what is said later included.
+
+    Its authors' code gives each encoder layer dropout masks of its own on its inputs; here the layers of a modality read
+    the same masked input. A layer norm before the attention, which their code creates but skips in the only layer, is
+    left out, as is the embedding of padding, which is always zero.
+
+    Attributes:
+      num_classes: `C`.
+      modalities: those that the model uses, any non-empty subset of text, audio, visual. With one there is no
+        multimodal gate and no unimodal head beside the fused one.
+      d: width of every representation, the feed-forward parts' inner one included.
+      heads: attention heads.
+      positional: what tells where an utterance stands: `sinusoidal` or `none`.
+      speaker_embedding: whether to add a vector for who speaks.
+      speakers: rows of its table: 2 on IEMOCAP, 9 on MELD. Speakers are numbered within their conversation by first
+        appearance (SDT's data has numbers of its own); those who are one too many share the last row.
+      use_intra: False = without the paths from a modality to itself.
+      use_inter: False = without the paths from one modality to another.
+      unimodal_gate: `learned`, `identity` (as on MELD) or `none`, see `GatedReduction`.
+      dropout: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
+      initialization: see `jmer.layers.initializers`; the speakers' table is drawn from N(0, 1).
+    """
+
+    num_classes: int
+    modalities: tuple[str, ...] = MODALITIES
+    d: int = 1024
+    heads: int = 8
+    positional: str = "sinusoidal"
+    speaker_embedding: bool = True
+    speakers: int = 2
+    use_intra: bool = True
+    use_inter: bool = True
+    unimodal_gate: str = "learned"
+    dropout: float = 0.5
+    initialization: str = "torch_uniform"
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The (source, target) pairs; those that end on one modality stand together, its own first."""
+        names = [m for m in MODALITIES if m in self.modalities]
+        intra = {target: [(target, target)] if self.use_intra else [] for target in names}
+        inter = {target: [(s, target) for s in names if s != target and self.use_inter] for target in names}
+        return tuple(path for target in names for path in intra[target] + inter[target])
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> SelfDistilledOutput:
+        """Predicts every utterance's emotion.
+
+        Args:
+          batch: see `jmer.batch.Batch`; features of other modalities than the model's are ignored.
+          train: whether dropout is on; needs the random stream `dropout` then.
+
+        Raises:
+          ValueError: for a switch that has no such value, or a batch with frames.
+        """
+        self.check()
+        if batch.frames is not None:
+            raise ValueError("SDT reads one vector per utterance, not frames: average them, or choose another model")
+        present = {m: batch.available[m] & batch.mask for m in self.modalities}
+        contexts = self._read(self._embed(batch, present, train), present, batch.index, train)
+        reduced = GatedReduction(self.unimodal_gate, self.initialization, name="reduction")(contexts)
+        features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
+        if len(features) == 1:
+            (fused,), gates = features.values(), {}
+        else:
+            kernel_init, _ = kernel_and_bias(self.initialization, self.d)
+            fused, gates = MultimodalGate(kernel_init, name="fusion")(features, present)
+        heads = SelfDistillationHeads(self.num_classes, self.dropout, self.initialization, name="heads")
+        logits, unimodal_logits = heads(fused, features, train=train, index=batch.index)
+        return SelfDistilledOutput(logits, unimodal_logits, features, fused, gates)
+
+    def check(self) -> None:
+        """Raises ValueError where a switch has no such value or values do not fit together."""
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_choice("positional", self.positional, ("sinusoidal", "none"))
+        check_choice("unimodal_gate", self.unimodal_gate, UNIMODAL_GATES)
+        check_choice("initialization", self.initialization, SCHEMES)
+        for name in ("d", "heads", "speakers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.d % self.heads:
+            raise ValueError(f"heads must divide d, but {self.heads} does not divide {self.d}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        if not self.paths:
+            raise ValueError(
+                f"no path is left for attention within {', '.join(self.modalities)}: set use_intra to True"
+            )
+
+    def _embed(self, batch: Batch, present: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+        """Returns each modality's stream, `[B, T, d]`; what stands where the modality is absent does not matter."""
+
+        def to_width(modality: str) -> jax.Array:
+            x = zero_unless(present[modality], batch.features[modality])
+            # A convolution of kernel 1.
+            layer = dense(self.d, x.shape[-1], use_bias=False, scheme=self.initialization, name=f"input_{modality}")
+            return layer(x)
+
+        names = [m for m in MODALITIES if m in self.modalities]
+        x = jnp.stack([to_width(m) for m in names], axis=1)
+        if self.positional == "sinusoidal":
+            x = x + sinusoidal_positions(x.shape[2], self.d)[None, None]
+        if self.speaker_embedding:
+            table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
+            x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
+        x = ConversationDropout(self.dropout)(x, train=train, index=batch.index)
+        return dict(zip(names, jnp.moveaxis(x, 1, 0), strict=True))
+
+    def _read(
+        self, streams: Mapping[str, jax.Array], present: Mapping[str, jax.Array], index: jax.Array | None, train: bool
+    ) -> dict[Path, jax.Array]:
+        """One encoder layer for each path: targets read sources, then each position is refined on its own."""
+        attention = FourWayParallelAttention(
+            self.heads,
+            bias=True,
+            output_projection=True,
+            dropout=self.dropout,
+            paths=self.paths,
+            initialization=self.initialization,
+            name="attention",
+        )
+        contexts = attention(streams, present, train=train, index=index)
+        read = jnp.stack([contexts[path] for path in self.paths], axis=1)
+        queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
+        x = ConversationDropout(self.dropout)(read, train=train, index=index) + queries
+        feed_forward = stacked(PositionwiseFeedForward, in_axes=(1, None, None))(
+            self.d, self.dropout, initialization=self.initialization, name="feed_forward"
+        )
+        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, index)
+        return dict(zip(self.paths, x, strict=True))
+
+
+def defaults() -> dict[str, dict]:
+    """Returns the sections `model` and `loss` of SDT's configuration.
+
+    Switches have the names and defaults of `SDT` and `SelfDistillationLoss`, whose weights are 1 here. No `modalities`
+    means all that the corpus has; what a corpus fixes is empty: `num_classes` 0 = its emotions, no
+    `class_weight_values` = computed from it where asked for.
+    """
+    network = {f.name: f.default for f in dataclasses.fields(SDT) if f.name not in ("parent", "name")}
+    return {
+        "model": {"name": "sdt"} | network | {"num_classes": 0, "modalities": ()},
+        "loss": loss_defaults() | {"gamma_task": 1.0, "gamma_hard": 1.0, "gamma_soft": 1.0},
+    }
+
+
+def create(model: Mapping, loss: Mapping) -> Model:
+    """Builds SDT from its two sections of a configuration, both complete.
+
+    Raises:
+      ValueError: for a switch that has no such value.
+    """
+    module = SDT(**{name: value for name, value in model.items() if name != "name"})
+    module.check()
+    return Model(module, create_loss(loss))
