@@ -1,8 +1,8 @@
 """SDT: a transformer with self-distillation, the parent of LPGNet (Ma et al., 2023, arXiv:2310.20494).
 
-Flow of one batch: features → linear map to one width, positions and speakers added → attention and feed-forward part for
-each ordered pair of modalities → unimodal gates → one vector per modality → multimodal gate → heads. The loss is that
-of `SelfDistillationLoss`, all three weights 1.
+Flow of one batch: features → linear map to one width, positions and speakers added → for each ordered pair of
+modalities attention and a feed-forward part → unimodal gates → one vector per modality → multimodal gate → heads. The
+loss is `SelfDistillationLoss`, its three weights 1.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOu
 class SDT(nn.Module):
     """The network of SDT. It looks at the whole conversation, what is said later included.
 
-    Its authors' code gives each encoder layer dropout masks of its own on its inputs; here the layers of a modality read
-    the same masked input. A layer norm before the attention, which their code creates but skips in the only layer, is
-    left out, as is the embedding of padding, which is always zero.
+    Where its authors' code draws the dropout of a modality's input anew for each encoder layer, here it is drawn once.
+    Two parameters of their code that do nothing are left out: the layer norm before the attention, which the only layer
+    skips, and the embedding of padding, which stays zero.
 
     Attributes:
       num_classes: `C`.
