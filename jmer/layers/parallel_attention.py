@@ -9,6 +9,7 @@ from flax import linen as nn
 from jmer.layers.attention import attention_weights
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import kernel_and_bias
+from jmer.layers.pooling import mean_pool
 
 Path = tuple[str, str]
 
@@ -30,6 +31,7 @@ class FourWayParallelAttention(nn.Module):
       output_projection: True = a linear layer with bias after each path's attention.
       dropout: rate, on the attention weights.
       paths: the (source, target) pairs.
+      pool_queries: True = a target asks but once, with the mean of its positions' queries; O(T) instead of O(T²).
       initialization: of each matrix and bias on its own, see `jmer.layers.initializers`.
     """
 
@@ -39,6 +41,7 @@ class FourWayParallelAttention(nn.Module):
     output_projection: bool = False
     dropout: float = 0.0
     paths: tuple[Path, ...] = FOUR_PATHS
+    pool_queries: bool = False
     initialization: str = "torch_uniform"
 
     @nn.compact
@@ -59,8 +62,8 @@ class FourWayParallelAttention(nn.Module):
           index: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
-          (source, target) -> float32 `[..., T_target, D]`; zero where the target is padding, and (up to the output
-          projection's bias) where the source has no real position.
+          (source, target) -> float32 `[..., T_target, D]`, or `[..., 1, D]` with `pool_queries`; zero where the target
+          is padding, and (up to the output projection's bias) where the source has no real position.
 
         Raises:
           ValueError: for unknown projections, a path with a missing modality, or heads that do not divide the width.
@@ -73,7 +76,10 @@ class FourWayParallelAttention(nn.Module):
         x = jnp.stack([_pad(jnp.where(masks[m][..., None], features[m], 0), longest, axis=-2) for m in names])
         mask = jnp.stack([_pad(masks[m], longest, axis=-1) for m in names])
         sources, targets = (jnp.array([names.index(path[end]) for path in self.paths]) for end in (0, 1))
-        query = self._project(x, targets, "query")
+        asking, asked = x, mask
+        if self.pool_queries:
+            asking, asked = mean_pool(x, mask)[..., None, :], mask.any(-1, keepdims=True)
+        query = self._project(asking, targets, "query")
         key, value = self._project(x, sources, "key"), self._project(x, sources, "value")
         query, key, value = map(self._split_heads, (query, key, value))
         weights = attention_weights(query, key, mask[sources])
@@ -86,7 +92,7 @@ class FourWayParallelAttention(nn.Module):
         context = context.reshape(*context.shape[:-2], -1)
         if self.output_projection:
             context = self._linear(context, "output", bias=True)
-        context = jnp.where(mask[targets][..., None], context, 0)
+        context = jnp.where(asked[targets][..., None], context, 0)
         return {path: context[i, ..., : lengths[path[1]], :] for i, path in enumerate(self.paths)}
 
     def _project(self, x: jax.Array, chosen: jax.Array, name: str) -> jax.Array:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from jmer.errors import UserError
-from jmer.models import dagerc, lfvd, sdt
+from jmer.models import dagerc, lfvd, lpgnet, sdt
 from jmer.models.model import Model
 
-MODELS = {"lfvd": lfvd, "dagerc": dagerc, "sdt": sdt}
+MODELS = {"lfvd": lfvd, "lpgnet": lpgnet, "dagerc": dagerc, "sdt": sdt}
 
 
 def create(config: Mapping) -> Model:

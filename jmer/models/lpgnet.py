@@ -1,0 +1,282 @@
+"""LPGNet: lightweight parallel interaction attention and dual-gated fusion of text and audio (2025).
+
+Flow of one batch, under the paper's names: features → modality-wise local encoding by 1-D convolution → four-way
+parallel attention → two-stage residual enhancement (these three are the lightweight parallel interaction attention,
+LPIA) → unimodal gates → [frames: one vector per utterance] → multimodal gate → emotion classifier, self-distilled.
+
+The published text names these parts and lacks their equations. Where it leaves a choice there is a switch, whose first
+value is the literal reading; gates, heads and loss are those of SDT (Ma et al., 2023), on which LPGNet builds. No
+speaker information is used.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jmer.batch import MODALITIES, Batch
+from jmer.layers.dropout import ConversationDropout
+from jmer.layers.enhancement import COMPRESS_NORMS, COMPRESSIONS, FFN_INPUTS, ResidualEnhancement
+from jmer.layers.gates import GatedReduction, MultimodalGate
+from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
+from jmer.layers.parallel_attention import PROJECTIONS, FourWayParallelAttention, Path
+from jmer.layers.pooling import AttentionPool, mean_pool
+from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.stacking import stacked
+from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.model import Model
+from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
+
+
+class LPGNet(nn.Module):
+    """The network of LPGNet.
+
+    A sequence is a conversation and its positions are utterances, or with `mode` `frame` a sequence is an utterance and
+    its positions are word pieces and audio frames. An utterance that lacks a modality is no position of it.
+
+    Attributes:
+      num_classes: `C`.
+      modalities: two in the paper; one has only its intra path, three have nine paths in place of four.
+      mode: `utterance`, or `frame` for a batch with frames.
+      d: width of every representation.
+      conv_kernel: positions that the convolution sees; odd. With 1, and without positions, order does not matter.
+      positional: `none`, or `sinusoidal` positions after the convolution, then dropout.
+      heads: attention heads.
+      attn_out_proj: True = a linear layer after each path's attention.
+      attn_dropout: rate, on attention weights.
+      qkv: query, key and value projections `per_path`, `shared` by the paths of a modality, or `identity` (none).
+      global_compression, compress_norm, use_ffn, ffn_input, ffn_pre_ln: see `ResidualEnhancement`.
+      ffn_mult: inner width of the feed-forward parts as a multiple of `d`.
+      blocks: number of LPIA blocks; a further block's input is, for each modality, the mean of the paths that end on
+        it, which keeps the scale that a sum would multiply.
+      use_intra: False = without the paths within a modality.
+      use_inter: False = without the paths between modalities.
+      use_unimodal_gate: False = the paths are reduced as they are.
+      use_multimodal_gate: False = the modalities are fused as `ungated_fusion` says.
+      ungated_fusion: `concat` (a linear layer over the concatenation) or `mean` (over the modalities that are there).
+      frame_pool: an utterance's frames become one vector by their `mean` or by learnt `attention`.
+      dropout: rate in the feed-forward parts, after positions and in the unimodal heads.
+      initialization: see `jmer.layers.initializers`.
+    """
+
+    num_classes: int
+    modalities: tuple[str, ...] = ("text", "audio")
+    mode: str = "utterance"
+    d: int = 256
+    conv_kernel: int = 3
+    positional: str = "none"
+    heads: int = 1
+    attn_out_proj: bool = False
+    attn_dropout: float = 0.0
+    qkv: str = "per_path"
+    global_compression: str = "pooled"
+    compress_norm: str = "batch"
+    use_ffn: bool = True
+    ffn_input: str = "residual"
+    ffn_pre_ln: bool = True
+    ffn_mult: int = 2
+    blocks: int = 1
+    use_intra: bool = True
+    use_inter: bool = True
+    use_unimodal_gate: bool = True
+    use_multimodal_gate: bool = True
+    ungated_fusion: str = "concat"
+    frame_pool: str = "mean"
+    dropout: float = 0.5
+    initialization: str = "torch_uniform"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities in one order, however the configuration lists them."""
+        return tuple(m for m in MODALITIES if m in self.modalities)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The (source, target) pairs of attention, those within a modality first."""
+        intra = [(m, m) for m in self.names if self.use_intra]
+        inter = [(source, m) for m in self.names for source in self.names if source != m and self.use_inter]
+        return (*intra, *inter)
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False, axis: str | None = None) -> SelfDistilledOutput:
+        """Predicts every utterance's emotion.
+
+        Args:
+          batch: see `jmer.batch.Batch`; features of other modalities than the model's are ignored.
+          train: whether dropout is on, which needs the random stream `dropout`, and batch statistics are this batch's,
+            which needs `batch_stats` to be mutable.
+          axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
+
+        Raises:
+          ValueError: for a switch that has no such value, or a batch that does not fit `mode`.
+        """
+        self.check()
+        features, masks, index = self._sequences(batch)
+        x, masks = self._encode_locally(features, masks, train, index)
+        enhanced = {}
+        for block in range(self.blocks):
+            if block:
+                x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
+            enhanced = self._interact(x, masks, train, index, axis, block)
+        gate = "learned" if self.use_unimodal_gate else "none"
+        reduced = GatedReduction(gate, self.initialization, name="unimodal_fusion")(enhanced)
+        reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
+        if self.mode == "frame":
+            reduced = {m: x.reshape(*batch.mask.shape, self.d) for m, x in self._pool(reduced, masks).items()}
+            masks = {m: mask.any(-1).reshape(batch.mask.shape) for m, mask in masks.items()}
+        fused, gates = self._fuse(reduced, masks)
+        heads = SelfDistillationHeads(self.num_classes, self.dropout, self.initialization, name="heads")
+        logits, unimodal_logits = heads(fused, reduced, train=train, index=batch.index)
+        return SelfDistilledOutput(logits, unimodal_logits, reduced, fused, gates)
+
+    def check(self) -> None:
+        """Raises ValueError where a switch has no such value or values do not fit together."""
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_choice("mode", self.mode, ("utterance", "frame"))
+        check_choice("positional", self.positional, ("none", "sinusoidal"))
+        check_choice("qkv", self.qkv, PROJECTIONS)
+        check_choice("global_compression", self.global_compression, COMPRESSIONS)
+        check_choice("compress_norm", self.compress_norm, COMPRESS_NORMS)
+        check_choice("ffn_input", self.ffn_input, FFN_INPUTS)
+        check_choice("ungated_fusion", self.ungated_fusion, ("concat", "mean"))
+        check_choice("frame_pool", self.frame_pool, ("mean", "attention"))
+        check_choice("initialization", self.initialization, SCHEMES)
+        for name in ("d", "conv_kernel", "heads", "ffn_mult", "blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.paths:
+            raise ValueError(
+                f"no attention path is left: modalities {', '.join(self.modalities)}, use_intra {self.use_intra}, "
+                f"use_inter {self.use_inter}"
+            )
+        if self.global_compression == "channel" and self.compress_norm == "layer":
+            raise ValueError("global_compression channel needs compress_norm batch: layer would make its one number 0")
+        if self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel must be odd, not {self.conv_kernel}")
+        if self.d % self.heads:
+            raise ValueError(f"heads must divide d, but {self.heads} does not divide {self.d}")
+        for name in ("dropout", "attn_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+
+    def _sequences(self, batch: Batch):
+        """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]` and numbers `[S]`."""
+        if (self.mode == "frame") != (batch.frames is not None):
+            there = "one vector per utterance" if batch.frames is None else "frames"
+            raise ValueError(f"mode is {self.mode}, but the batch has {there}: choose the other of utterance and frame")
+        masks = {m: batch.available[m] & batch.mask for m in self.names}
+        features = {m: batch.features[m] for m in self.names}
+        if self.mode == "utterance":
+            return features, masks, batch.index
+
+        def by_utterance(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *x.shape[2:])
+
+        masks = {m: by_utterance(batch.frames[m] & masks[m][..., None]) for m in self.names}
+        index = batch.index
+        if index is not None:
+            length = batch.mask.shape[1]
+            index = by_utterance(index[:, None] * length + jnp.arange(length)[None])
+        return {m: by_utterance(x) for m, x in features.items()}, masks, index
+
+    def _encode_locally(self, features, masks, train: bool, index: jax.Array | None):
+        """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
+
+        Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked.
+        """
+        longest = max(mask.shape[1] for mask in masks.values())
+        encoded = []
+        for m, mask in masks.items():
+            kernel_init, _ = kernel_and_bias(self.initialization, self.conv_kernel * features[m].shape[-1])
+            # What is not there is zero before the convolution, which would carry it over to its neighbours.
+            x = nn.Conv(self.d, (self.conv_kernel,), use_bias=False, kernel_init=kernel_init, name=f"conv_{m}")(
+                zero_unless(mask, features[m])
+            )
+            encoded.append(jnp.pad(x, ((0, 0), (0, longest - mask.shape[1]), (0, 0))))
+        masks = {m: jnp.pad(mask, ((0, 0), (0, longest - mask.shape[1]))) for m, mask in masks.items()}
+        x = jnp.stack(encoded, axis=1)
+        if self.positional == "sinusoidal":
+            x = x + sinusoidal_positions(longest, self.d)[None, None]
+            x = ConversationDropout(self.dropout)(x, train=train, index=index)
+        return {m: zero_unless(mask, x[:, i]) for i, (m, mask) in enumerate(masks.items())}, masks
+
+    def _interact(self, x, masks, train: bool, index: jax.Array | None, axis: str | None, block: int):
+        """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
+        attention = FourWayParallelAttention(
+            self.heads,
+            self.qkv,
+            output_projection=self.attn_out_proj,
+            dropout=self.attn_dropout,
+            paths=self.paths,
+            pool_queries=self.global_compression == "query_mean",
+            initialization=self.initialization,
+            name=f"attention_{block}",
+        )
+        context = attention(x, masks, train=train, index=index)
+        enhancement = stacked(ResidualEnhancement, in_axes=(0, 0, 0, 0, None, None, None))(
+            self.ffn_mult * self.d,
+            self.global_compression,
+            self.compress_norm,
+            self.use_ffn,
+            self.ffn_input,
+            self.ffn_pre_ln,
+            self.dropout,
+            self.initialization,
+            name=f"enhancement_{block}",
+        )
+        enhanced = enhancement(
+            jnp.stack([x[target] for _, target in self.paths]),
+            jnp.stack([context[path] for path in self.paths]),
+            jnp.stack([masks[target] for _, target in self.paths]),
+            jnp.stack([masks[source].any(-1) for source, _ in self.paths]),
+            train,
+            index,
+            axis,
+        )
+        return dict(zip(self.paths, enhanced, strict=True))
+
+    def _pool(self, x: Mapping[str, jax.Array], masks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Makes one vector `[S, d]` of each modality's frames."""
+        if self.frame_pool == "mean":
+            return {m: mean_pool(x[m], masks[m]) for m in self.names}
+        pool = stacked(AttentionPool, in_axes=(0, 0))(self.initialization, name="frame_pool")
+        pooled = pool(jnp.stack([x[m] for m in self.names]), jnp.stack([masks[m] for m in self.names]))
+        return dict(zip(self.names, pooled, strict=True))
+
+    def _fuse(self, x: Mapping[str, jax.Array], available: Mapping[str, jax.Array]):
+        """Multimodal gated fusion, or what stands in for it. Returns F `[B, T, d]` and the gates, if there are any."""
+        if len(x) == 1:
+            return x[self.names[0]], {}
+        if self.use_multimodal_gate:
+            kernel_init, _ = kernel_and_bias(self.initialization, self.d)
+            return MultimodalGate(kernel_init, name="multimodal_gate")(x, available)
+        if self.ungated_fusion == "mean":
+            stack = jnp.stack([x[m] for m in self.names], axis=-2)
+            return mean_pool(stack, jnp.stack([available[m] for m in self.names], axis=-1)), {}
+        together = jnp.concatenate([x[m] for m in self.names], axis=-1)
+        return dense(self.d, together.shape[-1], scheme=self.initialization, name="concatenation")(together), {}
+
+
+def defaults() -> dict[str, dict]:
+    """Returns the sections `model` and `loss` of LPGNet's configuration.
+
+    Switches have the names and defaults of `LPGNet` and `SelfDistillationLoss`. What a corpus fixes is empty:
+    `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
+    """
+    network = {f.name: f.default for f in dataclasses.fields(LPGNet) if f.name not in ("parent", "name")}
+    return {"model": {"name": "lpgnet"} | network | {"num_classes": 0}, "loss": loss_defaults()}
+
+
+def create(model: Mapping, loss: Mapping) -> Model:
+    """Builds LPGNet from its two sections of a configuration, both complete.
+
+    Raises:
+      ValueError: for a switch that has no such value, or values that do not fit together.
+    """
+    module = LPGNet(**{name: value for name, value in model.items() if name != "name"})
+    module.check()
+    return Model(module, create_loss(loss))
