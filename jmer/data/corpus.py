@@ -124,11 +124,12 @@ def make_corpus(
     """
     rows = {}
     for split in SPLITS:
-        if split in splits and folder is None:
-            rows[split] = datasets.Dataset(_to_table(splits[split], card))
-        elif split in splits:
-            table = _mapped((_to_table([c], card) for c in splits[split]), card, folder)
-            # By default datasets makes a fingerprint of all that is in the table, for which it copies it.
+        if split in splits:
+            if folder is None:
+                table = _to_table(splits[split], card)
+            else:
+                table = _mapped((_to_table([c], card) for c in splits[split]), card, folder)
+            # Without a fingerprint, datasets makes one of all that is in the table, for which it copies it.
             rows[split] = datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
     return Corpus(datasets.DatasetDict(rows), card)
 

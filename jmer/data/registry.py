@@ -11,7 +11,7 @@ def load_corpus(path_or_name: str | Path) -> Corpus:
     """Returns a built-in synthetic corpus, or one that `save_corpus` wrote.
 
     Args:
-      path_or_name: `synthetic-meld`, `synthetic-iemocap6`, `synthetic-iemocap4`, or a folder.
+      path_or_name: one of `jmer.data.synthetic.NAMES`, or a folder.
 
     Raises:
       UserError: if it is neither such a name nor a folder, or the folder holds no sound corpus.
