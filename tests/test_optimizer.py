@@ -52,8 +52,8 @@ def reference(name, rates, weight_decay=0.0, clip_norm=0.0):
     return parameters
 
 
-def run(config, epochs=3, steps_per_epoch=2):
-    optimizer = make_optimizer(CONFIG | config, epochs=epochs, steps_per_epoch=steps_per_epoch)
+def run(config, steps=(2, 2, 2)):
+    optimizer = make_optimizer(CONFIG | config, steps=steps)
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START)
     state = optimizer.init(parameters)
     for gradient in gradients():
@@ -103,6 +103,14 @@ def test_schedules_give_each_step_its_rate(name, schedule, warmup):
         np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
 
 
+def test_epochs_may_differ_in_length():
+    """Where a curriculum makes the first epochs shorter, the warm-up is shorter too, and the end stays where it is."""
+    found = run({"name": "sgd", "schedule": "linear", "warmup_epochs": 2}, steps=(1, 1, 4))
+    expected = reference("sgd", [0, 0.005, 0.01, 0.0075, 0.005, 0.0025])
+    for part in START:
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -116,5 +124,5 @@ def test_schedules_give_each_step_its_rate(name, schedule, warmup):
 )
 def test_refusals_name_the_field_and_the_remedy(field, value, message):
     with pytest.raises(UserError) as caught:
-        make_optimizer(CONFIG | {field: value}, epochs=3, steps_per_epoch=2)
+        make_optimizer(CONFIG | {field: value}, steps=(2, 2, 2))
     assert str(caught.value) == message

@@ -124,6 +124,17 @@ def test_stopped_at_every_step(run, whole, tmp_path):
     assert_same_run(tmp_path / "w", expected, like)
 
 
+def test_stopped_within_and_between_the_epochs_of_a_curriculum(run, tmp_path):
+    """Epochs of one, two and three steps."""
+    run(tmp_path / "whole", training__curriculum=3)
+    for looks, saved in ((1, "epoch 1"), (1, "step 2"), (2, "step 4")):
+        with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after {saved}$"):
+            run(tmp_path / "w", looks, training__curriculum=3)
+    _, lines = run(tmp_path / "w", training__curriculum=3)
+    assert any(f"2 of {EPOCHS} epochs are done, and 1 of 3 batches more" in line for line in lines)
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(config(), tiny_corpus()))
+
+
 def test_goes_on_on_other_devices(run, whole, tmp_path):
     expected, like = whole
     with pytest.raises(loop.Interrupted):

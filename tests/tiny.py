@@ -107,7 +107,7 @@ def start(config, corpus) -> Run:
     widths = {m: corpus.card.widths[m] for m in config.model.modalities}
     parallel = make_parallel(config.training.parallel, config.training.devices)
     setup = set_up(config, corpus, normalization.fit(conversations, widths), parallel)
-    steps = steps_per_epoch(len(conversations), config.training.batch_size)
-    optimizer = make_optimizer(config.optimizer, epochs=config.training.epochs, steps_per_epoch=steps)
+    steps = [steps_per_epoch(len(conversations), config.training.batch_size)] * config.training.epochs
+    optimizer = make_optimizer(config.optimizer, steps=steps)
     state = parallel.replicate(create_state(setup.model, optimizer, widths, config.seed))
     return Run(setup, state, parallel.step(functools.partial(train_step, model=setup.model, optimizer=optimizer)))

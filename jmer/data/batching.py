@@ -27,6 +27,7 @@ def batches(
     epoch: int = 0,
     multiple: int = 1,
     start: int = 0,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Pads one epoch's conversations into batches; every conversation comes exactly once.
 
@@ -48,6 +49,7 @@ def batches(
       epoch: with the seed, determines the order.
       multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
+      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
 
     Returns:
       An iterator over batches whose leaves are NumPy arrays; no JAX backend is initialised.
@@ -58,10 +60,11 @@ def batches(
     sizes = _sizes(conversations)
     rows = -(-batch_size // multiple) * multiple
     ceiling = -(-int(sizes.max(initial=0)) // LENGTH_STEP) * LENGTH_STEP
-    plan = _plan(sizes, batch_size, seed, epoch)[start:]
+    chosen = np.arange(len(sizes)) if chosen is None else chosen
+    plan = [chosen[members] for members in _plan(sizes[chosen], batch_size, seed, epoch)[start:]]
     return (
-        _pad(conversations, chosen, widths, rows, _padded_length(int(sizes[chosen].max()), lengths, ceiling))
-        for chosen in plan
+        _pad(conversations, members, widths, rows, _padded_length(int(sizes[members].max()), lengths, ceiling))
+        for members in plan
     )
 
 

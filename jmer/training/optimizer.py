@@ -1,6 +1,6 @@
 """The optimiser that a configuration describes, as an Optax chain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optax
 
@@ -10,7 +10,7 @@ OPTIMIZERS = ("adam_l2", "adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTransformation:
     """Builds clipping, weight decay and update rule in PyTorch's order.
 
     Args:
@@ -21,8 +21,7 @@ def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> opt
         `clip_norm`: largest norm of the whole gradient, before the decay is added; 0 = no clipping;
         `schedule`: `constant`, or `linear` or `cosine` down to 0, which the step after the last would have;
         `warmup_epochs`: epochs over which the rate rises linearly from 0.
-      epochs: that will be trained.
-      steps_per_epoch: steps in each.
+      steps: how many steps each epoch has that will be trained.
 
     Raises:
       UserError: for an unknown name or schedule, or numbers out of range.
@@ -32,7 +31,9 @@ def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> opt
     for field in ("learning_rate", "weight_decay", "clip_norm", "warmup_epochs"):
         if not config[field] >= 0:
             raise UserError(f"optimizer.{field} is {config[field]}: give a number that is not negative")
-    rate = _schedule(config, epochs * steps_per_epoch, config["warmup_epochs"] * steps_per_epoch)
+    if config["warmup_epochs"] > len(steps):
+        raise UserError("optimizer.warmup_epochs is more than training.epochs: lower it")
+    rate = _schedule(config, sum(steps), sum(steps[: config["warmup_epochs"]]))
     clip = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
     decay = optax.add_decayed_weights(config["weight_decay"])
     rule = {
@@ -47,8 +48,6 @@ def make_optimizer(config: Mapping, *, epochs: int, steps_per_epoch: int) -> opt
 def _schedule(config: Mapping, steps: int, warmup: int) -> optax.Schedule:
     if config["schedule"] not in SCHEDULES:
         raise UserError(f"optimizer.schedule is '{config['schedule']}': choose one of {', '.join(SCHEDULES)}")
-    if warmup > steps:
-        raise UserError("optimizer.warmup_epochs is more than training.epochs: lower it")
     rate, rest = config["learning_rate"], max(steps - warmup, 1)
     after = {
         "constant": optax.constant_schedule(rate),
