@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
-from jmer.data import dag_json, meld_csv, pickles, table
-from jmer.data.corpus import Corpus, any_labelled, make_corpus, save_corpus
+from jmer.data import dag_json, frame_files, meld_csv, pickles, table
+from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
 
-# Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`.
-FORMATS = {"table": table, "pickle": pickles, "dag-json": dag_json, "meld-csv": meld_csv}
+# Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`; `options` has DEST, too.
+FORMATS = {"table": table, "pickle": pickles, "dag-json": dag_json, "meld-csv": meld_csv, "frames": frame_files}
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ def convert(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.dest} already exists: name a new folder for the corpus after the sources")
     corpus, held_out = _completed(reader.read(options.sources, options), options)
     save_corpus(corpus, options.dest)
-    print(_description(corpus, options.dest, held_out))
+    print(_description(load_saved(options.dest), options.dest, held_out))
 
 
 def _parser(name: str, reader) -> Parser:
@@ -74,7 +75,14 @@ def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, boo
         f"Validation: whole conversations, about {options.holdout:.0%} of the training utterances, seed {options.seed}."
     )
     card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
-    return make_corpus(hold_out(splits, share=options.holdout, seed=options.seed), card), True
+    held_out = {c.id for c in hold_out(splits, share=options.holdout, seed=options.seed)["validation"]}
+    chosen = np.array([c.id in held_out for c in splits["train"]])
+    train = corpus.splits["train"]
+    rows = corpus.splits | {
+        "train": train.select(np.flatnonzero(~chosen)),
+        "validation": train.select(np.flatnonzero(chosen)),
+    }
+    return Corpus(datasets.DatasetDict({split: rows[split] for split in SPLITS if split in rows}), card), True
 
 
 def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:

@@ -93,9 +93,15 @@ class Rows:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that map columns."""
+    add_mapping_arguments(parser, tuple(COLUMN_FLAGS))
+
+
+def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
+    """Adds the flags that map columns to these fields of `COLUMN_FLAGS`, and those of the whole mapping."""
     parser.add_argument("--preset", help=f"a known mapping: {', '.join(PRESETS)}")
     parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
-    for field, meaning in COLUMN_FLAGS.items():
+    for field in fields:
+        meaning = COLUMN_FLAGS[field]
         parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
     add_emotions_argument(parser, "those of the preset or the YAML file")
     parser.add_argument(
@@ -121,7 +127,33 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     Raises:
       UserError: naming the file and the column at fault, and what there is instead.
     """
-    columns = _mapping(options)
+    columns = read_mapping(options, tuple(COLUMN_FLAGS))
+    if not columns.modalities:
+        raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
+    splits = read_splits(sources, columns, predict_only=options.predict_only)
+    some = next(iter(splits.values()))[0]
+    features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
+    card = Card(
+        name=options.preset or sources[0].stem,
+        widths={m: some.features[m].shape[1] for m in columns.modalities},
+        emotions=columns.emotions,
+        provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
+        synthetic=False,
+    )
+    return checked_corpus(splits, card, for_training=not options.predict_only)
+
+
+def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool) -> dict[str, list[Conversation]]:
+    """Reads the rows of one or more files as conversations in splits, with the features that the columns name.
+
+    Args:
+      sources: as for `read`.
+      columns: what `read_mapping` returned.
+      predict_only: whether a training split may be lacking.
+
+    Raises:
+      UserError: as `read` does.
+    """
     texts = [getattr(columns, field) for field in TEXT_FIELDS if getattr(columns, field)]
     parts = [_read_rows(open_table(source, texts), columns) for source in sources]
     widths = {m: parts[0].features[m].shape[1] for m in columns.modalities}
@@ -133,24 +165,24 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
                     f"{source}: give files with the same features"
                 )
     splits = _conversations(_concatenated(parts), columns.ids_per_split)
-    if "train" not in splits and not options.predict_only:
+    if "train" not in splits and not predict_only:
         raise UserError(
             f"{sources[0]}: no row of column '{columns.split}' is train, only {', '.join(splits)}: add training rows, "
             "or give --predict-only if the corpus is not to be learnt from"
         )
-    files = ", ".join(source.name for source in sources)
-    features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
-    card = Card(
-        name=options.preset or sources[0].stem,
-        widths=widths,
-        emotions=columns.emotions,
-        provenance=f"Converted from the table {files}: {features}.",
-        synthetic=False,
-    )
-    return checked_corpus(splits, card, for_training=not options.predict_only)
+    return splits
 
 
-def _mapping(options: argparse.Namespace) -> Columns:
+def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
+    """Returns the mapping that a preset, a YAML file and flags make together.
+
+    Args:
+      options: what `add_mapping_arguments` parses.
+      flags: the fields that were given to it.
+
+    Raises:
+      UserError: if a field is unknown, or a needed one is lacking.
+    """
     fields = {}
     if options.preset is not None:
         if options.preset not in PRESETS:
@@ -158,7 +190,7 @@ def _mapping(options: argparse.Namespace) -> Columns:
         fields |= PRESETS[options.preset]
     if options.columns is not None:
         fields |= _yaml_mapping(options.columns)
-    fields |= {f: getattr(options, f) for f in (*COLUMN_FLAGS, "ids_per_split") if getattr(options, f) is not None}
+    fields |= {f: getattr(options, f) for f in (*flags, "ids_per_split") if getattr(options, f) is not None}
     if options.emotions is not None:
         fields["emotions"] = options.emotions
     columns = Columns(**fields)
@@ -170,8 +202,6 @@ def _mapping(options: argparse.Namespace) -> Columns:
             raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only if there is none")
     if columns.label and not columns.emotions:
         raise UserError("no names of the emotions: give --emotions A,B,... in the order of their labels")
-    if not columns.modalities:
-        raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
     return columns
 
 

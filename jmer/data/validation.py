@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -35,13 +36,20 @@ def defects(splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_tra
     ]
 
 
-def checked_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_training: bool = True) -> Corpus:
+def checked_corpus(
+    splits: Mapping[str, Sequence[Conversation]],
+    card: Card,
+    *,
+    for_training: bool = True,
+    folder: Path | None = None,
+) -> Corpus:
     """Builds a corpus from conversations if they are sound.
 
     Args:
       splits: split name -> conversations.
       card: the corpus' card.
       for_training: as for `defects`.
+      folder: as for `jmer.data.corpus.make_corpus`.
 
     Raises:
       UserError: with one line per defect, the first ten of them.
@@ -49,7 +57,7 @@ def checked_corpus(splits: Mapping[str, Sequence[Conversation]], card: Card, *, 
     found = defects(splits, card, for_training=for_training)
     if found:
         raise UserError("\n".join(shortened(found)))
-    return make_corpus(splits, card)
+    return make_corpus(splits, card, folder=folder)
 
 
 def require_sound(corpus: Corpus, *, for_training: bool = True) -> None:
