@@ -9,7 +9,7 @@ frame`. An utterance without a file lacks that modality. The table is npz, parqu
 `python -m jmer.data.convert table --help` says; columns of features count for nothing here.
 
 However large the corpus, a few hundred MB of it are in memory while it is written, for which the disk needs room twice.
-Training holds what it trains on in memory: 4 bytes x utterances x frames x width, about 4 GB for IEMOCAP in emotion2vec.
+Training holds its features in memory: 4 bytes x utterances x frames x width, about 4 GB for IEMOCAP in emotion2vec.
 """
 
 import argparse
