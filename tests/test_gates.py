@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from reference import draw_parameters, float64
 
-from jmer.layers.gates import MultimodalGate, UnimodalGate
+from jmer.layers.gates import GatedReduction, MultimodalGate, UnimodalGate
+from jmer.layers.parallel_attention import FOUR_PATHS
 
 
 def normal(seed, *shape):
@@ -103,3 +105,71 @@ def test_modality_order_and_batching_do_not_matter(key):
     np.testing.assert_allclose(reversed_order, fused, rtol=1e-5, atol=1e-6)
     mapped, _ = jax.vmap(lambda x: gate.apply(variables, x))(features)
     np.testing.assert_allclose(mapped, fused, rtol=1e-5, atol=1e-6)
+
+
+PATHS = {
+    "nine": tuple((source, target) for target in ("text", "audio", "visual") for source in ("text", "audio", "visual")),
+    "four": FOUR_PATHS,
+    "two that cross": (("audio", "text"), ("text", "audio")),
+    "one": (("audio", "audio"),),
+}
+
+
+def contexts_of(paths, seed=8):
+    return {path: normal([seed, i], 2, 3, 4) for i, path in enumerate(paths)}
+
+
+def reference_reduction(p, contexts, gate):
+    """One path at a time; a target's paths side by side in the order given, targets in order of appearance."""
+    gated = {}
+    for i, (path, x) in enumerate(contexts.items()):
+        x = np.float64(x)
+        pass_on = {
+            "learned": lambda x, i=i: sigmoid(x @ p["unimodal"]["gate"]["kernel"][i]),
+            "identity": sigmoid,
+            "none": np.ones_like,
+        }[gate]
+        gated[path] = x * pass_on(x)
+    targets = list(dict.fromkeys(target for _, target in contexts))
+    return {
+        target: np.concatenate([x for path, x in gated.items() if path[1] == target], axis=-1)
+        @ p["reduction"]["kernel"][m]
+        + p["reduction"]["bias"][m]
+        for m, target in enumerate(targets)
+    }
+
+
+@pytest.mark.parametrize("paths", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("gate", ["learned", "identity", "none"])
+def test_reduction_matches_the_formula(gate, paths):
+    module, contexts = GatedReduction(gate), contexts_of(paths)
+    p = draw_parameters(module, contexts)
+    targets = len({target for _, target in paths})
+    shapes = {"reduction": {"kernel": (targets, 4 * len(paths) // targets, 4), "bias": (targets, 4)}}
+    shapes |= {"unimodal": {"gate": {"kernel": (len(paths), 4, 4)}}} if gate == "learned" else {}
+    assert jax.tree.map(np.shape, p) == shapes
+    # The contexts are no argument: jit would sort them, and with them which parameters are whose.
+    found = jax.jit(lambda p: module.apply({"params": p}, contexts))(p)
+    expected = reference_reduction(float64(p), contexts, gate)
+    assert set(found) == set(expected)
+    for target in expected:
+        np.testing.assert_allclose(found[target], expected[target], rtol=1e-5, atol=1e-5)
+
+
+def test_reduction_starts_as_pytorchs_linear_layers(key):
+    contexts = {path: normal(9, 1, 200) for path in FOUR_PATHS}
+    p = jax.jit(GatedReduction().init)(key(), contexts)["params"]
+    for kernels, fan in ((p["unimodal"]["gate"]["kernel"], 200), (p["reduction"]["kernel"], 400)):
+        for kernel in kernels:
+            assert 0.98 * fan**-0.5 < np.abs(kernel).max() <= fan**-0.5
+        assert len({float(kernel[0, 0]) for kernel in kernels}) == len(kernels)
+    assert 0.9 * 400**-0.5 < np.abs(p["reduction"]["bias"]).max() <= 400**-0.5
+
+
+def test_reduction_refuses_what_it_cannot_do(key):
+    contexts = contexts_of(FOUR_PATHS)
+    with pytest.raises(ValueError, match=r"^unimodal_gate must be one of learned, identity, none, not 'frozen'"):
+        GatedReduction("frozen").init(key(), contexts)
+    del contexts["audio", "text"]
+    with pytest.raises(ValueError, match=r"^as many paths must end on each modality, not .*'text': \[0\]"):
+        GatedReduction().init(key(), contexts)

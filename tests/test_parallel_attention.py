@@ -1,5 +1,7 @@
 """Four attention paths in one, against a loop over paths, positions and heads in float64."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ FORMS = [
     {"projections": "identity", "heads": 2},
     {"output_projection": True, "heads": 4},
     {"projections": "shared", "output_projection": True},
+    {"bias": True, "heads": 2},
+    {"bias": True, "projections": "shared", "output_projection": True},
     {"paths": (("text", "text"), ("audio", "audio"))},
     {"paths": tuple((s, t) for t in LENGTHS for s in LENGTHS), "heads": 2},
 ]
@@ -34,7 +38,9 @@ def module_and_variables(key, options):
     return module, module.init(key(), x, masks)
 
 
-def reference(variables, x, masks, heads=1, projections="per_path", output_projection=False, paths=FOUR_PATHS):
+def reference(
+    variables, x, masks, heads=1, projections="per_path", bias=False, output_projection=False, paths=FOUR_PATHS
+):
     params = jax.tree.map(np.float64, variables.get("params", {}))
     modalities = sorted({m for path in paths for m in path})
     contexts = {}
@@ -44,7 +50,8 @@ def reference(variables, x, masks, heads=1, projections="per_path", output_proje
             rows = np.float64(x[modality])
             if projections == "identity":
                 return rows
-            return rows @ params[name][p if projections == "per_path" else modalities.index(modality)]
+            entry = p if projections == "per_path" else modalities.index(modality)
+            return rows @ params[name][entry] + (params[f"{name}_bias"][entry] if bias else 0)
 
         query, key, value = project("query", target), project("key", source), project("value", source)
         context = np.zeros(query.shape)
@@ -85,6 +92,58 @@ def test_parameter_shapes_and_start(key):
     assert 0.99 * bound < np.abs(wide).max() <= bound
     np.testing.assert_allclose(np.std(wide, axis=(1, 2)), np.full(4, bound / np.sqrt(3)), rtol=0.02)
     assert len({float(kernel[0, 0]) for kernel in wide}) == 4
+
+
+def test_each_bias_is_drawn_within_pytorchs_bounds(key):
+    module = FourWayParallelAttention(bias=True, output_projection=True)
+    params = jax.jit(module.init)(key(), *sample_of_width(400))["params"]
+    for name in ("query", "key", "value", "output"):
+        biases = params[f"{name}_bias"]
+        assert biases.shape == (4, 400)
+        assert 0.95 / 20 < np.abs(biases).max() <= 1 / 20
+        assert len({float(bias[0]) for bias in biases}) == 4
+
+
+def dropped_weights(rate, train, key, index=None, seed=7, rows=40, length=8):
+    """Attention weights as training sees them, `[paths, rows, length, length]`, and without dropout.
+
+    Values that are the rows of an identity matrix make the context equal the weights.
+    """
+    scale = 1.5
+    one = np.broadcast_to(scale * np.eye(length, dtype=np.float32), (rows, length, length))
+    x, masks = {"text": one, "audio": one}, dict.fromkeys(("text", "audio"), np.ones((rows, length), bool))
+    module = FourWayParallelAttention(projections="identity", dropout=rate)
+    apply = jax.jit(functools.partial(module.apply, {}, train=train))
+    out = apply(x, masks, index=index, rngs={"dropout": key} if train else {})
+    powers = np.exp(scale**2 * np.eye(length) / np.sqrt(length))
+    weights = np.stack(list(out.values())) / scale
+    return weights, np.broadcast_to(powers / powers.sum(-1, keepdims=True), weights.shape)
+
+
+def test_dropout_leaves_out_its_share_of_the_weights(key):
+    found, weights = dropped_weights(0.3, True, key())
+    kept = found != 0
+    np.testing.assert_allclose(found[kept], weights[kept] / 0.7, rtol=1e-5)
+    np.testing.assert_allclose(1 - kept.mean((1, 2, 3)), np.full(4, 0.3), atol=0.04)
+    # Paths, conversations, queries and keys are drawn apart: two of them agree as often as chance has it.
+    for axis in range(4):
+        agreeing = (kept == np.roll(kept, 1, axis)).mean()
+        np.testing.assert_allclose(agreeing, 0.3**2 + 0.7**2, atol=0.03)
+    for rate, train in ((0.3, False), (0.0, True)):
+        found, weights = dropped_weights(rate, train, key())
+        np.testing.assert_allclose(found, weights, rtol=1e-5)
+
+
+def test_dropout_follows_the_conversation(key):
+    drawn, index, order = key(), np.arange(40) + 3, np.random.default_rng(8).permutation(40)
+    found, _ = dropped_weights(0.5, True, drawn, index)
+    moved, _ = dropped_weights(0.5, True, drawn, index[order])
+    np.testing.assert_array_equal(moved, found[:, order])
+    assert (dropped_weights(0.5, True, drawn, index + 1)[0] != found).any()
+    assert (dropped_weights(0.5, True, key(), index)[0] != found).any()
+    np.testing.assert_array_equal(
+        dropped_weights(0.5, True, drawn)[0], dropped_weights(0.5, True, drawn, np.arange(40))[0]
+    )
 
 
 def sample_of_width(width):
