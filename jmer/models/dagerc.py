@@ -1,7 +1,8 @@
 """DAG-ERC: a directed acyclic graph network over a conversation (Shen et al., 2021), and early fusion as in MultiDAG.
 
-Flow of one batch: features, one modality or several side by side → layers along the speakers' graph (Eqs. 1-9) →
-states of all layers beside the features → multilayer perceptron → emotion. The loss is the cross-entropy.
+Flow of one batch: features, one modality or several side by side → layers along the speakers' graph
+(`jmer.layers.dag`) → states of all layers beside the features → multilayer perceptron → emotion. The loss is the
+cross-entropy.
 """
 
 import dataclasses
@@ -45,8 +46,8 @@ class DAGERC(nn.Module):
       d_h: width of the layers, in the graph and after it.
       dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
       omega: utterances of the same speaker that the graph reaches back to.
-      score: `linear` (as in the authors' code: the softmax cancels an utterance's own part) or `leaky_relu` (as in
-        their paper, Eq. 2).
+      score: how predecessors are scored: `linear` (as the authors' code does: an utterance's own part cancels in the
+        softmax) or `leaky_relu` (it does not).
       mlp_layers: hidden layers between the graph's states and the last linear layer.
       dropout: rate before the last linear layer.
       initialization: see `jmer.layers.initializers`.
