@@ -1,0 +1,1 @@
+"""Which reading of a paper's gaps fits best: one factor at a time around the default."""

@@ -1,0 +1,146 @@
+"""Studies the readings that a model's paper leaves open, one factor at a time around the default.
+
+    python -m experiments.readings lpgnet --corpus corpora/iemocap6 --seeds 5 --jobs 2
+    python -m experiments.readings lfvd --corpus corpora/mosi --only d_z,weighting
+
+Every score is one of the validation split. A row is compared with the default over the same seeds; the table is printed
+and written to OUT/table.md and OUT/table.csv, each run is a folder OUT/<corpus>/<factor>=<value>/seed<n>. The same
+command again goes on where it was stopped, and a command with more seeds or factors adds to it.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments import program, tables
+from experiments.models import model_row
+from experiments.readings.factors import FACTORS
+from experiments.readings.paired import Difference, compare
+from experiments.runner import Outcome, Row, run, sound_corpus
+from jmer.config import flatten
+from jmer.evaluation.predictions import corpus_title
+
+PROGRAM = "experiments.readings"
+DEFAULT = "default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A value of a factor on a corpus.
+
+    Attributes:
+      row: what is run; several settings can share one, that of the default above all.
+      against: the row that it is compared with, its own = it is the default.
+    """
+
+    factor: str
+    value: str
+    row: Row
+    against: Row
+
+
+def settings(
+    model: str, corpus: str, *, variant: str, changes: Mapping[str, str], only: str | None = None
+) -> list[Setting]:
+    """Returns a model's settings on a corpus, grouped by factor.
+
+    Args:
+      model: name in `FACTORS`.
+      corpus: as `--corpus` takes it.
+      variant: of the model's experiment.
+      changes: `section.field` -> text, for the default and thus for every row.
+      only: factors, joined by commas; None = all.
+
+    Raises:
+      UserError: if the corpus, the variant, a change or a factor is at fault.
+    """
+    default = model_row(model, corpus, name=DEFAULT, variant=variant, changes=changes)
+    config = default.config
+    factors, found = FACTORS[model](config), []
+    for factor in program.chosen("--only", only, factors) if only is not None else factors:
+        rows = {"": default}
+        for value in factors[factor]:
+            name = f"{factor}={re.sub(r'[^A-Za-z0-9_]+', '_', value.label)}"
+            row = dataclasses.replace(default, name=name, overrides={**default.overrides, **value.overrides})
+            rows[value.label] = default if flatten(row.config) == flatten(config) else row
+            found.append(Setting(factor, value.label, rows[value.label], rows[value.against]))
+    return found
+
+
+def lay_out(
+    model: str, found: Sequence[Setting], outcomes: Mapping[Row, Outcome]
+) -> tuple[str, list[dict[str, object]]]:
+    """Returns the text of the study, and its rows with unrounded values. Raises UserError if no run succeeded."""
+    shown, values = [], []
+    for setting in found:
+        outcome, card = outcomes[setting.row], sound_corpus(setting.row.corpus).card
+        scores = outcome.scores("weighted_f1")
+        last_epochs = [result.last_epochs for result in outcome.results.values()]
+        against, difference = setting.against.name, compare(scores, outcomes[setting.against].scores("weighted_f1"))
+        if setting.row is setting.against:
+            against, difference = "", Difference((), DEFAULT)
+        named = {"factor": setting.factor, "value": setting.value}
+        shown.append(
+            {
+                "corpus": corpus_title(card),
+                **named,
+                "W-F1 %": tables.percent(scores.values()),
+                "n": str(len(scores)),
+                "W-F1 %, last 5 epochs": tables.percent(last_epochs),
+                "compared with": against,
+                "difference": tables.percent(difference.values),
+                "verdict": difference.verdict,
+            }
+        )
+        values.append(
+            {
+                "corpus": setting.row.corpus,
+                **named,
+                "run": setting.row.name,
+                "seeds": len(scores),
+                **tables.statistics_of("weighted_f1", scores.values()),
+                **tables.statistics_of("weighted_f1_last_epochs", last_epochs),
+                "compared_with": against,
+                "pairs": len(difference.values),
+                **tables.statistics_of("difference", difference.values),
+                "verdict": difference.verdict,
+            }
+        )
+    ran = list(outcomes.values())
+    text = [
+        f"# Readings of {model.upper()}",
+        *tables.banner(any(sound_corpus(setting.row.corpus).card.synthetic for setting in found)),
+        "Weighted F1 on the VALIDATION split, mean ± sample standard deviation over n seeds. The epoch of a run was "
+        f"{tables.how_chosen(ran)}; the mean over the last five epochs chooses nothing. The difference is that of the "
+        'same seeds, in percentage points. "Beyond the spread": at least three seeds, more than two standard errors '
+        "of the paired difference, and more than the standard deviation of what it is compared with.",
+        tables.markdown(shown),
+        *tables.failures(ran),
+    ]
+    return "\n\n".join(text), values
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the study and prints its table; returns the exit status."""
+    parser = program.make_parser(PROGRAM, __doc__, seeds=3, corpora=())
+    parser.add_argument("model", choices=FACTORS)
+    parser.add_argument("--out", type=Path, help="default: runs/readings/MODEL")
+    parser.add_argument("--only", metavar="FACTOR,...", help="factors to study (default: all)")
+    options, changes = program.parse(parser, arguments)
+    out = options.out or Path("runs/readings") / options.model
+    found = [
+        setting
+        for corpus in options.corpora
+        for setting in settings(options.model, corpus, variant=options.variant, changes=changes, only=options.only)
+    ]
+    rows = list(dict.fromkeys(row for setting in found for row in (setting.against, setting.row)))
+    outcomes = run(rows, range(options.seeds), out, jobs=options.jobs, say=program.say)
+    text, values = lay_out(options.model, found, dict(zip(rows, outcomes, strict=True)))
+    tables.write(out, text, values)
+    return program.report(text, outcomes, out)
+
+
+if __name__ == "__main__":
+    sys.exit(program.launch(PROGRAM, main, sys.argv[1:]))

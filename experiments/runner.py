@@ -1,0 +1,284 @@
+"""Runs the rows of a table: one run per row and seed (a cell), each in a folder of its own under one folder.
+
+A cell is what `python -m jmer.main --config ... --workdir OUT/<corpus>/<row>/seed0` does: the same checks, compile
+cache, resumption and results, and anyone can repeat it by hand. Its `main` is called, not started as a program: a
+process then pays once for its imports, hands a mistake back as an exception, and ends with the one that started it.
+What it prints goes to a log file beside the run's folder.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.processes import Died, in_processes
+from jmer.config import fit_to_corpus
+from jmer.data.corpus import Corpus, any_labelled
+from jmer.data.registry import load_corpus
+from jmer.data.validation import require_sound
+from jmer.errors import UserError
+from jmer.experiment import change_fields, load_experiment
+from jmer.main import FIELD
+from jmer.main import main as train_and_score
+from jmer.training.folder import (
+    COMPUTATION,
+    CONFIG_FILE,
+    SCORES_FILE,
+    check_same,
+    read_config,
+    read_facts,
+    read_json,
+)
+from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.loop import check
+from jmer.training.results import is_reported
+
+LAST_EPOCHS = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """What is run once per seed.
+
+    Attributes:
+      name: unique among the rows of a corpus; names a folder.
+      experiment: as `--config` takes it, `configs/x.py:variants`.
+      corpus: as `--corpus` takes it.
+      overrides: `section.field` -> text, as `--config.section.field=text` takes it.
+    """
+
+    name: str
+    experiment: str
+    corpus: str
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def config(self) -> ConfigDict:
+        """The configuration with seed 0. Raises UserError if the experiment or a field is at fault."""
+        return change_fields(load_experiment(self.experiment), {**self.overrides, "data.path": self.corpus})
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished run left.
+
+    Attributes:
+      scores: split -> what `scores.json` has on it, fractions.
+      selection: how the epoch was chosen.
+      epoch: the epoch that was chosen, of `epochs`.
+      last_epochs: mean weighted F1 on the validation split over the last five epochs, which chooses nothing.
+      parameters: number of trained parameters.
+      speed: utterances per second in training, the median over epochs (the first one compiles).
+      devices: what it ran on.
+    """
+
+    scores: Mapping[str, Mapping[str, Any]]
+    selection: str
+    epoch: int
+    epochs: int
+    last_epochs: float
+    parameters: int
+    speed: float
+    devices: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a row: seed -> result, and seed -> what went wrong."""
+
+    row: Row
+    results: Mapping[int, Result]
+    failures: Mapping[int, str]
+
+    def scores(self, name: str, split: str = "validation") -> dict[int, float]:
+        """Returns seed -> a score of the chosen epoch on a split; empty if the split was not scored."""
+        return {seed: r.scores[split][name] for seed, r in self.results.items() if split in r.scores}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """A row with one seed, and the folder of its run."""
+
+    row: Row
+    seed: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """Names it on the console."""
+        return f"{corpus_name(self.row.corpus)} {self.row.name} seed {self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line of `jmer.main`."""
+        fields = {**self.row.overrides, "seed": self.seed}
+        return [
+            *("--config", self.row.experiment, "--corpus", self.row.corpus, "--workdir", str(self.folder)),
+            *(f"{FIELD}{name}={value}" for name, value in fields.items()),
+        ]
+
+
+def run(
+    rows: Sequence[Row], seeds: Sequence[int], out: Path, *, jobs: int = 1, say: Callable[[str], None]
+) -> list[Outcome]:
+    """Brings every cell to its end: runs that are finished are only read, interrupted ones go on.
+
+    Args:
+      rows: what to run.
+      seeds: of each row.
+      out: parent of all folders.
+      jobs: how many cells at the same time, in processes of their own; 1 = one after the other in this one.
+      say: prints a line.
+
+    Returns:
+      Of each row, its results and its failures: a cell that fails does not stop the others.
+
+    Raises:
+      UserError: before anything runs, if a row, a corpus or `out` is at fault, or a folder there is another run's.
+      KeyboardInterrupt: after Ctrl-C, when the runs have been saved.
+    """
+    cells = _cells(rows, seeds, out)
+    plans = {cell: _plan(cell) for cell in cells}
+    failures = {cell: plan for cell, plan in plans.items() if isinstance(plan, str)}
+    todo = [cell for cell in cells if cell not in failures and not _is_finished(cell, plans[cell])]
+    done = len(cells) - len(failures) - len(todo)
+    at_once = f", {jobs} at a time" if jobs > 1 else ""
+    say(f"{len(cells)} runs in {out}: {done} finished before, {len(todo)} to do{at_once}")
+    for cell, reason in failures.items():
+        say(f"{cell.title}: FAILED: {reason}")
+    started = time.monotonic()
+    with contextlib.closing(_executed(todo, jobs)) as executed:
+        for count, (cell, problem) in enumerate(executed, 1):
+            left = datetime.timedelta(seconds=round((time.monotonic() - started) / count * (len(todo) - count)))
+            if problem is not None:
+                failures[cell] = problem.reason if isinstance(problem, Died) else problem
+            news = f"FAILED: {failures[cell]}" if cell in failures else _news(read_result(cell.folder))
+            say(f"[{count:{len(str(len(todo)))}}/{len(todo)}] {cell.title}: {news}; ETA {left}")
+    return [
+        Outcome(
+            row,
+            {cell.seed: read_result(cell.folder) for cell in cells if cell.row is row and cell not in failures},
+            {cell.seed: failures[cell] for cell in cells if cell.row is row and cell in failures},
+        )
+        for row in rows
+    ]
+
+
+@functools.cache
+def sound_corpus(path: str) -> Corpus:
+    """Loads a corpus once. Raises UserError if it cannot be trained on, or has no labelled validation split."""
+    corpus = load_corpus(path)
+    require_sound(corpus, for_training=True)
+    if "validation" not in corpus.splits or not any_labelled(corpus.conversations("validation")):
+        raise UserError(f"corpus '{corpus.card.name}' has no labelled validation split: convert it with --holdout")
+    return corpus
+
+
+def corpus_name(path: str) -> str:
+    """Returns what a corpus' folder is called."""
+    return Path(path).resolve().name
+
+
+def read_result(folder: Path) -> Result:
+    """Reads what a finished run left. Raises UserError if a file of it is missing or damaged."""
+    chosen, facts = read_json(folder / SCORES_FILE), read_facts(folder)
+    history = read_json_lines(folder / JSON_LINES_FILE)
+    return Result(
+        scores=chosen["splits"],
+        selection=chosen["selection"],
+        epoch=chosen["epoch"],
+        epochs=chosen["epochs"],
+        last_epochs=statistics.fmean(row["validation/weighted_f1"] for row in history[-LAST_EPOCHS:]),
+        parameters=facts.parameters,
+        speed=statistics.median(row["utterances_per_second"] for row in history),
+        devices=facts.versions["devices"],
+    )
+
+
+def execute(cell: Cell) -> str | None:
+    """Trains and scores a cell in this process, from wherever its run stands; its output goes to a log file.
+
+    Returns:
+      What went wrong, in one line, or None.
+
+    Raises:
+      KeyboardInterrupt: after SIGINT or SIGTERM, when the run has been saved.
+    """
+    log = cell.folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            status = train_and_score(cell.arguments)
+        except UserError as error:
+            return str(error)
+        except Exception as error:  # whatever else breaks one run is no reason to give up the others
+            traceback.print_exc()
+            reason = " ".join(str(error).split())
+            return f"{type(error).__name__}: {reason[:200]} (see {log})"
+        finally:
+            # A next cell's programs are others; on disk they stay.
+            jax.clear_caches()
+    if status:
+        raise KeyboardInterrupt
+    return None
+
+
+def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
+    """Lays out the folders, seed by seed, so that at any time all rows have about as many runs."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, not a folder: name another --out")
+    if (out / CONFIG_FILE).exists():
+        raise UserError(f"{out} is the folder of a single run: name another --out")
+    cells = [
+        Cell(row, seed, out / corpus_name(row.corpus) / row.name / f"seed{seed}") for seed in seeds for row in rows
+    ]
+    taken: dict[Path, Cell] = {}
+    for cell in cells:
+        if other := taken.get(cell.folder):
+            raise UserError(f"{cell.folder} would be that of {other.row.corpus} and {cell.row.corpus}: rename a corpus")
+        taken[cell.folder] = cell
+    return cells
+
+
+def _plan(cell: Cell) -> ConfigDict | str:
+    """Returns the configuration that a cell's run will have, or why the corpus does not fit it."""
+    corpus = sound_corpus(cell.row.corpus)
+    config = cell.row.config
+    config.seed = cell.seed
+    check(config, corpus)
+    try:
+        return fit_to_corpus(config, corpus.card, corpus.conversations("train"))
+    except UserError as error:
+        return str(error)
+
+
+def _is_finished(cell: Cell, config: ConfigDict) -> bool:
+    if not (cell.folder / CONFIG_FILE).exists():
+        return False
+    try:
+        check_same(cell.folder, read_config(cell.folder), config, ignore=COMPUTATION)
+    except UserError as error:
+        raise UserError(str(error).replace("--workdir", "--out")) from error
+    if read_facts(cell.folder).card != sound_corpus(cell.row.corpus).card:
+        raise UserError(f"{cell.folder} was trained on another version of {cell.row.corpus}: name another --out")
+    return is_reported(cell.folder, config.training.epochs)
+
+
+def _executed(cells: Sequence[Cell], jobs: int) -> Generator[tuple[Cell, str | Died | None]]:
+    if jobs == 1:
+        return ((cell, execute(cell)) for cell in cells)
+    return in_processes(execute, cells, jobs)
+
+
+def _news(result: Result) -> str:
+    score = 100 * result.scores["validation"]["weighted_f1"]
+    return f"validation W-F1 {score:.2f} % in epoch {result.epoch} of {result.epochs}"
