@@ -101,6 +101,31 @@ SDT: Mapping[str, Mapping[str, Any]] = {
 """Variants of SDT: what its paper leaves out one by one."""
 
 
+LPGNET: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {"model.d": 16, "training.epochs": 2},
+    "plain_features": {
+        "optimizer.learning_rate": 3e-4,
+        "training.batch_size": 8,
+        "training.epochs": 40,
+    },
+    # Utterances as sequences of frames, in a corpus that has them.
+    "frame": {"model.mode": "frame", "data.path": "synthetic-iemocap4-frames"},
+    # Ablations: modalities, parts.
+    "text": {"model.modalities": ("text",)},
+    "audio": {"model.modalities": ("audio",)},
+    "without_inter": {"model.use_inter": False},
+    "without_intra": {"model.use_intra": False},
+    "without_ffn": {"model.use_ffn": False},
+    "without_dual_gates": {"model.use_unimodal_gate": False, "model.use_multimodal_gate": False},
+    # The grid of the loss weights γ1 (task), γ2 (hard labels), γ3 (soft labels); the default is 1.5, 1, 0.3.
+    "gammas_1_1_1": {"loss.gamma_task": 1.0, "loss.gamma_soft": 1.0},
+    "gammas_1_0_1": {"loss.gamma_task": 1.0, "loss.gamma_hard": 0.0, "loss.gamma_soft": 1.0},
+    "gammas_1_1_0": {"loss.gamma_task": 1.0, "loss.gamma_soft": 0.0},
+    "gammas_1.5_1_0": {"loss.gamma_soft": 0.0},
+}
+"""Variants of LPGNet, after the tables of its paper."""
+
+
 def with_variants(config: ConfigDict, names: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
     """Returns a copy of an experiment with some of its variants applied, one after the other.
 
