@@ -71,13 +71,22 @@ LFVD: Mapping[str, Mapping[str, Any]] = {
 }
 """Variants of LFVD, under the names of its paper's Tables 4-6 and Fig. 2."""
 
-
 DAGERC: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {"model.d_h": 16, "training.epochs": 2},
+    "tiny": {"model.d_h": 16, "training.epochs": 2, "training.curriculum": 0},
+    # For the features that LFVD's variant of this name is for.
+    "plain_features": {
+        "model.d_h": 128,
+        "model.dag_layers": 2,
+        "model.dropout": 0.4,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 0.1,
+        "training.batch_size": 8,
+        "training.epochs": 20,
+    },
     **MODALITY_SUBSETS,
-    # Early concatenation of all that the corpus has.
+    # MultiDAG's input: all that the corpus has, side by side.
     "all_modalities": {"model.modalities": ()},
-    # The scores of its paper, with the LeakyReLU that its authors' code lacks.
+    # Scores that an utterance has a say in, see `jmer.models.dagerc.DAGERC`.
     "leaky_relu": {"model.score": "leaky_relu"},
 }
 """Variants of DAG-ERC and MultiDAG."""
