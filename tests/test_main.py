@@ -18,8 +18,10 @@ from jmer.data.convert import convert
 from jmer.data.corpus import load_saved, make_corpus, save_corpus
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
+from jmer.evaluation import predict
 from jmer.experiment import change_fields, load_experiment
 from jmer.main import main
+from jmer.training import load_run
 
 MELD = "configs/lfvd_meld.py"
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
@@ -129,6 +131,18 @@ def test_fields_change_by_the_type_of_their_value():
     assert config.training.epochs == 2
     with pytest.raises(UserError, match=r"loss\.tau is '1,5': give a number"):
         change_fields(config, {"loss.tau": "1,5"})
+
+
+def test_a_trained_run_predicts_the_same_in_the_readers_own_program(trained):
+    folder, arguments = trained
+    run = load_run(folder)
+    corpus = load_saved(arguments[arguments.index("--corpus") + 1])
+    table = predict(run.model, run.variables, corpus, split="test", statistics=run.statistics)
+    written = predictions(folder)
+    assert list(table["predicted"]) == list(written["predicted"])
+    names = [name for name in written if name.startswith("probability_")]
+    assert len(names) == len(run.card.emotions)
+    np.testing.assert_allclose(table[names], written[names], atol=2e-6)
 
 
 def test_training_leaves_scores_that_evaluation_gives_again(trained, run, told):

@@ -6,34 +6,26 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.data.corpus import Card, Corpus
-from jmer.data.normalization import Standardization
 from jmer.errors import UserError
 from jmer.evaluation.predict import forward
 from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
 from jmer.evaluation.report import REPORT_FILE, Report, split_sizes, write_report
-from jmer.models import create
-from jmer.training.checkpoint import Checkpoints, Position
 from jmer.training.folder import (
-    CHECKPOINT_FOLDER,
     OTHER_CORPORA_FOLDER,
     PREDICTION_FOLDER,
     SCORES_FILE,
-    RunFacts,
     read_config,
     read_facts,
     read_json,
     write_json,
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
-from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import is_lead, make_parallel
-from jmer.training.setup import Setup, set_up
-from jmer.training.state import State, create_state
+from jmer.training.setup import set_up
+from jmer.training.trained import load_run
 
 
 def evaluate(
@@ -62,7 +54,9 @@ def evaluate(
     config = config or saved
     corpus = _with_emotions_of(facts.card, corpus)
     _check_fit(facts.card, corpus.card, config)
-    setup, state, position, epochs = _load(workdir, config, facts, corpus)
+    parallel = make_parallel(config.training.parallel, config.training.devices)
+    trained = load_run(workdir, config=config, parallel=parallel)
+    setup = set_up(config, corpus, trained.statistics, parallel)
     if labelled and not any(map(setup.is_labelled, setup.conversations)):
         raise UserError(f"corpus '{corpus.card.name}' has no labels to score: use --mode predict")
     if corpus.card == facts.card and config.data.path == saved.data.path:
@@ -74,7 +68,7 @@ def evaluate(
     run = setup.parallel.forward(forward(setup.model))
     scores = {}
     for split in setup.conversations:
-        predictions = setup.predict(run, state.variables, split)
+        predictions = setup.predict(run, trained.variables, split)
         if labelled and setup.is_labelled(split):
             scores[split] = setup.score(predictions, split)
         if not is_lead():
@@ -92,18 +86,18 @@ def evaluate(
         sizes=split_sizes(corpus),
         scores=scores,
         selection=config.selection,
-        epoch=position.epoch,
-        epochs=epochs,
+        epoch=trained.position.epoch,
+        epochs=trained.epochs,
         history=history,
         config=config.to_dict(),
         versions=facts.versions,
         command=facts.command,
         parameters=facts.parameters,
-        seconds=position.seconds,
+        seconds=trained.position.seconds,
     )
     path = write_report(folder, report)
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {"selection": config.selection, "epoch": position.epoch, "epochs": epochs}
+    chosen = {"selection": config.selection, "epoch": trained.position.epoch, "epochs": trained.epochs}
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
@@ -156,25 +150,3 @@ def _check_fit(trained: Card, other: Card, config: ConfigDict) -> None:
                 f"corpus '{other.name}' has {modality} features of width {other.widths.get(modality, 0)}, the model "
                 f"was trained on width {trained.widths[modality]}: use features of the same extractor"
             )
-
-
-def _load(workdir: Path, config: ConfigDict, facts: RunFacts, corpus: Corpus) -> tuple[Setup, State, Position, int]:
-    """Returns the set-up, the chosen epoch's state and position, and how many epochs were trained."""
-    widths = {m: facts.card.widths[m] for m in config.model.modalities}
-    parallel = make_parallel(config.training.parallel, config.training.devices)
-    optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
-    model = create(config)
-    template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed, frames=facts.card.frames))
-    statistics = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
-    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
-        if checkpoints.newest is None:
-            raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
-        chosen = checkpoints.newest if config.selection == "last" else checkpoints.best
-        if chosen is None:
-            raise UserError(f"no epoch of {workdir} is finished yet: go on training it with --mode train")
-        restored = checkpoints.restore(chosen, template, statistics, parallel.state_sharding)
-        epochs = checkpoints.position(checkpoints.newest).epoch
-    if restored.position.batch:
-        raise UserError(f"{workdir} stopped in the middle of an epoch: go on training it with --mode train")
-    setup = set_up(config, corpus, restored.statistics, parallel)
-    return setup, restored.state, restored.position, epochs
