@@ -27,6 +27,7 @@ from jmer.training.folder import read_json, write_json
 PROGRAM = "experiments.comparison"
 CORPORA = ("synthetic-iemocap4", "synthetic-iemocap6")
 CONTEXTS = (0, 3)
+CANNOT = "cannot use it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +125,19 @@ def lay_out(
         "Logistic regression draws nothing at random and needs no seeds. Utterances/s: in training, the median over "
         f"epochs, mean over seeds, on {devices}, which other runs may have shared.",
         tables.markdown(shown),
-        *tables.failures(ran),
+        *tables.listed("Left out:", _left_out(pairs, baselines)),
+        *tables.listed("Failed runs:", tables.failures(ran)),
     ]
     return "\n\n".join(text), values
 
 
+def _left_out(pairs: Sequence[Contender], baselines: Sequence[Regression]) -> list[str]:
+    obstacles = [f"{pair.row.corpus}, {pair.row.name}: {pair.obstacle}" for pair in pairs if pair.obstacle]
+    return obstacles + [f"{b.corpus}, logistic regression: {b.problem}" for b in baselines if b.problem]
+
+
 def _model_cells(pair: Contender, outcome: Outcome | None) -> dict[str, str]:
-    what = f"cannot use it: {pair.obstacle}" if pair.obstacle else "+".join(pair.modalities)
-    cells = _cells(pair.row.corpus, pair.row.name, what)
+    cells = _cells(pair.row.corpus, pair.row.name, CANNOT if pair.obstacle else "+".join(pair.modalities))
     if outcome is None or not outcome.results:
         return cells | {"seeds": f"0 of {len(outcome.failures)}" if outcome else tables.NOTHING}
     results, total = outcome.results.values(), len(outcome.results) + len(outcome.failures)
@@ -146,7 +152,7 @@ def _model_cells(pair: Contender, outcome: Outcome | None) -> dict[str, str]:
 
 
 def _regression_cells(regression: Regression) -> dict[str, str]:
-    what = "+".join(regression.modalities) + (f" ({regression.problem})" if regression.problem else "")
+    what = CANNOT if regression.problem else "+".join(regression.modalities)
     cells = _cells(regression.corpus, f"logistic regression, context {regression.context}", what)
     if regression.problem:
         return cells

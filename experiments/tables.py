@@ -65,10 +65,14 @@ def banner(synthetic: bool) -> list[str]:
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Returns a section that lists what failed, none if nothing did."""
-    lines = [
-        f"- {outcome.row.corpus}, {outcome.row.name}, seed {seed}: {reason}"
+    """Says in a line each which runs failed and why."""
+    return [
+        f"{outcome.row.corpus}, {outcome.row.name}, seed {seed}: {reason}"
         for outcome in outcomes
         for seed, reason in outcome.failures.items()
     ]
-    return ["Failed runs:", "\n".join(lines)] if lines else []
+
+
+def listed(title: str, lines: Sequence[str]) -> list[str]:
+    """Returns the two paragraphs of a list, none if there is nothing in it."""
+    return [title, "\n".join(f"- {line}" for line in lines)] if lines else []

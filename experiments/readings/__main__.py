@@ -117,7 +117,7 @@ def lay_out(
         'same seeds, in percentage points. "Beyond the spread": at least three seeds, more than two standard errors '
         "of the paired difference, and more than the standard deviation of what it is compared with.",
         tables.markdown(shown),
-        *tables.failures(ran),
+        *tables.listed("Failed runs:", tables.failures(ran)),
     ]
     return "\n\n".join(text), values
 

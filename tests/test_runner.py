@@ -1,0 +1,298 @@
+"""Rows over seeds: every cell ends once, whatever stops or fails between, and is read as its run wrote it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import tiny_corpus
+
+from experiments.runner import Row, run
+from jmer.command import exit_status
+from jmer.data.corpus import make_corpus, save_corpus
+from jmer.errors import UserError
+from jmer.evaluation import report
+from jmer.main import main as train_and_score
+from jmer.models import registry
+from jmer.training.folder import read_config, read_facts
+from jmer.training.log import read_json_lines
+
+TESTS = Path(__file__).parent
+EXPERIMENT = str(TESTS / "linear_experiment.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def light():
+    """Nothing is plotted, which takes longer than training does, and what the experiment makes known is forgotten."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "MODELS", dict(registry.MODELS))
+        for plot in ("plot_confusion", "plot_learning_curves"):
+            patch.setattr(report, plot, lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpora") / "talks"
+    save_corpus(tiny_corpus(), path)
+    return str(path)
+
+
+def files(folder):
+    """Returns name -> (bytes, time of change) of all files in a folder."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def log(folder):
+    """Returns a run's log without what a clock measured."""
+    rows = read_json_lines(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "utterances_per_second"} for row in rows]
+
+
+def rows_on(corpus):
+    return [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"})]
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    """The folder of a study of two rows with one seed, and what was said of it."""
+    out, lines = tmp_path_factory.mktemp("finished"), []
+    run(rows_on(corpus), [3], out, say=lines.append)
+    return out, lines
+
+
+def test_cells_run_and_are_read_as_written(corpus, finished):
+    out, lines = finished
+    assert lines[0] == f"2 runs in {out}: 0 finished before, 2 to do"
+    assert [line.split(":")[0] for line in lines[1:]] == ["[1/2] talks plain seed 3", "[2/2] talks dry seed 3"]
+    assert all("validation W-F1" in line and "; ETA 0:" in line for line in lines[1:])
+    rows = rows_on(corpus)
+    outcomes = run(rows, [3], out, say=print)
+    assert [outcome.row for outcome in outcomes] == rows
+    for outcome, dropout in zip(outcomes, (0.2, 0.0), strict=True):
+        assert list(outcome.results) == [3] and not outcome.failures
+        result, folder = outcome.results[3], out / "talks" / outcome.row.name / "seed3"
+        config, saved = read_config(folder), json.loads((folder / "scores.json").read_text())
+        assert (config.seed, config.model.dropout, config.data.path) == (3, dropout, corpus)
+        assert result.scores == saved["splits"]
+        assert (result.selection, result.epoch, result.epochs) == ("validation", saved["epoch"], 7)
+        assert result.parameters == read_facts(folder).parameters == 4 * 6 + 4
+        history = read_json_lines(folder / "metrics.jsonl")
+        last = sum(row["validation/weighted_f1"] for row in history[2:7]) / 5
+        assert result.last_epochs == pytest.approx(last, abs=1e-12)
+        assert result.speed == sorted(row["utterances_per_second"] for row in history)[3]
+        assert outcome.scores("accuracy", "test") == {3: saved["splits"]["test"]["accuracy"]}
+        assert outcome.scores("weighted_f1") == {3: saved["splits"]["validation"]["weighted_f1"]}
+
+
+def test_finished_runs_are_not_touched(corpus, finished):
+    out, lines = finished[0], []
+    before = files(out)
+    run(rows_on(corpus), [3], out, say=lines.append)
+    assert lines == [f"2 runs in {out}: 2 finished before, 0 to do"]
+    assert files(out) == before
+
+
+def test_a_cell_is_the_command_that_its_record_names(finished, tmp_path):
+    folder = finished[0] / "talks" / "dry" / "seed3"
+    command = read_facts(folder).command.split()
+    assert command[:3] == ["python", "-m", "jmer.main"]
+    by_hand = [word.replace(str(folder), str(tmp_path / "by_hand")) for word in command[3:]]
+    assert exit_status(train_and_score, by_hand) == 0
+    assert log(tmp_path / "by_hand") == log(folder)
+    assert (tmp_path / "by_hand" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
+    assert "report: " in folder.with_suffix(".log").read_text()
+
+
+def test_a_failing_cell_is_told_and_stops_no_other(corpus, tmp_path):
+    rows = [
+        Row("exploding", EXPERIMENT, corpus, {"optimizer.learning_rate": "1e30"}),
+        Row("plain", EXPERIMENT, corpus),
+        Row("smelling", EXPERIMENT, corpus, {"model.modalities": "text,smell"}),
+    ]
+    lines = []
+    exploding, plain, smelling = run(rows, [0], tmp_path, say=lines.append)
+    assert not exploding.results and "squares is not finite in step " in exploding.failures[0]
+    assert not smelling.results and "model.modalities has smell" in smelling.failures[0]
+    assert list(plain.results) == [0] and not plain.failures
+    assert [("FAILED" in line) for line in lines] == [False, True, True, False]
+    assert all("\n" not in line for line in lines)
+
+
+def test_a_cell_that_breaks_leaves_its_traceback_in_the_log(corpus, tmp_path, monkeypatch):
+    def broken(arguments):
+        raise ZeroDivisionError("no\nway")
+
+    monkeypatch.setattr("experiments.runner.train_and_score", broken)
+    (outcome,) = run([Row("a", EXPERIMENT, corpus)], [0], tmp_path, say=print)
+    path = tmp_path / "talks" / "a" / "seed0.log"
+    assert outcome.failures == {0: f"ZeroDivisionError: no way (see {path})"}
+    assert "Traceback" in path.read_text()
+
+
+def test_ctrl_c_stops_after_saving(corpus, tmp_path, monkeypatch):
+    def interrupted(arguments):
+        calls.append(arguments)
+        return 128 + signal.SIGINT
+
+    calls = []
+    monkeypatch.setattr("experiments.runner.train_and_score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run([Row("a", EXPERIMENT, corpus)], range(3), tmp_path, say=print)
+    assert len(calls) == 1
+
+
+def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, monkeypatch):
+    row = Row("dry", EXPERIMENT, corpus)
+
+    def refused(rows, out, match):
+        with pytest.raises(UserError, match=match) as error:
+            run(rows, [3], out, say=print)
+        assert "\n" not in str(error.value)
+
+    monkeypatch.setattr("experiments.runner.train_and_score", lambda arguments: pytest.fail("something ran"))
+    refused([row], finished[0], r"model\.dropout is 0\.0 there and 0\.2 here; name another --out")
+    longer = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
+    refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; name another --out")
+    refused([row], finished[0] / "talks" / "dry" / "seed3", "is the folder of a single run: name another --out")
+    (tmp_path / "file").touch()
+    refused([row], tmp_path / "file", "is a file, not a folder: name another --out")
+    refused([row, Row("dry", EXPERIMENT, corpus)], tmp_path / "new", r"would be that of .* and .*: rename a corpus")
+    refused([Row("a", EXPERIMENT, "nowhere")], tmp_path / "new", "no corpus 'nowhere'")
+    refused([Row("a", EXPERIMENT, corpus, {"model.width": "9"})], tmp_path / "new", "no field 'model.width'")
+    refused([Row("a", EXPERIMENT, corpus, {"training.epochs": "0"})], tmp_path / "new", "training.epochs is 0")
+    made = tiny_corpus()
+    save_corpus(make_corpus({"train": made.conversations("train")}, made.card), tmp_path / "c")
+    refused([Row("a", EXPERIMENT, str(tmp_path / "c"))], tmp_path / "new", "no labelled validation split")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_on_another_version_of_the_corpus_is_refused(corpus, finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    facts = out / "talks" / "dry" / "seed3" / "run.json"
+    facts.write_text(facts.read_text().replace('"audio": 4', '"audio": 5'))
+    with pytest.raises(UserError, match=r"dry/seed3 was trained on another version of .*: name another --out"):
+        run(rows_on(corpus), [3], out, say=print)
+
+
+# In processes of their own.
+
+LONG = 30
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from experiments.program import launch
+from experiments.runner import Row, run
+
+def main(arguments):
+    experiment, corpus, out, epochs, jobs = arguments
+    overrides = {"training.epochs": epochs}
+    rows = [Row(name, experiment, corpus, overrides) for name in "ab"]
+    outcomes = run(rows, [0], Path(out), jobs=int(jobs), say=lambda line: print(line, flush=True))
+    return int(any(outcome.failures for outcome in outcomes))
+
+sys.exit(launch("a.study", main, sys.argv[1:]))
+"""
+
+
+def started(*arguments):
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, EXPERIMENT, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def epochs_of(folder):
+    return len(read_json_lines(folder / "metrics.jsonl")) if (folder / "metrics.jsonl").exists() else 0
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def long_rows(corpus):
+    return [Row(name, EXPERIMENT, corpus, {"training.epochs": str(LONG)}) for name in "ab"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    run(long_rows(corpus), [0], out, say=print)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_goes_on_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path, number, jobs):
+    process = started(corpus, tmp_path, LONG, jobs)
+    runs = [tmp_path / "talks" / name / "seed0" for name in "ab"]
+    wait_until(lambda: all(epochs_of(folder) >= 2 for folder in runs[:jobs]))
+    workers = children(process.pid)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.kill()
+    output, errors = process.communicate(timeout=60)
+    wait_until(lambda: not any(map(is_running, workers)), 10)
+    assert not (runs[0] / "scores.json").exists()
+    if number == signal.SIGINT:
+        assert (process.returncode, errors) == (130, "")
+        last = output.splitlines()[-1]
+        assert last.startswith("stopped, and every run is saved; the same command goes on: python -m a.study ")
+        assert all(": saved after " in folder.with_suffix(".log").read_text() for folder in runs[:jobs])
+    outcomes = run(long_rows(corpus), [0], tmp_path, say=print)
+    assert not any(outcome.failures for outcome in outcomes)
+    assert "epochs are done, and" in runs[0].with_suffix(".log").read_text()
+    for folder in runs:
+        expected = undisturbed / folder.relative_to(tmp_path)
+        assert log(folder) == log(expected)
+        assert (folder / "scores.json").read_bytes() == (expected / "scores.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_its_cell_alone(corpus, tmp_path):
+    process = started(corpus, tmp_path / "out", LONG, 2)
+    runs = [tmp_path / "out" / "talks" / name / "seed0" for name in "ab"]
+    wait_until(lambda: all(epochs_of(folder) >= 2 for folder in runs))
+    # The order in which processes were started is that of the rows.
+    os.kill(min(child for child in children(process.pid) if b"spawn_main" in command_line(child)), signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (1, "")
+    assert (
+        sum("FAILED: its process was ended by SIGKILL: is there enough memory" in x for x in output.splitlines()) == 1
+    )
+    assert [(folder / "scores.json").exists() for folder in runs] == [False, True]
+
+
+def command_line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,0 +1,275 @@
+"""The comparison and the study of readings show what their runs wrote, and say what could not run and why."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_corpus
+
+from experiments import comparison, models, tables
+from experiments.baselines.context_regression import regress
+from experiments.models import Experiments, model_row
+from experiments.program import launch
+from experiments.readings import __main__ as readings
+from experiments.readings.factors import FACTORS, Value
+from experiments.readings.paired import BEYOND, WITHIN, compare
+from experiments.runner import Outcome, Result, sound_corpus
+from jmer.config import fit_to_corpus, flatten
+from jmer.data.corpus import make_corpus, save_corpus
+from jmer.evaluation import report
+from jmer.models import create, registry
+
+LINEAR = str(Path(__file__).parent / "linear_experiment.py")
+VARIANT = ("--variant", "")
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    """Studies know the smallest model, and nothing is plotted, which takes longer than training does."""
+    monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
+    monkeypatch.setitem(models.MODELS, "linear", Experiments(LINEAR))
+    for plot in ("plot_confusion", "plot_learning_curves"):
+        monkeypatch.setattr(report, plot, lambda *_, **__: None)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """Paths of a corpus with all modalities and of one with text alone."""
+    folder, made = tmp_path_factory.mktemp("corpora"), tiny_corpus()
+    save_corpus(made, folder / "talks")
+    card = made.card.__class__(**vars(made.card) | {"widths": {"text": 6}, "name": "letters"})
+    save_corpus(make_corpus({s: made.conversations(s) for s in made.splits}, card), folder / "letters")
+    return str(folder / "talks"), str(folder / "letters")
+
+
+@pytest.fixture
+def told(capfd):
+    """Runs a program; returns its exit status, its lines on stdout and its lines on stderr."""
+
+    def tell(program, *arguments):
+        capfd.readouterr()
+        status = launch(program.PROGRAM, program.main, list(map(str, arguments)))
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return tell
+
+
+def table_of(lines):
+    """Returns a Markdown table's rows as column -> text."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def by_hand(values):
+    values = 100 * np.array(values)
+    return f"{values.mean():.2f} ± {math.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1)):.2f}"
+
+
+def test_the_comparison_shows_what_its_runs_wrote(corpora, told, tmp_path):
+    arguments = [
+        *("--corpus", corpora[1] + "/", "--models", "linear,lpgnet", "--seeds", 2, "--out", tmp_path / "out"),
+        *VARIANT,
+    ]
+    status, lines, errors = told(comparison, *arguments)
+    assert (status, errors) == (0, [])
+    linear, lpgnet, alone, with_context = table_of(lines)
+    runs = [tmp_path / "out" / "letters" / "linear" / f"seed{seed}" for seed in range(2)]
+    scores = [json.loads((run / "scores.json").read_text())["splits"] for run in runs]
+    logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
+    assert linear["corpus"] == "letters (synthetic)" and linear["modalities"] == "text" and linear["seeds"] == "2"
+    assert linear["accuracy %"] == by_hand([s["validation"]["accuracy"] for s in scores])
+    assert linear["W-F1 %"] == by_hand([s["validation"]["weighted_f1"] for s in scores])
+    last = [np.mean([row["validation/weighted_f1"] for row in rows[-5:]]) for rows in logs]
+    assert linear["W-F1 %, last 5 epochs"] == by_hand(last)
+    assert linear["parameters"] == "28"
+    speed = np.mean([np.median([row["utterances_per_second"] for row in rows]) for rows in logs])
+    assert linear["utterances/s"] == f"{speed:.0f}"
+    assert lpgnet["modalities"] == "cannot use it" and lpgnet["W-F1 %"] == "–"
+    reason = "model.modalities has audio, but corpus 'letters' has only text"
+    assert f"- {corpora[1]}, lpgnet: {reason}" in lines
+    for row, context in ((alone, 0), (with_context, 3)):
+        expected = regress(sound_corpus(corpora[1]), ("text",), context)
+        assert row["model"] == f"logistic regression, context {context}"
+        assert row["accuracy %"] == f"{100 * expected.accuracy:.2f}"
+        assert row["W-F1 %"] == f"{100 * expected.weighted_f1:.2f}"
+    assert any("SYNTHETIC" in line for line in lines)
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.splitlines() == lines[lines.index("# Comparison of models") : -1]
+    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+        first, second, *_ = csv.DictReader(file)
+    assert float(first["validation_weighted_f1_mean"]) == pytest.approx(
+        np.mean([s["validation"]["weighted_f1"] for s in scores]), abs=1e-12
+    )
+    assert float(first["test_accuracy_sd"]) == pytest.approx(
+        np.std([s["test"]["accuracy"] for s in scores], ddof=1), abs=1e-12
+    )
+    assert second["note"] == reason and second["validation_weighted_f1_mean"] == ""
+
+    before = [path.stat().st_mtime_ns for run in runs for path in sorted(run.rglob("*"))]
+    _, again, _ = told(comparison, *arguments)
+    assert [path.stat().st_mtime_ns for run in runs for path in sorted(run.rglob("*"))] == before
+    assert again[-12:] == lines[-12:]
+
+
+def result(weighted_f1, last_epochs=0.5):
+    scores = {"validation": {"weighted_f1": weighted_f1, "accuracy": weighted_f1}}
+    return Result(scores, "validation", 3, 7, last_epochs, 28, 1000.0, "1 x cpu")
+
+
+def test_failed_runs_are_listed_and_counted(corpora):
+    pair = comparison.contender("linear", corpora[0], variant="", changes={})
+    assert pair.modalities == ("text", "audio", "visual") and not pair.obstacle
+    outcome = Outcome(pair.row, {0: result(0.5), 2: result(0.75)}, {1: "it | exploded"})
+    text, (values,) = comparison.lay_out([pair], {pair.row: outcome}, [])
+    (row,) = table_of(text.splitlines())
+    assert row["seeds"] == "2 of 3" and row["W-F1 %"] == by_hand([0.5, 0.75])
+    assert text.endswith(f"Failed runs:\n\n- {corpora[0]}, linear, seed 1: it | exploded")
+    assert values["seeds"] == 2 and values["note"] == "it | exploded"
+
+
+def test_cells_of_a_table_stay_in_their_column():
+    assert tables.markdown([{"a": "x | y\nz", "b": ""}]).splitlines()[2] == r"| x \| y z |   |"
+
+
+def test_the_corpus_chooses_among_a_models_experiments(corpora):
+    four = model_row("lpgnet", corpora[0], name="a", variant="tiny", changes={})
+    six = model_row("lpgnet", "synthetic-iemocap6", name="a", variant="", changes={})
+    assert (four.experiment, six.experiment) == ("configs/lpgnet_iemocap4.py:tiny", "configs/lpgnet_iemocap6.py")
+
+
+@pytest.mark.parametrize("model", [name for name in models.MODELS if name != "linear"])
+def test_every_model_has_its_experiments(model, corpora):
+    for variant in ("", "tiny", "plain_features"):
+        row = model_row(model, corpora[0], name=model, variant=variant, changes={})
+        corpus = sound_corpus(corpora[0])
+        create(fit_to_corpus(row.config, corpus.card, corpus.conversations("train")))
+
+
+@pytest.mark.parametrize("model", FACTORS)
+@pytest.mark.parametrize("variant", ["", "plain_features"])
+def test_each_setting_of_a_study_differs_from_its_default_in_its_factor_alone(model, variant, corpora):
+    found = readings.settings(model, corpora[0], variant=variant, changes={})
+    corpus = sound_corpus(corpora[0])
+    default = next(setting.row for setting in found if setting.row.name == "default")
+    base = flatten(default.config)
+    assert len({setting.row.name for setting in found}) == len({setting.row for setting in found})
+    for setting in found:
+        create(fit_to_corpus(setting.row.config, corpus.card, corpus.conversations("train")))
+        changed = {name for name, value in flatten(setting.row.config).items() if value != base[name]}
+        assert bool(changed) == (setting.row is not default)
+        assert changed <= {"model.fusion_input", "model.d_z"} if setting.factor == "fusion_input" else len(changed) <= 1
+        if setting.value in ("mu", "z"):
+            assert flatten(setting.against.config) == base | {"model.d_z": base["model.d_x"]}
+        else:
+            assert setting.against is default
+    assert {setting.factor for setting in found} == set(FACTORS[model](default.config))
+
+
+def test_a_value_that_the_default_has_needs_no_run(corpora):
+    found = readings.settings("lfvd", corpora[0], variant="tiny", changes={"model.d_z": "16"}, only="fusion_input,d_z")
+    shared = [(setting.factor, setting.value) for setting in found if setting.row.name == "default"]
+    assert shared == [("fusion_input", "x"), ("fusion_input", "x, d_z = d_x"), ("d_z", "16")]
+
+
+def verdict_by_hand(scores, reference):
+    """The paired comparison written out."""
+    seeds = np.array(sorted(set(scores) & set(reference)))
+    difference = np.array([scores[s] for s in seeds]) - np.array([reference[s] for s in seeds])
+    n, mean = len(seeds), difference.sum() / max(len(seeds), 1)
+    if n < 3:
+        return False
+    standard_error = math.sqrt(((difference - mean) ** 2).sum() / (n - 1) / n)
+    spread = np.std(list(reference.values()), ddof=1)
+    return bool(abs(mean) > 2 * standard_error and abs(mean) > spread)
+
+
+def test_verdicts_are_those_of_a_paired_comparison():
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(300):
+        reference = {seed: rng.normal(0.6, 0.01) for seed in range(rng.integers(1, 7))}
+        shift, noise = rng.choice([0, 0.008, 0.03, -0.05]), rng.choice([0.001, 0.02])
+        scores = {seed: reference.get(seed, 0.6) + shift + rng.normal(0, noise) for seed in range(rng.integers(1, 7))}
+        got = compare(scores, reference)
+        assert got.values == tuple(scores[s] - reference[s] for s in sorted(scores.keys() & reference.keys()))
+        assert got.verdict == (BEYOND if verdict_by_hand(scores, reference) else WITHIN)
+        seen.append(got.verdict)
+    assert 50 < seen.count(BEYOND) < 250
+
+
+def test_both_conditions_of_a_verdict_are_needed():
+    reference = {0: 0.50, 1: 0.60, 2: 0.70}
+    assert compare({s: v + 0.05 for s, v in reference.items()}, reference).verdict == WITHIN  # within the default's sd
+    assert compare({s: v + 0.15 for s, v in reference.items()}, reference).verdict == BEYOND
+    assert compare({0: 0.50, 1: 0.60, 2: 1.20}, reference).verdict == WITHIN  # one seed makes the difference
+    assert compare({0: 0.9, 1: 0.9}, reference).verdict == WITHIN  # two seeds are too few
+    assert compare({}, reference) == ((), WITHIN)
+
+
+def test_a_study_lays_out_differences_seed_by_seed(corpora):
+    found = readings.settings("lfvd", corpora[0], variant="tiny", changes={}, only="d_z,cross_residual")
+    scores = {"default": [0.50, 0.52, 0.51], "d_z=2": [0.60, 0.61, 0.62], "cross_residual=query": [0.51, 0.50, 0.52]}
+    outcomes = {}
+    for row in {setting.row for setting in found} | {setting.against for setting in found}:
+        values = scores.get(row.name, [0.5, 0.5, 0.5])
+        outcomes[row] = Outcome(row, {seed: result(value, value - 0.1) for seed, value in enumerate(values)}, {})
+    text, values = readings.lay_out("lfvd", found, outcomes)
+    shown = {(row["factor"], row["value"]): row for row in table_of(text.splitlines())}
+    narrow, default = shown["d_z", "2"], shown["cross_residual", "source"]
+    assert narrow["W-F1 %"] == by_hand(scores["d_z=2"]) and narrow["n"] == "3"
+    assert narrow["W-F1 %, last 5 epochs"] == by_hand(np.array(scores["d_z=2"]) - 0.1)
+    assert narrow["difference"] == by_hand(np.array(scores["d_z=2"]) - scores["default"])
+    assert (narrow["compared with"], narrow["verdict"]) == ("default", BEYOND)
+    assert shown["cross_residual", "query"]["verdict"] == WITHIN
+    assert (default["W-F1 %"], default["verdict"]) == (by_hand(scores["default"]), "default")
+    assert default["difference"] == "–" and default["compared with"] == ""
+    row = next(row for row in values if (row["factor"], row["value"]) == ("d_z", "2"))
+    assert row["difference_mean"] == pytest.approx(0.1, abs=1e-12) and row["pairs"] == 3
+
+
+def test_a_study_runs_its_default_once_for_all_factors(corpora, told, tmp_path, monkeypatch):
+    factors = {"dropout": (Value("0.2", {}), Value("0", {"model.dropout": "0"}))}
+    monkeypatch.setitem(FACTORS, "linear", lambda config: factors)
+    out = tmp_path / "out"
+    status, lines, errors = told(readings, "linear", "--corpus", corpora[0], "--seeds", 1, "--out", out, *VARIANT)
+    assert (status, errors) == (0, [])
+    assert sorted(str(path.relative_to(out)) for path in out.glob("*/*/seed0")) == [
+        "talks/default/seed0",
+        "talks/dropout=0/seed0",
+    ]
+    assert [(row["value"], row["n"], row["verdict"]) for row in table_of(lines)] == [
+        ("0.2", "1", "default"),
+        ("0", "1", WITHIN),
+    ]
+    assert (out / "table.md").exists() and (out / "table.csv").exists()
+
+
+def test_mistakes_are_one_line(corpora, told, tmp_path):
+    given = ("--corpus", corpora[0], "--out", tmp_path / "new", *VARIANT)
+
+    def refused(program, *arguments):
+        status, _, errors = told(program, *arguments)
+        assert (status, len(errors)) == (2, 1), errors
+        return errors[0]
+
+    assert "--models has 'cnn': choose from lpgnet, sdt" in refused(comparison, *given, "--models", "cnn")
+    assert "--seeds is 0: give at least 1" in refused(comparison, *given, "--seeds", "0")
+    assert "--jobs is 0: give at least 1" in refused(comparison, *given, "--jobs", "0")
+    assert "no corpus 'nowhere'" in refused(comparison, "--corpus", "nowhere")
+    assert "'--fast' is no flag" in refused(comparison, *given, "--fast")
+    assert "--config.seed cannot be given: use --seeds" in refused(comparison, *given, "--config.seed=3")
+    assert "'--config.training.epochs' is no flag" in refused(comparison, *given, "--config.training.epochs", "3")
+    wrong = refused(comparison, *given, "--models", "linear", "--config.model.width=3")
+    assert "no field 'model.width'" in wrong
+    unable = refused(comparison, "--corpus", corpora[1], "--models", "lpgnet", *VARIANT)
+    assert "no model can use the corpus: model.modalities has audio" in unable
+    assert "no variant 'huge'" in refused(comparison, *given, "--models", "lfvd", "--variant", "huge")
+    assert "--only has 'depth': choose from" in refused(readings, "lfvd", *given, "--only", "depth")
+    assert "invalid choice: 'sdt'" in refused(readings, "sdt", *given)
+    assert "required: --corpus" in refused(readings, "lfvd")
+    assert not (tmp_path / "new").exists()
+    failing = ("--models", "linear", "--config.optimizer.learning_rate=1e30", "--seeds", 1)
+    assert "no run succeeded: loss term squares is not finite" in refused(comparison, *given, *failing)
