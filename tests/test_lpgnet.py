@@ -1,17 +1,34 @@
 """LPGNet against a float64 transcription of its equations, and the laws that hold whatever its parameters."""
 
-import dataclasses
 import functools
+import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pandas as pd
 import pytest
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
+from tiny import start, tiny_corpus
 
+from jmer import ablations
 from jmer.batch import MODALITIES, Batch
+from jmer.config import base_config, flatten
+from jmer.data.synthetic import Size, generate
+from jmer.evaluation.predict import forward
+from jmer.experiment import load_experiment
 from jmer.models.lpgnet import LPGNet, create, defaults
 from jmer.models.self_distillation import SelfDistillationLoss
+from jmer.training.checkpoint import Checkpoints
+from jmer.training.folder import read_config
+from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.loop import train as train_run
+from jmer.training.parallel import make_parallel
+from jmer.training.results import evaluate
+from jmer.training.state import create_state
+from jmer.training.step import train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 FRAMES = {"text": 4, "audio": 6, "visual": 3}
@@ -408,23 +425,65 @@ def check_against_the_equations(model):
         close((np.float64(slope) * direction).sum(), (ahead - behind) / (2 * step), name, rtol=2e-5, atol=2e-5)
 
 
+FRAME = {"mode": "frame"}
 TOGETHER = [
     {},
     {
         "global_compression": "per_position",
+        "conv_kernel": 1,
         "positional": "sinusoidal",
         "heads": 2,
         "attn_out_proj": True,
-        "conv_kernel": 1,
+        "ungated_fusion": "mean",
+        "use_multimodal_gate": False,
     },
-    {
+    FRAME
+    | {
         "global_compression": "query_mean",
         "qkv": "shared",
         "ffn_input": "parallel",
-        "compress_norm": "layer",
+        "ffn_mult": 1,
         "blocks": 2,
+        "frame_pool": "attention",
     },
 ]
+ALONE = [
+    FRAME,
+    *({"global_compression": choice} for choice in ("per_position", "query_mean", "pooled_plus_context", "channel")),
+    *(FRAME | {"global_compression": choice} for choice in ("per_position", "pooled_plus_context", "channel")),
+    {"global_compression": "pooled_plus_context", "attn_out_proj": True},
+    {"global_compression": "query_mean", "heads": 4, "attn_out_proj": True},
+    {"compress_norm": "layer"},
+    {"compress_norm": "layer", "global_compression": "per_position"},
+    {"conv_kernel": 1},
+    {"conv_kernel": 5},
+    {"positional": "sinusoidal"},
+    FRAME | {"positional": "sinusoidal"},
+    {"heads": 2},
+    {"attn_out_proj": True},
+    {"qkv": "shared"},
+    {"qkv": "identity"},
+    {"ffn_input": "parallel"},
+    {"ffn_input": "parallel", "ffn_pre_ln": False},
+    {"ffn_pre_ln": False},
+    {"ffn_mult": 1},
+    {"ffn_mult": 4},
+    {"blocks": 3},
+    {"use_intra": False},
+    {"use_inter": False},
+    {"use_inter": False, "blocks": 2},
+    {"use_ffn": False},
+    {"use_unimodal_gate": False},
+    {"use_multimodal_gate": False},
+    {"use_multimodal_gate": False, "ungated_fusion": "mean"},
+    {"use_unimodal_gate": False, "use_multimodal_gate": False},
+    FRAME | {"frame_pool": "attention"},
+    {"initialization": "lecun_normal"},
+]
+SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
+
+
+GOLDEN = [-0.207156, 0.027154, -0.200550, -0.248675, -0.332435, -0.078872, 0.513090, 4.925508, 4.919293]
 
 
 def named(switches):
@@ -434,3 +493,382 @@ def named(switches):
 @pytest.mark.parametrize("switches", TOGETHER, ids=named)
 def test_everything_matches_the_equations(switches):
     check_against_the_equations(small(**switches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", ALONE, ids=named)
+def test_each_switch_matches_the_equations(switches):
+    check_against_the_equations(small(**switches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("mode", ["utterance", "frame"])
+def test_each_subset_of_modalities_matches_the_equations(modalities, mode):
+    check_against_the_equations(small(modalities=modalities, mode=mode))
+
+
+@pytest.mark.parametrize(("d", "millions"), [(128, 1.27), (256, 3.88), (512, 13.1), (1024, 47.7)])
+def test_it_is_as_large_as_computed_by_hand(d, millions):
+    """For 768-dimensional features of four emotions: LPGNet claims to be lighter than SDT's 36 million."""
+    batch = conversations()
+    wide = batch.replace(features={m: jax.ShapeDtypeStruct((*batch.mask.shape, 768), np.float32) for m in WIDTHS})
+    shapes = jax.eval_shape(LPGNet(C, d=d).init, jax.random.key(0), wide)
+    by_hand = 2 * 3 * 768 * d + 4 * (3 * d**2 + d**2 + d + 2 * d + 2 * d + 4 * d**2 + 3 * d + d**2)
+    by_hand += 2 * (2 * d**2 + d) + d**2 + 3 * (C * d + C)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == by_hand
+    assert abs(by_hand / 1e6 - millions) < 0.06
+
+
+def test_it_starts_as_pytorch_would():
+    """A convolution's inputs are all that its kernel covers; each path's matrices are drawn on their own."""
+    model = LPGNet(C, d=64)
+    params = jax.jit(model.init)(jax.random.key(0), conversations())["params"]
+    bounds = {
+        "conv_text": (params["conv_text"]["kernel"], 3 * WIDTHS["text"]),
+        "conv 1x1": (params["enhancement_0"]["conv"]["kernel"], 64),
+        "reduction": (params["unimodal_fusion"]["reduction"]["kernel"], 128),
+        "gate": (params["multimodal_gate"]["gate"]["kernel"], 64),
+    }
+    for name, (kernel, fan_in) in bounds.items():
+        assert 0.97 * fan_in**-0.5 < np.abs(kernel).max() <= fan_in**-0.5, name
+    for stack in (params["enhancement_0"]["conv"]["kernel"], params["attention_0"]["query"]):
+        assert len({float(kernel[0, 0]) for kernel in stack}) == 4
+
+
+def test_the_order_in_which_modalities_are_listed_does_not_matter():
+    batch = conversations()
+    one, other = (predict(small(modalities=m), batch) for m in (("text", "audio"), ("audio", "text")))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_property_3_two_modalities_are_weighed_by_the_sigmoid_of_their_difference():
+    model, batch = small(), conversations()
+    output = predict(model, batch)
+    kernel = np.float64(drawn_variables(model)["params"]["multimodal_gate"]["gate"]["kernel"])
+    both = batch.available["text"] & batch.available["audio"]
+    text, audio = (np.float64(output.features[m])[both] for m in ("text", "audio"))
+    weight = sigmoid((text - audio) @ kernel)
+    close(output.gates["text"][both], weight, "gate")
+    close(output.gates["audio"][both], 1 - weight, "gate")
+    close(output.fused[both], weight * text + (1 - weight) * audio, "fused")
+    close(output.weights["text"][both], weight.mean(-1), "weights")
+
+
+@pytest.mark.parametrize(
+    ("switches", "equivariant"),
+    [({"conv_kernel": 1}, True), ({}, False), ({"conv_kernel": 1, "positional": "sinusoidal"}, False)],
+    ids=["kernel 1", "kernel 3", "kernel 1 with positions"],
+)
+def test_property_9_only_kernel_1_without_positions_ignores_the_order_of_utterances(switches, equivariant):
+    model, batch = small(**switches), conversations()
+    order = np.array([3, 0, 4, 1, 2, 5, 6])  # within the first conversation's five utterances
+
+    def shuffled(x):
+        return x[:, order] if x.ndim > 1 else x
+
+    straight, permuted = predict(model, batch).logits[0], predict(model, jax.tree.map(shuffled, batch)).logits[0]
+    difference = np.abs(straight[order[:5]] - permuted[:5]).max()
+    assert (difference < 1e-5) if equivariant else (difference > 1e-2)
+
+
+def test_property_10_heads_that_agree_have_nothing_to_distil():
+    model, batch = small(), conversations()
+    variables = drawn_variables(model)
+    heads = jax.tree.map(np.zeros_like, variables["params"]["heads"])
+    heads["fused"]["bias"] = np.float32([1, 0, -2, 3])
+    heads["unimodal"]["bias"] = np.tile(heads["fused"]["bias"], (2, 1))
+    output = predictor(model)({**variables, "params": variables["params"] | {"heads": heads}}, batch)
+    for m in model.modalities:
+        close(LOSS(output, batch)[f"soft_{m}"][1], 0, "soft labels", atol=1e-6)
+        assert LOSS(predict(model, batch), batch)[f"soft_{m}"][1] > 0.1
+
+
+MODES = pytest.mark.parametrize("mode", ["utterance", "frame"])
+
+
+@MODES
+def test_property_1_padding_changes_nothing(mode):
+    """Neither a prediction nor, since statistics are of what is real, a step of training."""
+    model = small(mode=mode)
+    short, long = batch_for(model), padded(batch_for(model), utterances=3, frames=2)
+    results = [(predict(model, batch), *train(model, batch)) for batch in (short, long)]
+    masks = short.mask, long.mask
+    for outputs in ([r[0] for r in results], [r[1][1][0] for r in results]):
+        cut = [jax.tree.map(lambda x, mask=mask: x[mask], output) for output, mask in zip(outputs, masks, strict=True)]
+        jax.tree.map(lambda a, b: close(a, b, "output"), *cut)
+    rest = [(value, statistics, gradients) for _, (value, (_, statistics)), gradients in results]
+    jax.tree.map(lambda a, b: close(a, b, "loss, statistics, gradients", rtol=1e-4), *rest)
+
+
+@MODES
+@pytest.mark.parametrize("garbage", [1e6, np.nan])
+def test_what_stands_under_masks_does_not_matter(mode, garbage):
+    model = small(mode=mode)
+    clean, dirty = (train(model, with_garbage(batch_for(model), fill)) for fill in (0.0, garbage))
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+
+
+@MODES
+def test_an_absent_modality_is_zero_with_no_weight(mode):
+    model = small(mode=mode)
+    batch = batch_for(model)
+    output = predict(model, batch)
+    for m in model.modalities:
+        absent = ~batch.available[m]
+        assert (absent & batch.mask).any()
+        np.testing.assert_array_equal(output.features[m][absent], 0)
+        np.testing.assert_array_equal(output.gates[m][absent], 0)
+        (other,) = set(model.modalities) - {m}
+        alone = absent & batch.available[other]
+        close(output.gates[other][alone], 1, "gate")
+        close(output.fused[alone], output.features[other][alone], "fused")
+    neither = batch.mask & ~batch.available["text"] & ~batch.available["audio"]
+    assert neither.any()
+    bias = drawn_variables(model)["params"]["heads"]["fused"]["bias"]
+    close(output.logits[neither], np.broadcast_to(bias, (neither.sum(), C)), "logits")
+
+
+def without(batch, *modalities):
+    nothing = {m: np.zeros_like(batch.mask) for m in modalities}
+    frames = None
+    if batch.frames is not None:
+        frames = {**batch.frames, **{m: np.zeros_like(batch.frames[m]) for m in modalities}}
+    return batch.replace(available={**batch.available, **nothing}, frames=frames)
+
+
+EDGES = {
+    "all padding": lambda batch: jax.tree.map(np.zeros_like, batch).replace(labels=np.full_like(batch.labels, -1)),
+    "one sequence": lambda batch: jax.tree.map(lambda x: np.concatenate([x[:1], np.zeros_like(x[1:])]), batch),
+    "unlabelled": lambda batch: batch.replace(labels=np.full_like(batch.labels, -1)),
+    "no audio": lambda batch: without(batch, "audio"),
+    "no modality": lambda batch: without(batch, "text", "audio"),
+}
+
+
+@MODES
+@pytest.mark.parametrize("name", EDGES)
+def test_training_stays_finite_at_the_edges(name, mode):
+    model = small(mode=mode)
+    result = train(model, EDGES[name](batch_for(model)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+    (value, (_, statistics)), gradients = result
+    if name == "all padding":
+        assert value == 0
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
+        expected = drawn_variables(model)["batch_stats"]
+        jax.tree.map(np.testing.assert_array_equal, statistics["batch_stats"], expected)
+
+
+def test_speakers_do_not_matter():
+    model, batch = small(), conversations()
+    others = batch.replace(speakers=np.where(batch.mask, 1 - batch.speakers % 2 * 5, -1).astype(np.int32))
+    assert (others.speakers != batch.speakers).any()
+    jax.tree.map(np.testing.assert_array_equal, train(model, batch), train(model, others))
+
+
+@MODES
+def test_dropout_depends_on_the_sequence_alone(key, mode):
+    """Through a permuted batch the noise follows its conversation, and utterances' frames get noise of their own."""
+    model = small(mode=mode, dropout=0.4, attn_dropout=0.2, positional="sinusoidal", compress_norm="layer")
+    batch = batch_for(model)
+    order = np.random.default_rng(0).permutation(len(batch.mask))
+    apply = jax.jit(functools.partial(model.apply, train=True))
+    variables, streams = drawn_variables(model), {"dropout": key()}
+    straight = apply(variables, batch, rngs=streams)
+    permuted = apply(variables, jax.tree.map(lambda x: x[order], batch), rngs=streams)
+    jax.tree.map(lambda a, b: close(a[order], b, "permuted"), straight, permuted)
+    elsewhere = apply(variables, batch, rngs={"dropout": key()})
+    assert np.abs(elsewhere.logits - straight.logits)[batch.mask].max() > 1e-2
+    # The same content everywhere, and a number for each: what is left is the noise.
+    same = jax.tree.map(lambda x: np.broadcast_to(x[:1, :1], x.shape) if x.ndim > 1 else x, batch)
+    features = apply(variables, same, rngs=streams).features["text"]
+    rows = np.asarray(features).reshape(-1, model.d)[:: 1 if mode == "frame" else T]
+    assert len({row.tobytes() for row in np.round(rows, 4)}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("mode", "backend"),
+    [
+        ("utterance", "shard_map"),
+        pytest.param("frame", "shard_map", marks=pytest.mark.slow),
+        pytest.param("utterance", "pmap", marks=pytest.mark.slow),
+        pytest.param("frame", "pmap", marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_is_the_same_on_eight_devices(mode, backend):
+    """Parameters, running statistics and loss, with dropout, and with devices that hold padding alone."""
+    model = create(defaults()["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout": 0.3}, defaults()["loss"])
+    batch = batch_for(model.module)
+    empty = 8 - len(batch.mask)
+    batch = jax.tree.map(lambda x: np.pad(x, [(0, empty)] + [(0, 0)] * (x.ndim - 1)), batch)
+    batch = batch.replace(index=np.where(batch.mask.any(1), np.arange(8), -1).astype(np.int32))
+    batch = batch.replace(labels=np.where(batch.mask, batch.labels, -1))
+    # The network that evaluates is that of the running statistics: two steps, so that they count.
+    states, losses = zip(
+        *(two_steps(model, batch, mode, *mapping) for mapping in ((backend, 8), ("jit", 1))), strict=True
+    )
+    close(losses[0], losses[1], "loss")
+    jax.tree.map(lambda a, b: close(a, b, "state", atol=2e-6), *states)
+
+
+@functools.cache
+def stepper(model, backend, devices):
+    parallel, optimizer = make_parallel(backend, devices), optax.sgd(0.1)
+    return parallel, optimizer, parallel.step(functools.partial(train_step, model=model, optimizer=optimizer))
+
+
+def two_steps(model, batch, mode, backend, devices):
+    parallel, optimizer, step = stepper(model, backend, devices)
+    first = create_state(model, optimizer, {m: WIDTHS[m] for m in ("text", "audio")}, 0, frames=mode == "frame")
+    before = jax.device_get((first.params, first.statistics))
+    state, losses = parallel.replicate(first), []
+    for _ in range(2):
+        state, metrics = step(state, batch)
+        assert metrics.finite
+        losses.append(metrics.loss)
+    after = jax.device_get((state.params, state.statistics))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, before, after)
+    assert all(jax.tree.leaves(moved))
+    return after, np.array(losses)
+
+
+@pytest.mark.slow
+def test_running_statistics_are_saved_restored_and_used(tmp_path):
+    """A run that stops after its first epoch and goes on ends where an uninterrupted one does."""
+    corpus = tiny_corpus()
+
+    def run(workdir, epochs):
+        config = ablations.with_variants(base_config("lpgnet"), "tiny", ablations.LPGNET)
+        config.training.update(epochs=epochs, batch_size=4, buckets=1, parallel="jit")
+        config.optimizer.learning_rate = 0.01
+        config.selection = "last"
+        train_run(config, corpus, workdir, command="train", say=lambda line: None)
+        evaluate(workdir, corpus, say=lambda line: None)
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            like = start(read_config(workdir), corpus)
+            sharding = like.setup.parallel.state_sharding
+            return checkpoints.restore(checkpoints.newest, like.state, like.setup.statistics, sharding).state, like
+
+    first, like = run(tmp_path / "interrupted", 1)
+    second, _ = run(tmp_path / "interrupted", 2)
+    whole, _ = run(tmp_path / "whole", 2)
+    jax.tree.map(np.testing.assert_array_equal, second.variables, whole.variables)
+    fresh, earlier, later = (s.statistics["batch_stats"]["enhancement_0"]["norm"] for s in (like.state, first, second))
+    assert (earlier["mean"] != fresh["mean"]).any() and (later["mean"] != earlier["mean"]).any()
+
+    predictions = like.setup.predict(jax.jit(forward(like.setup.model)), second.variables, "validation")
+    written = pd.read_csv(tmp_path / "interrupted" / "predictions" / "validation.csv")
+    columns = [name for name in written if name.startswith("probability")]
+    close(written[columns], np.concatenate(predictions.probabilities), "probabilities", atol=1e-4)
+    frozen = second.variables | like.state.statistics
+    others = like.setup.predict(jax.jit(forward(like.setup.model)), frozen, "validation")
+    assert np.abs(np.concatenate(others.probabilities) - written[columns]).max(axis=None) > 1e-3
+
+
+UNKNOWN = {
+    "mode": "utterance, frame",
+    "positional": "none, sinusoidal",
+    "qkv": "per_path, shared, identity",
+    "global_compression": "pooled, per_position, query_mean, pooled_plus_context, channel",
+    "compress_norm": "batch, layer",
+    "ffn_input": "residual, parallel",
+    "ungated_fusion": "concat, mean",
+    "frame_pool": "mean, attention",
+    "initialization": "torch_uniform, lecun_normal",
+}
+
+
+@pytest.mark.parametrize("switch", UNKNOWN)
+def test_unknown_switch_values_are_refused_with_the_choices(switch):
+    with pytest.raises(ValueError, match=f"unknown {switch} 'other'; choose one of {UNKNOWN[switch]}$"):
+        small(**{switch: "other"}).check()
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
+        ({"modalities": ("text", "text")}, "each once"),
+        ({"modalities": ("text", "smell")}, "smell"),
+        (
+            {"use_intra": False, "use_inter": False},
+            "no attention path is left: modalities text, audio, use_intra False",
+        ),
+        (
+            {"modalities": ("audio",), "use_intra": False},
+            "no attention path is left: modalities audio, use_intra False",
+        ),
+        ({"global_compression": "channel", "compress_norm": "layer"}, "channel needs compress_norm batch"),
+        ({"conv_kernel": 4}, "conv_kernel must be odd, not 4"),
+        ({"heads": 3}, "heads must divide d, but 3 does not divide 8"),
+        ({"blocks": 0}, "blocks must be at least 1, not 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
+        ({"attn_dropout": -0.1}, "attn_dropout must be at least 0 and below 1, not -0.1"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(switches, message):
+    with pytest.raises(ValueError, match=message):
+        small(**switches).check()
+
+
+@pytest.mark.parametrize(
+    ("mode", "batch", "message"),
+    [
+        ("utterance", framed, "mode is utterance, but the batch has frames"),
+        ("frame", conversations, "mode is frame, but the batch has one vector per utterance"),
+    ],
+)
+def test_a_batch_of_the_other_mode_is_refused(mode, batch, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(small(mode=mode).init, jax.random.key(0), batch())
+
+
+def test_created_from_its_default_sections():
+    sections = defaults()
+    assert sections["model"]["name"] == "lpgnet"
+    assert sections["model"]["modalities"] == ("text", "audio")
+    sections["model"]["num_classes"] = C
+    assert create(sections["model"], sections["loss"]) == (LPGNet(C), SelfDistillationLoss(1.5, 1.0, 0.3))
+    with pytest.raises(ValueError, match="unknown qkv 'all'"):
+        create(sections["model"] | {"qkv": "all"}, sections["loss"])
+
+
+CONFIGS = [Path(__file__).parent.parent / "configs" / f"lpgnet_iemocap{n}.py" for n in (4, 6)]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("variant", ablations.LPGNET)
+def test_a_variant_changes_what_it_names_and_nothing_else(path, variant):
+    base, changed = flatten(load_experiment(str(path))), flatten(load_experiment(f"{path}:{variant}"))
+    differing = {name: value for name, value in changed.items() if base[name] != value}
+    assert differing
+    assert ablations.LPGNET[variant].items() >= differing.items()
+    assert all(changed[name] == value for name, value in ablations.LPGNET[variant].items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name for name in ablations.LPGNET if name != "tiny"])
+def test_every_variant_trains(variant, tmp_path):
+    config = load_experiment(f"{CONFIGS[0]}:{variant},tiny")
+    config.training.update(epochs=1, batch_size=6, buckets=1, parallel="jit")
+    corpus = tiny_corpus()
+    if config.model.mode == "frame":
+        corpus = generate(config.data.path, sizes=dict.fromkeys(("train", "validation", "test"), Size(3, 12, 5)))
+    assert train_run(config, corpus, tmp_path / "w", command="train", say=lambda line: None)
+    (row,) = read_json_lines(tmp_path / "w" / JSON_LINES_FILE)
+    terms = {name.removeprefix("train/loss_"): value for name, value in row.items() if name.startswith("train/loss_")}
+    modalities = config.model.modalities if len(config.model.modalities) > 1 else ()
+    expected = {"task"} | {f"hard_{m}" for m in modalities if config.loss.gamma_hard}
+    assert set(terms) == expected | {f"soft_{m}" for m in modalities if config.loss.gamma_soft}
+    assert np.isfinite(list(terms.values())).all()
+
+
+def test_golden_values():
+    """A fixed model on fixed input: numbers that a change of formula, initializer or parameter name would move."""
+    model, batch = small(), conversations()
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    output = predictor(model)(variables, batch)
+    found = [*output.logits[0, 0], output.unimodal_logits["audio"][2, 1, 0], output.fused[3, 2, 0]]
+    found += [output.weights["audio"][2, 1], total(LOSS(output, batch)), train(model, batch, variables)[0][0]]
+    np.testing.assert_allclose(found, GOLDEN, rtol=1e-4)

@@ -212,3 +212,22 @@ def test_refusals_name_what_is_wrong(key):
     ):
         with pytest.raises(ValueError, match=message):
             FourWayParallelAttention(**options).init(key(), features, masks)
+
+
+@pytest.mark.parametrize("options", [{}, {"projections": "shared", "heads": 2, "output_projection": True}], ids=str)
+def test_pooled_queries_ask_once_for_all(key, options):
+    """The mean of the queries is the query of the mean: as if the target were its mean alone."""
+    paths = (("audio", "text"), ("audio", "visual"))
+    module, variables = module_and_variables(key, {**options, "paths": paths, "pool_queries": True})
+    x, masks = sample(3)
+    masks["text"][1] = False
+    found = jax.jit(module.apply)(variables, x, masks)
+    for m in ("text", "visual"):
+        rows = np.where(masks[m][..., None], x[m], 0)
+        x[m] = rows.sum(1, keepdims=True) / np.maximum(masks[m].sum(1), 1)[:, None, None].astype(np.float32)
+        masks[m] = masks[m].any(1, keepdims=True)
+    expected = reference(variables, x, masks, **options, paths=paths)
+    for path in paths:
+        assert found[path].shape == (B, 1, D)
+        np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found["audio", "text"][1], 0)

@@ -63,7 +63,7 @@ class ResidualEnhancement(nn.Module):
         """Enhances one path's target.
 
         Args:
-          x: float32 `[B, T, D]`, X.
+          x: float32 `[B, T, D]`, X; what stands on padding does not matter, here and in the context.
           context: float32 `[B, T, D]`, C; for `query_mean` `[B, 1, D]`.
           mask: bool `[B, T]`, the target's real positions.
           source: bool `[B]`, whether the source has any real position.
@@ -78,12 +78,13 @@ class ResidualEnhancement(nn.Module):
           ValueError: for a switch that has no such value.
         """
         self._check()
-        compressed, rows = context, mask & source[:, None]
+        once = mask.any(-1, keepdims=True)
+        asked = once if self.global_compression == "query_mean" else mask
+        x, context = (jnp.where(there[..., None], value, 0) for there, value in ((mask, x), (asked, context)))
+        compressed, rows = context, asked
         if self.global_compression in ("pooled", "pooled_plus_context"):
-            compressed = mean_pool(context, mask)[:, None]
-        if self.global_compression not in ("per_position", "channel"):
-            rows = rows.any(-1, keepdims=True)
-        residual = x + self._compress(compressed, rows, train, axis)
+            compressed, rows = mean_pool(context, mask)[:, None], once
+        residual = x + self._compress(compressed, rows & source[:, None], train, axis)
         if self.global_compression == "pooled_plus_context":
             residual = residual + context
         enhanced = residual
@@ -97,9 +98,8 @@ class ResidualEnhancement(nn.Module):
     def _compress(self, context: jax.Array, rows: jax.Array, train: bool, axis: str | None) -> jax.Array:
         """Returns z, zero outside `rows`; its last axis is 1 for `channel`."""
         width = context.shape[-1]
-        z = dense(1 if self.global_compression == "channel" else width, width, scheme=self.initialization, name="conv")(
-            context
-        )
+        compressed = 1 if self.global_compression == "channel" else width
+        z = dense(compressed, width, scheme=self.initialization, name="conv")(context)
         if self.compress_norm == "batch":
             z = MaskedBatchNorm(name="norm")(z, rows, train=train, axis=axis)
         else:

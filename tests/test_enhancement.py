@@ -1,0 +1,148 @@
+"""The residual enhancement of one path against its equations, and what batch statistics are taken over."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from reference import draw_parameters, float64, linear, normal
+
+from jmer.layers.enhancement import COMPRESSIONS, ResidualEnhancement
+
+B, T, D = 5, 4, 6
+MASK = np.arange(T)[None] < np.array([4, 2, 3, 1, 0])[:, None]
+SOURCE = np.array([True, True, False, True, True])
+"""The third conversation has nothing to be read from, the last one nothing that reads."""
+
+
+def inputs(compression):
+    positions = 1 if compression == "query_mean" else T
+    return normal(0, B, T, D), normal(1, B, positions, D) * MASK[:, :positions, None], MASK, SOURCE
+
+
+def module_and_variables(**switches):
+    module = ResidualEnhancement(7, **switches)
+    arguments = inputs(module.global_compression)
+    variables = {"params": draw_parameters(module, *arguments)}
+    if module.compress_norm == "batch":
+        width = 1 if module.global_compression == "channel" else D
+        variables["batch_stats"] = {"norm": {"mean": normal(2, width), "var": normal(3, width) ** 2 + 0.1}}
+    return module, variables, arguments
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def layer_norm(p, x, epsilon):
+    deviation = np.sqrt(((x - x.mean()) ** 2).mean() + epsilon)
+    return (x - x.mean()) / deviation * p["scale"] + p["bias"]
+
+
+def reference(module, variables, x, context, mask, source, train):
+    """H at one position after the other, and the rows whose statistics normalise."""
+    p = float64(variables["params"])
+    pooled = module.global_compression in ("pooled", "pooled_plus_context", "query_mean")
+
+    def compressed(b, i):
+        if module.global_compression == "query_mean":
+            return linear(p["conv"], np.float64(context[b, 0]))
+        return linear(p["conv"], np.float64(context[b][mask[b]]).mean(0) if pooled else np.float64(context[b, i]))
+
+    places = [(b, i) for b in range(B) for i in range(T) if mask[b, i]]
+    rows = np.array([compressed(b, i) for b, i in places if source[b] and (i == 0 or not pooled)])
+    if module.compress_norm == "batch":
+        running = float64(variables["batch_stats"]["norm"])
+        mean, variance = (rows.mean(0), rows.var(0)) if train else (running["mean"], running["var"])
+    out = np.zeros(x.shape)
+    for b, i in places:
+        z = np.zeros(D)
+        if source[b]:
+            z = compressed(b, i)
+            if module.compress_norm == "batch":
+                z = (z - mean) / np.sqrt(variance + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
+            else:
+                z = layer_norm(p["norm"], z, 1e-5)
+            z = np.maximum(z, 0) + 0.01 * np.minimum(z, 0)
+        out[b, i] = x[b, i] + z
+        if module.global_compression == "pooled_plus_context":
+            out[b, i] += context[b, i]
+        if module.use_ffn:
+            inner = out[b, i] if module.ffn_input == "residual" else np.float64(x[b, i])
+            if module.ffn_pre_ln:
+                inner = layer_norm(p["ffn"]["norm"], inner, 1e-6)
+            out[b, i] = out[b, i] + linear(p["ffn"]["outer"], gelu(linear(p["ffn"]["inner"], inner)))
+    return out, rows
+
+
+SWITCHES = [
+    *({"global_compression": choice} for choice in COMPRESSIONS),
+    {"compress_norm": "layer"},
+    {"compress_norm": "layer", "global_compression": "pooled_plus_context", "ffn_input": "parallel"},
+    {"ffn_pre_ln": False},
+    {"use_ffn": False, "global_compression": "channel"},
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_each_form_matches_the_equations(switches):
+    module, variables, arguments = module_and_variables(**switches)
+    for train in (False, True):
+        apply = jax.jit(functools.partial(module.apply, train=train, mutable=["batch_stats"]))
+        found, update = apply(variables, *arguments)
+        expected, rows = reference(module, variables, *arguments, train)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        if module.compress_norm == "layer":
+            assert not update
+            continue
+        mean = variables["batch_stats"]["norm"]["mean"]
+        expected_mean = 0.9 * mean + 0.1 * rows.mean(0) if train else mean
+        np.testing.assert_allclose(update["batch_stats"]["norm"]["mean"], expected_mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_what_is_not_there_changes_nothing(compression):
+    """Values, gradients and statistics, whatever stands on padding and in a path whose source is empty."""
+    module, variables, (x, context, mask, source) = module_and_variables(global_compression=compression)
+
+    def total(variables, x, context):
+        out, update = module.apply(variables, x, context, mask, source, True, mutable=["batch_stats"])
+        return (out**2).sum(), (out, update)
+
+    call = jax.jit(jax.value_and_grad(total, has_aux=True))
+    spoilt = np.where(mask[..., None], x, np.float32(np.nan))
+    asked = mask.any(1, keepdims=True) if compression == "query_mean" else mask
+    dirty = np.where(asked[..., None], context, np.float32(np.nan))
+    jax.tree.map(np.testing.assert_array_equal, call(variables, x, context), call(variables, spoilt, dirty))
+
+
+def test_a_lone_conversation_is_normalized_by_the_running_statistics():
+    """One row has no variance: what is pooled over one conversation trains with what was seen before."""
+    module, variables, arguments = module_and_variables()
+    alone = [x[:1] for x in arguments]
+    trained, update = module.apply(variables, *alone, True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(trained, module.apply(variables, *alone))
+    jax.tree.map(np.testing.assert_array_equal, update["batch_stats"], variables["batch_stats"])
+
+
+def test_dropout_follows_the_conversation(key):
+    module, variables, arguments = module_and_variables(dropout=0.5, compress_norm="layer")
+    streams, index, order = {"dropout": key()}, np.arange(B), np.array([3, 0, 4, 1, 2])
+    straight = module.apply(variables, *arguments, True, index, rngs=streams)
+    permuted = module.apply(variables, *(x[order] for x in arguments), True, index[order], rngs=streams)
+    np.testing.assert_allclose(permuted, straight[order], rtol=1e-5, atol=1e-6)
+    assert np.abs(straight - module.apply(variables, *arguments)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"global_compression": "max"}, f"unknown global_compression 'max'; choose one of {', '.join(COMPRESSIONS)}"),
+        ({"compress_norm": "none"}, "unknown compress_norm 'none'; choose one of batch, layer"),
+        ({"ffn_input": "query"}, "unknown ffn_input 'query'; choose one of residual, parallel"),
+        ({"global_compression": "channel", "compress_norm": "layer"}, "channel needs compress_norm batch"),
+    ],
+)
+def test_what_cannot_be_is_refused(switches, message):
+    with pytest.raises(ValueError, match=message):
+        ResidualEnhancement(7, **switches).init(jax.random.key(0), *inputs("pooled"))
