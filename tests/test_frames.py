@@ -5,6 +5,7 @@ import functools
 import json
 import types
 
+import datasets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +142,21 @@ def test_damage_is_one_line(tmp_path):
     (tmp_path / "c" / CARD_FILE).write_text(card.replace('"frames": true', '"frames": false'))
     with pytest.raises(UserError, match=r"does not fit card.json: its columns differ"):
         load_saved(tmp_path / "c")
+
+
+@pytest.mark.parametrize("gap", ["conversation", "utterance", "frame"])
+def test_a_gap_in_the_features_is_damage(gap):
+    made = corpus()
+    rows = made.splits["train"].to_list()
+    if gap == "conversation":
+        rows[0]["audio"] = None
+    elif gap == "utterance":
+        rows[0]["audio"][0] = None
+    else:
+        next(frames for frames in rows[0]["audio"] if frames)[0] = None
+    made.splits["train"] = datasets.Dataset.from_list(rows, features=made.splits["train"].features)
+    with pytest.raises(UserError, match="split 'train' of corpus 'made-up' is damaged: convert it again"):
+        made.conversations("train")
 
 
 def with_audio(frames, position=1, **changes):
