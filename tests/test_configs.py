@@ -15,7 +15,13 @@ from jmer.training.loop import train
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 LFVD_CONFIGS = [path for path in CONFIGS if path.stem.startswith("lfvd")]
-TERMS = {"lfvd": {"classification", "self", "full", "distillation"}, "dagerc": {"classification"}}
+DISTILLED = {"task", "hard_text", "hard_audio", "soft_text", "soft_audio"}
+TERMS = {
+    "lfvd": {"classification", "self", "full", "distillation"},
+    "dagerc": {"classification"},
+    "lpgnet": DISTILLED,
+    "sdt": DISTILLED | {"hard_visual", "soft_visual"},
+}
 
 
 def train_two_steps(config, workdir):
