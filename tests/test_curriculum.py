@@ -14,6 +14,7 @@ from jmer.data.batching import batches, steps_per_epoch
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum, difficulty
 from jmer.errors import UserError
+from jmer.experiment import load_experiment
 from jmer.training import loop, setup
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 
@@ -184,6 +185,16 @@ def test_a_run_without_a_curriculum_has_all_in_every_epoch(follow):
     rows, told = follow(training__epochs=2)
     assert told == {"steps": [3, 3], "left": [3, 0]}
     assert [row["utterances_per_second"] for row in rows] == pytest.approx([SIZES["train"].utterances / 3] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["multidag_iemocap", "lfvd_iemocap"])
+def test_any_model_trains_on_a_curriculum(experiment, tmp_path):
+    config = load_experiment(f"configs/{experiment}.py:tiny")
+    config.model.dag_layers = 1
+    config.training.update(curriculum=2, epochs=2, batch_size=4, parallel="jit")
+    assert loop.train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)
+    assert [row["step"] for row in read_json_lines(tmp_path / "w" / JSON_LINES_FILE)] == [2, 5]
 
 
 @pytest.mark.parametrize(
