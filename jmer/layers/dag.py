@@ -166,12 +166,12 @@ _recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
 class DAGLayer(nn.Module):
-    """One layer of DAG-ERC: each utterance hears its predecessors' new states (Shen et al., Eqs. 1-9).
+    """One layer of DAG-ERC: each utterance hears its predecessors' new states (Shen et al., 2021).
 
     Attributes:
       width: `H`, also the width of the input.
-      slope: slope of the scores below zero; 1 = linear scores, as DAG-ERC's code has it, where an utterance's own part
-        cancels in the softmax; DAG-ERC's paper has a LeakyReLU, 0.01.
+      slope: slope of the scores below zero; 1 = linear scores, as in DAG-ERC's code, where an utterance's own part
+        cancels in the softmax; 0.01 makes a LeakyReLU of it, in which that part counts.
       initialization: see `jmer.layers.initializers`.
     """
 
