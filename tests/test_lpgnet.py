@@ -637,6 +637,12 @@ def without(batch, *modalities):
     return batch.replace(available={**batch.available, **nothing}, frames=frames)
 
 
+def test_frames_of_an_unavailable_modality_do_not_count():
+    model, batch = small(**FRAME), framed()
+    kept = without(batch, "audio").replace(frames=batch.frames)
+    jax.tree.map(np.testing.assert_array_equal, predict(model, kept), predict(model, without(batch, "audio")))
+
+
 EDGES = {
     "all padding": lambda batch: jax.tree.map(np.zeros_like, batch).replace(labels=np.full_like(batch.labels, -1)),
     "one sequence": lambda batch: jax.tree.map(lambda x: np.concatenate([x[:1], np.zeros_like(x[1:])]), batch),

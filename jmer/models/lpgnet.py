@@ -186,7 +186,8 @@ class LPGNet(nn.Module):
     def _encode_locally(self, features, masks, train: bool, index: jax.Array | None):
         """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
 
-        Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked.
+        Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
+        what stands on padding, the layers that follow leave out.
         """
         longest = max(mask.shape[1] for mask in masks.values())
         encoded = []
@@ -202,7 +203,7 @@ class LPGNet(nn.Module):
         if self.positional == "sinusoidal":
             x = x + sinusoidal_positions(longest, self.d)[None, None]
             x = ConversationDropout(self.dropout)(x, train=train, index=index)
-        return {m: zero_unless(mask, x[:, i]) for i, (m, mask) in enumerate(masks.items())}, masks
+        return dict(zip(masks, jnp.moveaxis(x, 1, 0), strict=True)), masks
 
     def _interact(self, x, masks, train: bool, index: jax.Array | None, axis: str | None, block: int):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
