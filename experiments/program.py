@@ -89,14 +89,17 @@ def report(text: str, outcomes: Sequence[Outcome], out: Path) -> int:
 
 
 def launch(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """Runs a program's `main` and returns its exit status; after Ctrl-C it says how to go on."""
+    """Runs a program's `main` and returns its exit status; after Ctrl-C or SIGTERM it says how to go on."""
 
     def stoppable(arguments: Sequence[str]) -> int:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return main(arguments)
         except KeyboardInterrupt:
             command = shlex.join(["python", "-m", program, *arguments])
             print(f"stopped, and every run is saved; the same command goes on: {command}")
             return 128 + signal.SIGINT
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     return exit_status(stoppable, arguments)
