@@ -642,6 +642,13 @@ def test_losses_that_cannot_be_are_refused(switches, message):
         LFVDLoss(**switches)
 
 
+def test_frames_are_refused():
+    batch = batch_of(conversations())
+    framed = batch.replace(frames={m: np.ones((*batch.mask.shape, 3), bool) for m in batch.features})
+    with pytest.raises(ValueError, match="LFVD reads one vector per utterance, not frames"):
+        small().init(jax.random.key(0), framed)
+
+
 def test_class_weights_are_one_for_each_emotion():
     batch = batch_of(conversations())
     with pytest.raises(ValueError, match="there are 3 class_weights for 4 emotions"):

@@ -18,6 +18,7 @@ from jmer.layers.dag import DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.checks import check_at_least_one, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.model import Model
 
@@ -75,10 +76,7 @@ class DAGERC(nn.Module):
           ValueError: for a switch that has no such value, or a batch with frames.
         """
         self.check()
-        if batch.frames is not None:
-            raise ValueError(
-                "DAG-ERC reads one vector per utterance, not frames: average them, or choose another model"
-            )
+        check_no_frames(batch, "DAG-ERC")
         modalities = [m for m in MODALITIES if m in self.modalities]
         inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
@@ -93,16 +91,11 @@ class DAGERC(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError where a switch has no such value."""
-        unknown = [m for m in self.modalities if m not in MODALITIES]
-        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_modalities(self.modalities)
         check_choice("score", self.score, tuple(SLOPES))
         check_choice("initialization", self.initialization, SCHEMES)
-        for name in ("d_h", "dag_layers", "omega", "mlp_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        check_at_least_one(self, "d_h", "dag_layers", "omega", "mlp_layers")
+        check_rates(self, "dropout")
 
 
 @dataclasses.dataclass(frozen=True)

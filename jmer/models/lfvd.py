@@ -26,6 +26,7 @@ from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
 from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.model import Model
 
@@ -152,9 +153,10 @@ class LFVD(nn.Module):
           attention: whether the output carries attention maps.
 
         Raises:
-          ValueError: for a switch that has no such value, or widths that do not fit together.
+          ValueError: for a switch that has no such value, widths that do not fit together, or a batch with frames.
         """
         self.check()
+        check_no_frames(batch, "LFVD")
         available = {m: batch.available[m] & batch.mask for m in self.modalities}
         encoded = self._encode(batch, available, train)
         streams, atmosphere, maps = self._augment(batch, encoded, available, train)
@@ -185,9 +187,7 @@ class LFVD(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError where a switch has no such value or widths do not fit together."""
-        unknown = [m for m in self.modalities if m not in MODALITIES]
-        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_modalities(self.modalities)
         check_choice("dominant modality", self.dominant, MODALITIES)
         check_choice("qkv_sharing", self.qkv_sharing, ("per_block", "per_modality"))
         check_choice("cross_residual", self.cross_residual, ("source", "query"))
@@ -203,14 +203,11 @@ class LFVD(nn.Module):
             raise ValueError(f"fusion_input {self.fusion_input} needs d_z = d_x, not {self.d_z} and {self.d_x}")
         if self.dag_output == "last" and self.d_h != self.d_x:
             raise ValueError(f"dag_output last needs d_h = d_x, not {self.d_h} and {self.d_x}")
-        if self.d_x % self.heads:
-            raise ValueError(f"heads must divide d_x, but {self.heads} does not divide {self.d_x}")
+        check_heads(self.heads, self.d_x, "d_x")
         if self.bidirectional and not self.causal and self.d_r % 2:
             raise ValueError(f"d_r must be even for a bidirectional GRU, not {self.d_r}")
-        if self.omega < 1:
-            raise ValueError(f"omega must be at least 1, not {self.omega}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        check_at_least_one(self, "omega")
+        check_rates(self, "dropout")
 
     def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
         return dense(features, fan_in, scheme=self.initialization, name=name)

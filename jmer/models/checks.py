@@ -1,0 +1,39 @@
+"""Checks of the switches that several models have; each raises a ValueError that names the field and its range."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jmer.batch import MODALITIES, Batch
+
+
+def check_modalities(modalities: Sequence[str]) -> None:
+    """Raises ValueError unless `modalities` are some of text, audio and visual, each once."""
+    unknown = [m for m in modalities if m not in MODALITIES]
+    if unknown or not modalities or len(set(modalities)) < len(modalities):
+        raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {modalities}")
+
+
+def check_at_least_one(module: Any, *fields: str) -> None:
+    """Raises ValueError for the first of these fields of `module` that is below 1."""
+    for name in fields:
+        if getattr(module, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(module, name)}")
+
+
+def check_rates(module: Any, *fields: str) -> None:
+    """Raises ValueError for the first of these fields of `module` that is no rate of dropout."""
+    for name in fields:
+        if not 0 <= getattr(module, name) < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(module, name)}")
+
+
+def check_heads(heads: int, width: int, name: str) -> None:
+    """Raises ValueError unless attention heads divide a width; `name` is that of the width's field."""
+    if width % heads:
+        raise ValueError(f"heads must divide {name}, but {heads} does not divide {width}")
+
+
+def check_no_frames(batch: Batch, model: str) -> None:
+    """Raises ValueError for a batch with frames, which `model` does not read."""
+    if batch.frames is not None:
+        raise ValueError(f"{model} reads one vector per utterance, not frames: average them, or choose another model")
