@@ -118,7 +118,7 @@ LPGNET: Mapping[str, Mapping[str, Any]] = {
     "plain_features": {
         "optimizer.learning_rate": 3e-4,
         "training.batch_size": 8,
-        "training.epochs": 40,
+        "training.epochs": 20,
     },
     # Utterances as sequences of frames, in a corpus that has them.
     "frame": {"model.mode": "frame", "data.path": "synthetic-iemocap4-frames"},
