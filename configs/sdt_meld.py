@@ -1,4 +1,4 @@
-"""SDT on MELD, with the hyperparameters of its paper (Ma et al., 2023); the number of epochs is IEMOCAP's.
+"""SDT on MELD, with the hyperparameters of its paper and code (Ma et al., 2023).
 
     python -m jmer.main --config configs/sdt_meld.py                            # the built-in synthetic corpus
     python -m jmer.main --config configs/sdt_meld.py --config.data.path=FOLDER  # one made by jmer.data.convert
@@ -24,5 +24,5 @@ def get_config(variants: str = ""):
     config.optimizer.learning_rate = 5e-6
     config.optimizer.weight_decay = 1e-5
     config.training.batch_size = 8
-    config.training.epochs = 150
+    config.training.epochs = 50
     return ablations.with_variants(config, variants, ablations.SDT)

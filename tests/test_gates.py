@@ -142,14 +142,14 @@ def reference_reduction(p, contexts, gate):
 @pytest.mark.parametrize("paths", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("gate", ["learned", "identity", "none"])
 def test_reduction_matches_the_formula(gate, paths):
-    module, contexts = GatedReduction(gate), contexts_of(paths)
+    module, contexts = GatedReduction(paths, gate), contexts_of(paths)
     p = draw_parameters(module, contexts)
     targets = len({target for _, target in paths})
     shapes = {"reduction": {"kernel": (targets, 4 * len(paths) // targets, 4), "bias": (targets, 4)}}
     shapes |= {"unimodal": {"gate": {"kernel": (len(paths), 4, 4)}}} if gate == "learned" else {}
     assert jax.tree.map(np.shape, p) == shapes
-    # The contexts are no argument: jit would sort them, and with them which parameters are whose.
-    found = jax.jit(lambda p: module.apply({"params": p}, contexts))(p)
+    # As an argument, jit sorts the contexts: the order of the paths says which parameters are whose.
+    found = jax.jit(module.apply)({"params": p}, contexts)
     expected = reference_reduction(float64(p), contexts, gate)
     assert set(found) == set(expected)
     for target in expected:
@@ -169,7 +169,9 @@ def test_reduction_starts_as_pytorchs_linear_layers(key):
 def test_reduction_refuses_what_it_cannot_do(key):
     contexts = contexts_of(FOUR_PATHS)
     with pytest.raises(ValueError, match=r"^unimodal_gate must be one of learned, identity, none, not 'frozen'"):
-        GatedReduction("frozen").init(key(), contexts)
+        GatedReduction(gate="frozen").init(key(), contexts)
+    with pytest.raises(ValueError, match=r"^as many paths must end on each modality, not .*'audio': \[1\]"):
+        GatedReduction(FOUR_PATHS[:3]).init(key(), contexts)
     del contexts["audio", "text"]
-    with pytest.raises(ValueError, match=r"^as many paths must end on each modality, not .*'text': \[0\]"):
+    with pytest.raises(ValueError, match=r"^there is no context for \[\('audio', 'text'\)\], only for "):
         GatedReduction().init(key(), contexts)

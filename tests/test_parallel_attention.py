@@ -221,6 +221,7 @@ def test_pooled_queries_ask_once_for_all(key, options):
     module, variables = module_and_variables(key, {**options, "paths": paths, "pool_queries": True})
     x, masks = sample(3)
     masks["text"][1] = False
+    masks["visual"][:] = [False, True]
     found = jax.jit(module.apply)(variables, x, masks)
     for m in ("text", "visual"):
         rows = np.where(masks[m][..., None], x[m], 0)

@@ -220,8 +220,8 @@ def features_of(modalities):
 
 
 def heads(fused, features, **options):
-    """The module and its parameters; features in the order given (as a jitted function's argument they were sorted)."""
-    module = SelfDistillationHeads(C, **{"dropout": 0.4} | options)
+    """The module and its parameters; its heads stand in the order of the features given."""
+    module = SelfDistillationHeads(C, tuple(features), **{"dropout": 0.4} | options)
     return module, draw_parameters(module, fused, features)
 
 
@@ -234,11 +234,12 @@ def test_heads_match_the_formula(modalities):
         count = len(modalities)
         shapes["unimodal"] = {"kernel": (count, WIDTH, C), "bias": (count, C)}
     assert jax.tree.map(np.shape, p) == shapes
-    logits, unimodal = module.apply({"params": p}, fused, features)
+    # As an argument, jit sorts the features.
+    logits, unimodal = jax.jit(module.apply)({"params": p}, fused, features)
     p = float64(p)
     np.testing.assert_allclose(logits, linear(p["fused"], np.float64(fused)), rtol=1e-5, atol=1e-6)
     assert set(unimodal) == set(modalities if len(modalities) > 1 else ())
-    for i, m in enumerate(unimodal):
+    for i, m in enumerate(modalities if len(modalities) > 1 else ()):
         x = np.maximum(np.float64(features[m]), 0)
         np.testing.assert_allclose(unimodal[m], linear(one_of(p["unimodal"], i), x), rtol=1e-5, atol=1e-6)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.layers.initializers import kernel_and_bias, torch_uniform
-from jmer.layers.parallel_attention import Path
+from jmer.layers.parallel_attention import FOUR_PATHS, Path
 from jmer.layers.stacking import stacked
 
 UNIMODAL_GATES = ("learned", "identity", "none")
@@ -33,11 +33,13 @@ class GatedReduction(nn.Module):
     """Gates what each path brought, then makes one vector of the paths that end on a modality: [Ĥ ‖ …] W_m + b_m.
 
     Attributes:
+      paths: the (source, target) pairs, in the order of the parameters.
       gate: `learned` (a `UnimodalGate` for each path), `identity` (x ⊙ σ(x), as SDT freezes the gates on MELD) or
         `none`.
       initialization: see `jmer.layers.initializers`.
     """
 
+    paths: tuple[Path, ...] = FOUR_PATHS
     gate: str = "learned"
     initialization: str = "torch_uniform"
 
@@ -52,22 +54,24 @@ class GatedReduction(nn.Module):
           Target -> float32 `[..., D]`.
 
         Raises:
-          ValueError: for an unknown gate, or targets on which unequal numbers of paths end.
+          ValueError: for an unknown gate, a path without its context, or targets on which unequal numbers of paths end.
         """
         if self.gate not in UNIMODAL_GATES:
             raise ValueError(f"unimodal_gate must be one of {', '.join(UNIMODAL_GATES)}, not '{self.gate}'")
-        targets = list(dict.fromkeys(target for _, target in contexts))
-        ends = [[i for i, (_, end) in enumerate(contexts) if end == target] for target in targets]
+        if missing := [path for path in self.paths if path not in contexts]:
+            raise ValueError(f"there is no context for {missing}, only for {list(contexts)}")
+        targets = list(dict.fromkeys(target for _, target in self.paths))
+        ends = [[i for i, (_, end) in enumerate(self.paths) if end == target] for target in targets]
         if len(set(map(len, ends))) > 1:
             raise ValueError(f"as many paths must end on each modality, not {dict(zip(targets, ends, strict=True))}")
-        x = jnp.stack(list(contexts.values()))
+        x = jnp.stack([contexts[path] for path in self.paths])
         width = x.shape[-1]
         if self.gate == "learned":
             kernel_init, _ = kernel_and_bias(self.initialization, width)
             x = stacked(UnimodalGate)(kernel_init, name="unimodal")(x)
         elif self.gate == "identity":
             x = x * nn.sigmoid(x)
-        together = jnp.stack([jnp.concatenate([x[i] for i in paths], axis=-1) for paths in ends])
+        together = jnp.stack([jnp.concatenate([x[i] for i in end], axis=-1) for end in ends])
         kernel_init, bias_init = kernel_and_bias(self.initialization, together.shape[-1])
         reduction = stacked(nn.Dense)(width, kernel_init=kernel_init, bias_init=bias_init, name="reduction")
         return dict(zip(targets, reduction(together), strict=True))

@@ -26,6 +26,7 @@ from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked
 from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
 from jmer.models.model import Model
 from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
 
@@ -121,21 +122,19 @@ class LPGNet(nn.Module):
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
             enhanced = self._interact(x, masks, train, index, axis, block)
         gate = "learned" if self.use_unimodal_gate else "none"
-        reduced = GatedReduction(gate, self.initialization, name="unimodal_fusion")(enhanced)
+        reduced = GatedReduction(self.paths, gate, self.initialization, name="unimodal_fusion")(enhanced)
         reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
         if self.mode == "frame":
             reduced = {m: x.reshape(*batch.mask.shape, self.d) for m, x in self._pool(reduced, masks).items()}
             masks = {m: mask.any(-1).reshape(batch.mask.shape) for m, mask in masks.items()}
         fused, gates = self._fuse(reduced, masks)
-        heads = SelfDistillationHeads(self.num_classes, self.dropout, self.initialization, name="heads")
+        heads = SelfDistillationHeads(self.num_classes, self.names, self.dropout, self.initialization, name="heads")
         logits, unimodal_logits = heads(fused, reduced, train=train, index=batch.index)
         return SelfDistilledOutput(logits, unimodal_logits, reduced, fused, gates)
 
     def check(self) -> None:
         """Raises ValueError where a switch has no such value or values do not fit together."""
-        unknown = [m for m in self.modalities if m not in MODALITIES]
-        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_modalities(self.modalities)
         check_choice("mode", self.mode, ("utterance", "frame"))
         check_choice("positional", self.positional, ("none", "sinusoidal"))
         check_choice("qkv", self.qkv, PROJECTIONS)
@@ -145,9 +144,7 @@ class LPGNet(nn.Module):
         check_choice("ungated_fusion", self.ungated_fusion, ("concat", "mean"))
         check_choice("frame_pool", self.frame_pool, ("mean", "attention"))
         check_choice("initialization", self.initialization, SCHEMES)
-        for name in ("d", "conv_kernel", "heads", "ffn_mult", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least_one(self, "d", "conv_kernel", "heads", "ffn_mult", "blocks")
         if not self.paths:
             raise ValueError(
                 f"no attention path is left: modalities {', '.join(self.modalities)}, use_intra {self.use_intra}, "
@@ -157,11 +154,8 @@ class LPGNet(nn.Module):
             raise ValueError("global_compression channel needs compress_norm batch: layer would make its one number 0")
         if self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel must be odd, not {self.conv_kernel}")
-        if self.d % self.heads:
-            raise ValueError(f"heads must divide d, but {self.heads} does not divide {self.d}")
-        for name in ("dropout", "attn_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        check_heads(self.heads, self.d, "d")
+        check_rates(self, "dropout", "attn_dropout")
 
     def _sequences(self, batch: Batch):
         """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]` and numbers `[S]`."""

@@ -21,6 +21,7 @@ from jmer.layers.parallel_attention import FourWayParallelAttention, Path
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked
 from jmer.losses.reduction import check_choice, zero_unless
+from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.model import Model
 from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
 
@@ -82,36 +83,31 @@ class SDT(nn.Module):
           ValueError: for a switch that has no such value, or a batch with frames.
         """
         self.check()
-        if batch.frames is not None:
-            raise ValueError("SDT reads one vector per utterance, not frames: average them, or choose another model")
+        check_no_frames(batch, "SDT")
         present = {m: batch.available[m] & batch.mask for m in self.modalities}
         contexts = self._read(self._embed(batch, present, train), present, batch.index, train)
-        reduced = GatedReduction(self.unimodal_gate, self.initialization, name="reduction")(contexts)
+        reduced = GatedReduction(self.paths, self.unimodal_gate, self.initialization, name="reduction")(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
         if len(features) == 1:
             (fused,), gates = features.values(), {}
         else:
             kernel_init, _ = kernel_and_bias(self.initialization, self.d)
             fused, gates = MultimodalGate(kernel_init, name="fusion")(features, present)
-        heads = SelfDistillationHeads(self.num_classes, self.dropout, self.initialization, name="heads")
+        heads = SelfDistillationHeads(
+            self.num_classes, tuple(features), self.dropout, self.initialization, name="heads"
+        )
         logits, unimodal_logits = heads(fused, features, train=train, index=batch.index)
         return SelfDistilledOutput(logits, unimodal_logits, features, fused, gates)
 
     def check(self) -> None:
         """Raises ValueError where a switch has no such value or values do not fit together."""
-        unknown = [m for m in self.modalities if m not in MODALITIES]
-        if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {self.modalities}")
+        check_modalities(self.modalities)
         check_choice("positional", self.positional, ("sinusoidal", "none"))
         check_choice("unimodal_gate", self.unimodal_gate, UNIMODAL_GATES)
         check_choice("initialization", self.initialization, SCHEMES)
-        for name in ("d", "heads", "speakers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.d % self.heads:
-            raise ValueError(f"heads must divide d, but {self.heads} does not divide {self.d}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        check_at_least_one(self, "d", "heads", "speakers")
+        check_heads(self.heads, self.d, "d")
+        check_rates(self, "dropout")
         if not self.paths:
             raise ValueError(
                 f"no path is left for attention within {', '.join(self.modalities)}: set use_intra to True"

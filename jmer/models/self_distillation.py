@@ -48,11 +48,13 @@ class SelfDistillationHeads(nn.Module):
 
     Attributes:
       num_classes: `C`.
+      modalities: in the order of the unimodal heads' parameters; with one there is but the fused head.
       dropout: rate, in the unimodal heads.
       initialization: see `jmer.layers.initializers`.
     """
 
     num_classes: int
+    modalities: tuple[str, ...]
     dropout: float
     initialization: str = "torch_uniform"
 
@@ -74,15 +76,15 @@ class SelfDistillationHeads(nn.Module):
         """
         width = fused.shape[-1]
         logits = dense(self.num_classes, width, scheme=self.initialization, name="fused")(fused)
-        if len(features) == 1:
+        if len(self.modalities) == 1:
             return logits, {}
-        stack = jnp.stack([nn.relu(x) for x in features.values()], axis=1)
+        stack = jnp.stack([nn.relu(features[m]) for m in self.modalities], axis=1)
         stack = ConversationDropout(self.dropout)(stack, train=train, index=index)
         kernel_init, bias_init = kernel_and_bias(self.initialization, width)
         heads = stacked(nn.Dense, in_axes=1)(
             self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"
         )
-        return logits, dict(zip(features, heads(stack), strict=True))
+        return logits, dict(zip(self.modalities, heads(stack), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
