@@ -24,4 +24,4 @@ def get_config(variants: str = ""):
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 16
     config.training.epochs = 30
-    return ablations.with_variants(config, variants, ablations.DAGERC)
+    return ablations.with_variants(config, variants)

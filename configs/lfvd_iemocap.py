@@ -27,4 +27,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 7e-3
     config.training.batch_size = 20
     config.training.epochs = 100
-    return ablations.with_variants(config, variants, ablations.LFVD)
+    return ablations.with_variants(config, variants)

@@ -23,4 +23,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 1e-5
     config.training.batch_size = 16
     config.training.epochs = 150
-    return ablations.with_variants(config, variants, ablations.LPGNET)
+    return ablations.with_variants(config, variants)

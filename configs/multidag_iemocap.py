@@ -28,4 +28,4 @@ def get_config(variants: str = ""):
     config.training.batch_size = 16
     config.training.epochs = 30
     config.training.curriculum = 12
-    return ablations.with_variants(config, variants, ablations.DAGERC)
+    return ablations.with_variants(config, variants)

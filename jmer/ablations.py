@@ -138,18 +138,21 @@ LPGNET: Mapping[str, Mapping[str, Any]] = {
 """Variants of LPGNet, after the tables of its paper."""
 
 
-def with_variants(config: ConfigDict, names: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
-    """Returns a copy of an experiment with some of its variants applied, one after the other.
+VARIANTS = {"lfvd": LFVD, "dagerc": DAGERC, "sdt": SDT, "lpgnet": LPGNET}
+"""Name of a model -> its variants."""
+
+
+def with_variants(config: ConfigDict, names: str) -> ConfigDict:
+    """Returns a copy of an experiment with some of its model's variants applied, one after the other.
 
     Args:
       config: the experiment's configuration.
       names: variants joined by commas, e.g. `without_cear,tiny`; empty = none.
-      variants: name -> field -> value.
 
     Raises:
       UserError: for an unknown variant.
     """
-    config = config.copy_and_resolve_references()
+    config, variants = config.copy_and_resolve_references(), VARIANTS[config.model.name]
     for name in filter(None, names.split(",")):
         if name not in variants:
             raise UserError(f"no variant '{name}' of this experiment: choose from {', '.join(variants)}")

@@ -7,27 +7,43 @@ import pytest
 from tiny import tiny_corpus
 
 from jmer import ablations
+from jmer.batch import MODALITIES
 from jmer.config import base_config, flatten
+from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import load_experiment
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.loop import train
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-LFVD_CONFIGS = [path for path in CONFIGS if path.stem.startswith("lfvd")]
-DISTILLED = {"task", "hard_text", "hard_audio", "soft_text", "soft_audio"}
-TERMS = {
-    "lfvd": {"classification", "self", "full", "distillation"},
-    "dagerc": {"classification"},
-    "lpgnet": DISTILLED,
-    "sdt": DISTILLED | {"hard_visual", "soft_visual"},
-}
+CONFIGS = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "configs").glob("*.py"))}
+MODELS = {name: load_experiment(path).model.name for name, path in CONFIGS.items()}
+CHOICES = [(name, variant) for name, model in MODELS.items() for variant in ablations.VARIANTS[model]]
+ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4")
+TRAINED = [(name, variant) for name, variant in CHOICES if name in ONE_OF_EACH and variant != "tiny"]
+
+
+def corpus_for(config):
+    if config.model.get("mode") == "frame":
+        return generate(config.data.path, sizes=dict.fromkeys(("train", "validation", "test"), Size(3, 12, 5)))
+    return tiny_corpus()
+
+
+def expected_terms(config):
+    """The loss terms that a configuration asks for."""
+    loss, modalities = config.loss, config.model.modalities or MODALITIES
+    several = modalities if len(modalities) > 1 else ()
+    if config.model.name == "dagerc":
+        return {"classification"}
+    if config.model.name == "lfvd":
+        wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}
+        return {"classification"} | {name for name, present in wanted.items() if present}
+    return {"task"} | {f"{kind}_{m}" for kind in ("hard", "soft") for m in several if loss[f"gamma_{kind}"]}
 
 
 def train_two_steps(config, workdir):
     """Trains for an epoch of two steps; returns the means of its loss terms."""
     config.training.update(epochs=1, batch_size=6, buckets=1, parallel="jit")
-    assert train(config, tiny_corpus(), workdir, command="train", say=lambda line: None)
+    assert train(config, corpus_for(config), workdir, command="train", say=lambda line: None)
     (row,) = read_json_lines(workdir / JSON_LINES_FILE)
     assert row["step"] == 2
     losses = {name: value for name, value in row.items() if name.startswith("train/loss")}
@@ -36,40 +52,42 @@ def train_two_steps(config, workdir):
     return {name.removeprefix("train/loss_") for name in losses if name != "train/loss"}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_experiment_trains(path, tmp_path):
-    config = load_experiment(f"{path}:tiny")
-    assert train_two_steps(config, tmp_path / "w") == TERMS[config.model.name]
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_experiment_trains(name, tmp_path):
+    config = load_experiment(f"{CONFIGS[name]}:tiny")
+    assert train_two_steps(config, tmp_path / "w") == expected_terms(config)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [name for name in ablations.LFVD if name != "tiny"])
-def test_every_variant_of_lfvd_trains(variant, tmp_path):
-    config = load_experiment(f"{LFVD_CONFIGS[0]}:tiny,{variant}")
-    config.model.dag_layers = 1
-    loss, one_modality = config.loss, len(config.model.modalities) == 1
-    expected = {"self": loss.gamma_self and not one_modality, "full": loss.gamma_full}
-    expected |= {"classification": True, "distillation": loss.gamma_distillation}
-    assert train_two_steps(config, tmp_path / "w") == {name for name, present in expected.items() if present}
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_every_variant_trains(name, variant, tmp_path):
+    config = load_experiment(f"{CONFIGS[name]}:{variant},tiny")
+    if "dag_layers" in config.model:
+        config.model.dag_layers = 1
+    assert train_two_steps(config, tmp_path / "w") == expected_terms(config)
 
 
-@pytest.mark.parametrize("path", LFVD_CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("variant", ablations.LFVD)
-def test_a_variant_changes_what_it_names_and_nothing_else(path, variant):
-    base, changed = flatten(load_experiment(str(path))), flatten(load_experiment(f"{path}:{variant}"))
-    differing = {name: value for name, value in changed.items() if base[name] != value}
-    assert differing
-    assert ablations.LFVD[variant].items() >= differing.items()
-    assert all(changed[name] == value for name, value in ablations.LFVD[variant].items())
+@pytest.mark.parametrize(("name", "variant"), CHOICES)
+def test_a_variant_changes_what_it_names_and_nothing_else(name, variant):
+    base, changed = flatten(load_experiment(CONFIGS[name])), flatten(load_experiment(f"{CONFIGS[name]}:{variant}"))
+    named = ablations.VARIANTS[base["model.name"]][variant]
+    assert changed == base | named
+
+
+@pytest.mark.parametrize("model", ablations.VARIANTS)
+def test_every_variant_changes_an_experiment(model):
+    experiments = [flatten(load_experiment(path)) for path in CONFIGS.values()]
+    for variant, named in ablations.VARIANTS[model].items():
+        assert any(base != base | named for base in experiments if base["model.name"] == model), variant
 
 
 def test_variants_join_and_later_ones_win():
     base = base_config("lfvd")
-    both = ablations.with_variants(base, "fusion_add,tiny,fusion_cat", ablations.LFVD)
+    both = ablations.with_variants(base, "fusion_add,tiny,fusion_cat")
     assert (both.model.fusion, both.model.d_x) == ("cat", ablations.TINY["model.d_x"])
-    assert flatten(ablations.with_variants(base, "", ablations.LFVD)) == flatten(base)
+    assert flatten(ablations.with_variants(base, "")) == flatten(base)
     assert base.model.fusion == "cmvd"
     with pytest.raises(
         UserError, match=r"^no variant 'huge' of this experiment: choose from tiny, plain_features, text, "
     ):
-        ablations.with_variants(base, "huge", ablations.LFVD)
+        ablations.with_variants(base, "huge")

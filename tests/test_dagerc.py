@@ -11,16 +11,13 @@ import pytest
 from reference import dag_encoder, draw_parameters, float64, linear, rows_where, softmax
 from tiny import EMOTIONS, WIDTHS, start, tiny_corpus
 
-from jmer import ablations
 from jmer.batch import MODALITIES
-from jmer.config import base_config, fit_to_corpus, flatten
+from jmer.config import base_config, fit_to_corpus
 from jmer.data.batching import batches
 from jmer.errors import UserError
-from jmer.experiment import change_fields, load_experiment
+from jmer.experiment import change_fields
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput, create, defaults
 from jmer.models.registry import create as create_from_config
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
-from jmer.training.loop import train
 
 C = len(EMOTIONS)
 WEIGHTED = DAGERCLoss((0.5, 2.0, 1.0, 3.0))
@@ -316,29 +313,6 @@ def test_trains_the_same_on_any_number_of_devices(backend, devices):
         np.testing.assert_array_equal(one.confusion, other.confusion)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), params, expected)
     assert len({float(one.loss) for one in metrics}) == STEPS
-
-
-EXPERIMENT = "configs/dagerc_iemocap.py"
-
-
-@pytest.mark.parametrize("variant", ablations.DAGERC)
-def test_a_variant_changes_what_it_names_and_nothing_else(variant):
-    base, changed = flatten(load_experiment(EXPERIMENT)), flatten(load_experiment(f"{EXPERIMENT}:{variant}"))
-    named = ablations.DAGERC[variant]
-    assert {name: changed[name] for name in named} == named
-    assert all(value == base[name] for name, value in changed.items() if name not in named)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", [name for name in ablations.DAGERC if name != "tiny"])
-def test_every_variant_trains(variant, tmp_path):
-    config = load_experiment(f"{EXPERIMENT}:{variant},tiny")
-    config.model.dag_layers = 1
-    config.training.update(batch_size=6, epochs=1, parallel="jit")
-    assert train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)
-    (row,) = read_json_lines(tmp_path / "w" / JSON_LINES_FILE)
-    assert row["step"] == 2
-    assert np.isfinite(row["train/loss_classification"])
 
 
 # What cannot be.

@@ -52,7 +52,7 @@ def _with_gaps(conversation, rng):
 
 def tiny_config(**changes):
     """Returns LFVD's configuration at its smallest, two epochs of three steps; `changes` are `section__field=value`."""
-    config = ablations.with_variants(base_config("lfvd"), "tiny", ablations.LFVD)
+    config = ablations.with_variants(base_config("lfvd"), "tiny")
     config.model.dag_layers = 1
     config.training.batch_size = 4
     config.training.buckets = 1
