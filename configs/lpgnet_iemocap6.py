@@ -19,6 +19,7 @@ def get_config(variants: str = ""):
     """Returns the experiment's configuration."""
     config = base_config("lpgnet")
     config.data.path = "synthetic-iemocap6"
+    config.data.context = "drop_unlabelled"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-5
     config.training.batch_size = 16

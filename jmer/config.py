@@ -32,6 +32,9 @@ def base_config(model: str) -> ConfigDict:
                 "path": "synthetic-meld",
                 # standard: each feature to mean 0 and deviation 1 over the training split; none: as it is.
                 "normalization": "standard",
+                # What utterances without a label are: mask_unlabelled, context for the others, or drop_unlabelled, not
+                # there.
+                "context": "mask_unlabelled",
             },
             **defaults(model),
             "optimizer": {

@@ -84,7 +84,7 @@ EXPERIMENTS = {
     "partial.py": (
         "from ml_collections import ConfigDict\n\ndef get_config():\n"
         "    return ConfigDict({'model': {'name': 'lfvd'}})\n",
-        ["partial.py: ", "base_config('lfvd')", "data.normalization"],
+        ["partial.py: ", "base_config('lfvd')", "data.context"],
     ),
     "other_model.py": (
         "from jmer.config import base_config\n\ndef get_config():\n    return base_config('lstm')\n",
@@ -184,6 +184,7 @@ VALUES = [
     ("seed", "-1", ["whole number from 0"]),
     ("selection", "best", ["validation, last, test_oracle"]),
     ("data.normalization", "zscore", ["standard or none"]),
+    ("data.context", "none", ["mask_unlabelled, drop_unlabelled"]),
     ("model.modalities", "text,touch", ["touch", "text, audio, visual"]),
     ("model.modalities", "text,text", ["each once"]),
     ("model.num_classes", "3", ["has 7: leave it 0"]),

@@ -23,8 +23,9 @@ from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, useful_share
 from jmer.data.convert import convert
 from jmer.data.corpus import CARD_FILE, Card, Conversation, load_saved, make_corpus, save_corpus
-from jmer.data.frames import batch_rows, mean_pooled, single_utterances
+from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
+from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, require_sound
 from jmer.errors import UserError

@@ -5,17 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jmer.data.corpus import Conversation, Corpus
-
-
-def batch_rows(corpus: Corpus, split: str) -> list[Conversation]:
-    """Returns what a batch has one row for: a split's conversations, or the single utterances of a corpus with frames.
-
-    Raises:
-      UserError: if the corpus has no such split, or its Arrow file is damaged.
-    """
-    conversations = corpus.conversations(split)
-    return single_utterances(conversations) if corpus.card.frames else conversations
+from jmer.data.corpus import Conversation
 
 
 def single_utterances(conversations: Sequence[Conversation]) -> list[Conversation]:

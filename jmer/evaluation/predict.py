@@ -12,8 +12,8 @@ from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation, Corpus
-from jmer.data.frames import batch_rows
 from jmer.data.normalization import Standardization
+from jmer.data.rows import batch_rows
 from jmer.evaluation.predictions import prediction_table
 from jmer.models.model import Model
 
@@ -81,6 +81,7 @@ def predict(
     *,
     split: str | None = None,
     statistics: Mapping[str, Standardization] | None = None,
+    context: str = "mask_unlabelled",
     batch_size: int = 32,
 ) -> pd.DataFrame:
     """Returns a table of predictions, one row per utterance, labelled or not.
@@ -91,6 +92,7 @@ def predict(
       corpus: has the modalities and widths that the model was made for.
       split: the split to predict; None = all.
       statistics: the normalisation that the model was trained with; None = features as they are.
+      context: as the model was trained, see `jmer.data.rows.batch_rows`.
       batch_size: conversations per batch, or utterances where they are sequences of frames.
 
     Returns:
@@ -103,7 +105,7 @@ def predict(
     widths = corpus.card.widths if statistics is None else {m: len(s.mean) for m, s in statistics.items()}
     tables = []
     for name in [split] if split else corpus.splits:
-        conversations = batch_rows(corpus, name)
+        conversations = batch_rows(corpus, name, context=context)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
         found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size)
         table = prediction_table(conversations, corpus.card, found.probabilities, found.weights)

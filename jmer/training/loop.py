@@ -18,7 +18,7 @@ from jmer.data import normalization
 from jmer.data.batching import steps_per_epoch
 from jmer.data.corpus import Corpus, any_labelled
 from jmer.data.curriculum import curriculum
-from jmer.data.frames import batch_rows
+from jmer.data.rows import batch_rows
 from jmer.errors import UserError
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import forward
@@ -64,7 +64,7 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
       Interrupted: after SIGINT or SIGTERM, when all is saved.
     """
     check(config, corpus)
-    training = batch_rows(corpus, "train")
+    training = batch_rows(corpus, "train", context=config.data.context)
     config = fit_to_corpus(config, corpus.card, training)
     widths = {m: corpus.card.widths[m] for m in config.model.modalities}
     statistics = normalization.fit(training, widths, kind=config.data.normalization)

@@ -44,7 +44,8 @@ def evaluate(
       workdir: the run's folder.
       corpus: the training corpus or another one with the same emotions, modalities and widths.
       say: prints a line.
-      labelled: False = write predictions only.
+      labelled: False = write predictions only, of every utterance, though the model may have been trained without the
+        unlabelled ones around (`data.context`).
       config: what `jmer.training.folder.check_use` accepts; None = as the run was trained.
 
     Raises:
@@ -54,6 +55,9 @@ def evaluate(
     config = config or saved
     corpus = _with_emotions_of(facts.card, corpus)
     _check_fit(facts.card, corpus.card, config)
+    if not labelled:
+        config = config.copy_and_resolve_references()
+        config.data.context = "mask_unlabelled"
     parallel = make_parallel(config.training.parallel, config.training.devices)
     trained = load_run(workdir, config=config, parallel=parallel)
     setup = set_up(config, corpus, trained.statistics, parallel)

@@ -11,8 +11,8 @@ from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Conversation, Corpus, any_labelled
-from jmer.data.frames import batch_rows
 from jmer.data.normalization import Standardization
+from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations
 from jmer.models import Model, create
@@ -83,7 +83,8 @@ def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standard
     Raises:
       UserError: if the configuration is at fault.
     """
-    conversations = {split: normalization.apply(batch_rows(corpus, split), statistics) for split in corpus.splits}
+    rows = {split: batch_rows(corpus, split, context=config.data.context) for split in corpus.splits}
+    conversations = {split: normalization.apply(found, statistics) for split, found in rows.items()}
     plan = config.training
     typical = conversations.get("train") or [conversation for rows in conversations.values() for conversation in rows]
     return Setup(
