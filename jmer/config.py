@@ -94,7 +94,8 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
     lacking = [modality for modality in wanted if modality not in card.modalities]
     if lacking:
         raise UserError(
-            f"model.modalities has {', '.join(lacking)}, but corpus '{card.name}' has only {', '.join(card.modalities)}"
+            f"model.modalities has {', '.join(lacking)}, but corpus '{card.name}' has only "
+            f"{', '.join(card.modalities)}: choose among these (--config.model.modalities={','.join(card.modalities)})"
         )
     if config.model.num_classes not in (0, len(card.emotions)):
         raise UserError(

@@ -353,7 +353,7 @@ def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
 def test_a_corpus_without_the_modality_is_one_line():
     card = dataclasses.replace(corpus().card, widths={"audio": 4})
     with pytest.raises(
-        UserError, match=r"^model\.modalities has text, but corpus 'synthetic-iemocap4' has only audio$"
+        UserError, match=r"^model\.modalities has text, but corpus 'synthetic-iemocap4' has only audio: choose "
     ):
         fit_to_corpus(base_config("dagerc"), card, conversations())
 
