@@ -295,10 +295,13 @@ def lpgnet(variables, model, items, train=False):
     else:
         count = sum(np.float64(there[m]) for m in names)
         fused = sum(features.values()) / np.maximum(count, 1)[:, None]
-    unimodal = {m: linear(one_of(p["heads"]["unimodal"], k), np.maximum(features[m], 0)) for k, m in enumerate(names)}
+    unimodal = {}
+    if len(names) > 1:
+        students = [one_of(p["heads"]["unimodal"], k) for k in range(len(names))]
+        unimodal = {m: linear(head, np.maximum(features[m], 0)) for m, head in zip(names, students, strict=True)}
     return {
         "logits": linear(p["heads"]["fused"], fused),
-        "unimodal_logits": unimodal if len(names) > 1 else {},
+        "unimodal_logits": unimodal,
         "features": features,
         "fused": fused,
         "gates": gates,
