@@ -3,6 +3,7 @@
 from jmer.layers.attention import masked_attention
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
+from jmer.layers.enhancement import ResidualEnhancement
 from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.fusion import kl_fusion_weights, kl_weighted_fusion
 from jmer.layers.gates import GatedReduction, MultimodalGate, UnimodalGate
@@ -10,10 +11,13 @@ from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
+from jmer.layers.pooling import AttentionPool, mean_pool
+from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.layers.variational import GaussianHead
 
 __all__ = [
+    "AttentionPool",
     "BiGRU",
     "ConversationAtmosphere",
     "ConversationDropout",
@@ -28,11 +32,14 @@ __all__ = [
     "ModalityBiGRUs",
     "MultimodalGate",
     "PositionwiseFeedForward",
+    "ResidualEnhancement",
     "UnimodalGate",
     "gaussian_kl",
     "kl_fusion_weights",
     "kl_weighted_fusion",
     "masked_attention",
+    "mean_pool",
     "predecessor_graph",
+    "sinusoidal_positions",
     "symmetric_kl",
 ]
