@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import tiny_config, tiny_corpus
+from tiny import tiny_corpus
 
+from jmer.ablations import with_variants
+from jmer.config import base_config
 from jmer.data.corpus import make_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
@@ -60,8 +62,9 @@ def test_what_is_no_context_is_refused():
 
 
 def test_scores_leave_dropped_utterances_out_and_predictions_do_not(tmp_path):
-    corpus, config = tiny_corpus(), tiny_config(data__context="drop_unlabelled", training__epochs=1)
-    config.model.modalities = ("text",)
+    corpus, config = tiny_corpus(), with_variants(base_config("lpgnet"), "tiny,text")
+    config.data.context = "drop_unlabelled"
+    config.training.update(epochs=1, batch_size=6, buckets=1, parallel="jit")
     workdir = tmp_path / "w"
     train(config, corpus, workdir, command="train", say=lambda line: None)
     labels = np.concatenate([c.labels for c in corpus.conversations("test")])

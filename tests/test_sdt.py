@@ -505,9 +505,9 @@ CONFIGS = {name: str(Path(__file__).parent.parent / "configs" / f"sdt_{name}.py"
 
 def test_published_hyperparameters():
     iemocap, meld = (load_experiment(path) for path in CONFIGS.values())
-    for config, speakers, gate, tau, weights, rate, size in (
-        (iemocap, 2, "learned", 1.0, "inverse_freq", 1e-4, 16),
-        (meld, 9, "identity", 8.0, "none", 5e-6, 8),
+    for config, speakers, gate, tau, weights, rate, size, epochs in (
+        (iemocap, 2, "learned", 1.0, "inverse_freq", 1e-4, 16, 150),
+        (meld, 9, "identity", 8.0, "none", 5e-6, 8, 50),
     ):
         model, loss = config.model, config.loss
         assert (model.d, model.heads, model.dropout, model.speaker_embedding) == (1024, 8, 0.5, True)
@@ -516,7 +516,7 @@ def test_published_hyperparameters():
         assert (loss.tau, loss.class_weights, loss.detach_teacher, loss.kd_tau_squared) == (tau, weights, False, False)
         optimizer = config.optimizer
         assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("adam_l2", rate, 1e-5)
-        assert (config.training.batch_size, config.training.epochs) == (size, 150)
+        assert (config.training.batch_size, config.training.epochs) == (size, epochs)
 
 
 # What cannot be.
