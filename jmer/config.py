@@ -125,7 +125,7 @@ def _check_mode(config: ConfigDict, card: Card) -> None:
         remedy = "set model.mode=frame" if "mode" in config.model else "choose a model that has model.mode=frame"
         raise UserError(
             f"corpus '{card.name}' has frames, but model {config.model.name} takes one vector per utterance: {remedy}, "
-            "or a corpus of utterance features"
+            "or use a corpus of utterance features"
         )
     if takes_frames and not card.frames:
         raise UserError(
