@@ -10,12 +10,11 @@ import pytest
 from reference import draw_parameters, float64, linear, normal, one_of, softmax
 
 from jmer.batch import MODALITIES, Batch
+from jmer.models.sections import loss_fields, loss_section
 from jmer.models.self_distillation import (
     SelfDistillationHeads,
     SelfDistillationLoss,
     SelfDistilledOutput,
-    create_loss,
-    loss_defaults,
 )
 
 B, T, C = 4, 5, 3
@@ -199,14 +198,15 @@ def test_wrong_values_are_refused():
 
 
 def test_the_section_of_a_configuration_holds_every_field():
-    section = loss_defaults()
+    section = loss_section(SelfDistillationLoss)
     fields = {f.name for f in dataclasses.fields(SelfDistillationLoss)}
     assert set(section) == fields | {"class_weight_values"}
     assert section["class_weights"] == "none"
-    assert create_loss(section) == SelfDistillationLoss()
+    assert SelfDistillationLoss(**loss_fields(section)) == SelfDistillationLoss()
     changed = {"gamma_task": 2.0, "gamma_hard": 3.0, "gamma_soft": 4.0, "tau": 5.0}
     changed |= {"detach_teacher": True, "kd_tau_squared": True}
-    loss = create_loss(section | changed | {"class_weights": "inverse_freq", "class_weight_values": WEIGHTS})
+    weighted = {"class_weights": "inverse_freq", "class_weight_values": WEIGHTS}
+    loss = SelfDistillationLoss(**loss_fields(section | changed | weighted))
     assert dataclasses.asdict(loss) == changed | {"class_weights": WEIGHTS}
 
 

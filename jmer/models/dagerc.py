@@ -21,6 +21,7 @@ from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.model import Model
+from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
 
 SLOPES = {"linear": 1.0, "leaky_relu": 0.01}
 """How predecessors are scored -> slope of a score below zero."""
@@ -124,11 +125,7 @@ def defaults() -> dict[str, dict]:
     Switches have the names and defaults of `DAGERC`. No `modalities` means all that the corpus has; what a corpus fixes
     is empty: `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
     """
-    network = {f.name: f.default for f in dataclasses.fields(DAGERC) if f.name not in ("parent", "name")}
-    return {
-        "model": {"name": "dagerc"} | network | {"num_classes": 0},
-        "loss": {"class_weights": "none", "class_weight_values": ()},
-    }
+    return {"model": model_section("dagerc", DAGERC), "loss": loss_section(DAGERCLoss)}
 
 
 def create(model: Mapping, loss: Mapping) -> Model:
@@ -137,6 +134,6 @@ def create(model: Mapping, loss: Mapping) -> Model:
     Raises:
       ValueError: for a switch that has no such value.
     """
-    module = DAGERC(**{name: value for name, value in model.items() if name != "name"})
+    module = DAGERC(**module_fields(model))
     module.check()
-    return Model(module, DAGERCLoss(tuple(loss["class_weight_values"])))
+    return Model(module, DAGERCLoss(**loss_fields(loss)))

@@ -29,6 +29,7 @@ from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.model import Model
+from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
 
 
 @struct.dataclass
@@ -418,11 +419,9 @@ def defaults() -> dict[str, dict]:
     Switches have the names and defaults of `LFVD` and `LFVDLoss`. What a corpus fixes is empty: no modalities = all
     that the corpus has, `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
     """
-    network = {f.name: f.default for f in dataclasses.fields(LFVD) if f.name not in ("parent", "name", *_DERIVED)}
-    loss = {f.name: f.default for f in dataclasses.fields(LFVDLoss) if f.name != "dominant"}
     return {
-        "model": {"name": "lfvd"} | network | {"num_classes": 0, "modalities": ()},
-        "loss": loss | {"class_weights": "none", "class_weight_values": ()},
+        "model": model_section("lfvd", LFVD, derived=_DERIVED) | {"modalities": ()},
+        "loss": loss_section(LFVDLoss, derived=("dominant",)),
     }
 
 
@@ -436,11 +435,9 @@ def create(model: Mapping, loss: Mapping) -> Model:
     Raises:
       ValueError: for a switch that has no such value, or widths that do not fit together.
     """
-    network = {name: value for name, value in model.items() if name != "name"}
-    losses = {name: value for name, value in loss.items() if name not in ("class_weights", "class_weight_values")}
     reconstruct = loss["recon_weight"] > 0
-    module = LFVD(**network, reconstruct=reconstruct, draw_samples=reconstruct or loss["kl_estimator"] == "mc")
-    module.check()
-    return Model(
-        module, LFVDLoss(**losses, class_weights=tuple(loss["class_weight_values"]), dominant=model["dominant"])
+    module = LFVD(
+        **module_fields(model), reconstruct=reconstruct, draw_samples=reconstruct or loss["kl_estimator"] == "mc"
     )
+    module.check()
+    return Model(module, LFVDLoss(**loss_fields(loss), dominant=model["dominant"]))

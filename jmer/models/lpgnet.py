@@ -9,7 +9,6 @@ value is the literal reading; gates, heads and loss are those of SDT (Ma et al.,
 speaker information is used.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -28,7 +27,8 @@ from jmer.layers.stacking import stacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
 from jmer.models.model import Model
-from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
+from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
+from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
 
 
 class LPGNet(nn.Module):
@@ -262,8 +262,7 @@ def defaults() -> dict[str, dict]:
     Switches have the names and defaults of `LPGNet` and `SelfDistillationLoss`. What a corpus fixes is empty:
     `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
     """
-    network = {f.name: f.default for f in dataclasses.fields(LPGNet) if f.name not in ("parent", "name")}
-    return {"model": {"name": "lpgnet"} | network | {"num_classes": 0}, "loss": loss_defaults()}
+    return {"model": model_section("lpgnet", LPGNet), "loss": loss_section(SelfDistillationLoss)}
 
 
 def create(model: Mapping, loss: Mapping) -> Model:
@@ -272,6 +271,6 @@ def create(model: Mapping, loss: Mapping) -> Model:
     Raises:
       ValueError: for a switch that has no such value, or values that do not fit together.
     """
-    module = LPGNet(**{name: value for name, value in model.items() if name != "name"})
+    module = LPGNet(**module_fields(model))
     module.check()
-    return Model(module, create_loss(loss))
+    return Model(module, SelfDistillationLoss(**loss_fields(loss)))

@@ -5,7 +5,6 @@ modalities attention and a feed-forward part → unimodal gates → one vector p
 loss is `SelfDistillationLoss`, its three weights 1.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -23,7 +22,8 @@ from jmer.layers.stacking import stacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.model import Model
-from jmer.models.self_distillation import SelfDistillationHeads, SelfDistilledOutput, create_loss, loss_defaults
+from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
+from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
 
 
 class SDT(nn.Module):
@@ -163,10 +163,9 @@ def defaults() -> dict[str, dict]:
     means all that the corpus has; what a corpus fixes is empty: `num_classes` 0 = its emotions, no
     `class_weight_values` = computed from it where asked for.
     """
-    network = {f.name: f.default for f in dataclasses.fields(SDT) if f.name not in ("parent", "name")}
     return {
-        "model": {"name": "sdt"} | network | {"num_classes": 0, "modalities": ()},
-        "loss": loss_defaults() | {"gamma_task": 1.0, "gamma_hard": 1.0, "gamma_soft": 1.0},
+        "model": model_section("sdt", SDT) | {"modalities": ()},
+        "loss": loss_section(SelfDistillationLoss) | {"gamma_task": 1.0, "gamma_hard": 1.0, "gamma_soft": 1.0},
     }
 
 
@@ -176,6 +175,6 @@ def create(model: Mapping, loss: Mapping) -> Model:
     Raises:
       ValueError: for a switch that has no such value.
     """
-    module = SDT(**{name: value for name, value in model.items() if name != "name"})
+    module = SDT(**module_fields(model))
     module.check()
-    return Model(module, create_loss(loss))
+    return Model(module, SelfDistillationLoss(**loss_fields(loss)))

@@ -140,19 +140,3 @@ class SelfDistillationLoss:
                 weight = self.gamma_soft * (self.tau**2 if self.kd_tau_squared else 1)
                 terms[f"soft_{modality}"] = (weight, jnp.sum(divergence), jnp.sum(present))
         return terms
-
-
-def loss_defaults() -> dict:
-    """Returns the section `loss` of a configuration: the fields of `SelfDistillationLoss`, class weights as a rule."""
-    fields = {f.name: f.default for f in dataclasses.fields(SelfDistillationLoss)}
-    return fields | {"class_weights": "none", "class_weight_values": ()}
-
-
-def create_loss(loss: Mapping) -> SelfDistillationLoss:
-    """Builds the loss from its section of a configuration.
-
-    Raises:
-      ValueError: for a value out of range.
-    """
-    fields = {name: value for name, value in loss.items() if name not in ("class_weights", "class_weight_values")}
-    return SelfDistillationLoss(**fields, class_weights=tuple(loss["class_weight_values"]))
