@@ -1,0 +1,1 @@
+"""Speed of jmer's models, and of plain PyTorch versions of them."""

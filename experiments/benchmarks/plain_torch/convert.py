@@ -1,0 +1,40 @@
+"""From JAX to PyTorch: arrays and the parameters of layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+
+def to_torch(tree: Any) -> Any:
+    """Returns a pytree, such as a `jmer.batch.Batch`, with a tensor for every array; dtypes stay."""
+    return jax.tree.map(lambda x: torch.from_numpy(np.array(x)), tree)
+
+
+def load_linear(layer: nn.Linear, params: Mapping[str, Any]) -> None:
+    """Copies a Linen `Dense` (`kernel` `[D, E]`, `bias` `[E]` if it has one) into a linear layer."""
+    set_parameter(layer.weight, np.asarray(params["kernel"]).T)
+    if layer.bias is not None:
+        set_parameter(layer.bias, params["bias"])
+
+
+def load_norm(layer: nn.LayerNorm, params: Mapping[str, Any]) -> None:
+    """Copies a Linen `LayerNorm` (`scale` and `bias`, `[D]` each) into a layer norm."""
+    set_parameter(layer.weight, params["scale"])
+    set_parameter(layer.bias, params["bias"])
+
+
+def set_parameter(parameter: nn.Parameter, value: Any) -> None:
+    """Overwrites a parameter by an array of its shape.
+
+    Raises:
+      ValueError: for another shape.
+    """
+    value = torch.from_numpy(np.array(value))
+    if value.shape != parameter.shape:
+        raise ValueError(f"the parameter has shape {tuple(parameter.shape)}, the array {tuple(value.shape)}")
+    with torch.no_grad():
+        parameter.copy_(value)
