@@ -38,3 +38,17 @@ def set_parameter(parameter: nn.Parameter, value: Any) -> None:
         raise ValueError(f"the parameter has shape {tuple(parameter.shape)}, the array {tuple(value.shape)}")
     with torch.no_grad():
         parameter.copy_(value)
+
+
+def load_gru(layer: nn.GRU | nn.GRUCell, params: Mapping[str, Any], name: str, suffix: str = "") -> None:
+    """Copies the GRU `name` of a module's parameters (`jmer.layers.recurrent.gru_weights`) into a cell or a direction.
+
+    Args:
+      layer: a cell, or an `nn.GRU` of one layer.
+      params: `{name}_input_kernel` `[D, 3H]`, `{name}_input_bias` `[3H]`, and `state` for `input` `[H, 3H]`, `[3H]`.
+      name: see `params`.
+      suffix: ending of the names in `layer`: none for a cell, `_l0` forward, `_l0_reverse` backward.
+    """
+    for source, target in (("input", "ih"), ("state", "hh")):
+        set_parameter(getattr(layer, f"weight_{target}{suffix}"), np.asarray(params[f"{name}_{source}_kernel"]).T)
+        set_parameter(getattr(layer, f"bias_{target}{suffix}"), params[f"{name}_{source}_bias"])
