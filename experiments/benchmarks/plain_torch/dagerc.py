@@ -1,0 +1,151 @@
+"""DAG-ERC (Shen et al., 2021) in PyTorch: utterance after utterance, over all states so far, as its authors have it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, set_parameter
+from jmer.batch import UNLABELLED, Batch
+
+
+def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Links each utterance to what was said since its speaker's last utterance, that one included (ω = 1).
+
+    Args:
+      speakers: int32 `[B, T]`.
+      mask: bool `[B, T]`, True where an utterance is real.
+
+    Returns:
+      adjacency: bool `[B, T, T]`, True at `[b, i, j]` where `j < i` is linked to `i`.
+      same_speaker: bool `[B, T, T]`, True where `i` and `j` have one speaker.
+    """
+    position = torch.arange(speakers.shape[1], device=speakers.device)
+    earlier = position[:, None] > position
+    same_speaker = speakers.unsqueeze(2) == speakers.unsqueeze(1)
+    last_own = torch.where(same_speaker & earlier, position, 0).amax(2, keepdim=True)
+    return earlier & (position >= last_own) & mask.unsqueeze(2) & mask.unsqueeze(1), same_speaker
+
+
+class Gather(nn.Module):
+    """What an utterance hears: attention over its predecessors, each transformed by its relation to the speaker."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.score = nn.Linear(2 * width, 1)
+        self.same_speaker = nn.Linear(width, width, bias=False)
+        self.other_speaker = nn.Linear(width, width, bias=False)
+
+    def forward(self, query: Tensor, states: Tensor, adjacency: Tensor, same_speaker: Tensor) -> Tensor:
+        """Maps `query` `[B, H]` and the `states` so far `[B, N, H]`, masks `[B, N]`, to the message `[B, H]`."""
+        repeated = query.unsqueeze(1).expand(-1, states.shape[1], -1)
+        score = self.score(torch.cat([repeated, states], dim=2)).squeeze(2)
+        # Finite, since a padded utterance has no predecessor; what it hears then does not matter.
+        attention = torch.softmax(score.masked_fill(~adjacency, -1e30), dim=1)
+        values = torch.where(same_speaker.unsqueeze(2), self.same_speaker(states), self.other_speaker(states))
+        return torch.bmm(attention.unsqueeze(1), values).squeeze(1)
+
+
+class GraphLayer(nn.Module):
+    """One layer: each utterance's state from its input and its predecessors' new states."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gather = Gather(width)
+        self.node = nn.GRUCell(width, width)
+        self.context = nn.GRUCell(width, width)
+
+    def forward(self, x: Tensor, adjacency: Tensor, same_speaker: Tensor) -> Tensor:
+        """Maps `x` `[B, T, H]` along the graph, `[B, T, T]` each, to `[B, T, H]`."""
+        states = self._state(x[:, 0], torch.zeros_like(x[:, 0])).unsqueeze(1)
+        for i in range(1, x.shape[1]):
+            message = self.gather(x[:, i], states, adjacency[:, i, :i], same_speaker[:, i, :i])
+            states = torch.cat([states, self._state(x[:, i], message).unsqueeze(1)], dim=1)
+        return states
+
+    def _state(self, x: Tensor, message: Tensor) -> Tensor:
+        return self.node(x, message) + self.context(message, x)
+
+
+class GraphNetwork(nn.Module):
+    """DAG-ERC up to the first layer of its multilayer perceptron, which sees the input and the states of all layers."""
+
+    def __init__(self, features: int, hidden: int, layers: int, width: int):
+        super().__init__()
+        self.input = nn.Linear(features, hidden)
+        self.layers = nn.ModuleList(GraphLayer(hidden) for _ in range(layers))
+        self.output = nn.Linear((layers + 1) * hidden + features, width)
+
+    def forward(self, x: Tensor, adjacency: Tensor, same_speaker: Tensor) -> Tensor:
+        """Maps `x` `[B, T, features]` along the graph, `[B, T, T]` each, to `[B, T, width]`."""
+        states = [F.relu(self.input(x))]
+        for layer in self.layers:
+            states.append(layer(states[-1], adjacency, same_speaker))
+        return F.relu(self.output(torch.cat([*states, x], dim=2)))
+
+
+def load_graph(network: GraphNetwork, params: Mapping[str, Any]) -> None:
+    """Copies the parameters of a `jmer.layers.dag.DAGEncoder`."""
+    load_linear(network.input, params["input"])
+    load_linear(network.output, params["output"])
+    for i, layer in enumerate(network.layers):
+        source, gather = params[f"layer_{i}"], layer.gather
+        both = np.concatenate([source["score_query_kernel"], source["score_key_kernel"]])
+        set_parameter(gather.score.weight, both.T)
+        set_parameter(gather.score.bias, np.reshape(source["score_bias"], 1))
+        set_parameter(gather.same_speaker.weight, np.asarray(source["same_speaker_kernel"]).T)
+        set_parameter(gather.other_speaker.weight, np.asarray(source["other_speaker_kernel"]).T)
+        load_gru(layer.node, source, "node")
+        load_gru(layer.context, source, "context")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean over labelled utterances, of `logits` `[B, T, C]` and `labels` int32 `[B, T]`."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten().long(), ignore_index=UNLABELLED)
+
+
+@dataclasses.dataclass
+class DAGERCOutput:
+    """What DAG-ERC computes for a batch: `logits` `[B, T, C]`."""
+
+    logits: Tensor
+
+
+class DAGERC(nn.Module):
+    """`jmer.models.dagerc.DAGERC` on text alone, by its default switches.
+
+    Args:
+      widths: modality -> width of its features; those of text are read.
+      num_classes, d_h, dag_layers, dropout: see jmer's.
+    """
+
+    def __init__(
+        self, widths: Mapping[str, int], num_classes: int, d_h: int = 300, dag_layers: int = 4, dropout: float = 0.2
+    ):
+        super().__init__()
+        self.graph = GraphNetwork(widths["text"], d_h, dag_layers, d_h)
+        self.hidden = nn.Linear(d_h, d_h)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(d_h, num_classes)
+
+    def forward(self, batch: Batch) -> DAGERCOutput:
+        """Predicts every utterance's emotion; the batch holds tensors."""
+        x = batch.features["text"].masked_fill(~batch.available["text"].unsqueeze(2), 0)
+        hidden = F.relu(self.hidden(self.graph(x, *speaker_graph(batch.speakers, batch.mask))))
+        return DAGERCOutput(self.classifier(self.dropout(hidden)))
+
+    def loss(self, output: DAGERCOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss and, by name, the one term that it has."""
+        classification = cross_entropy(output.logits, batch.labels)
+        return classification, {"classification": classification}
+
+
+def load_parameters(model: DAGERC, params: Mapping[str, Any]) -> None:
+    """Copies the parameters of a `jmer.models.dagerc.DAGERC`."""
+    load_graph(model.graph, params["graph"])
+    load_linear(model.hidden, params["hidden_1"])
+    load_linear(model.classifier, params["classifier"])

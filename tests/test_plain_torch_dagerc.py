@@ -1,0 +1,76 @@
+"""DAG-ERC in jmer and in plain PyTorch: one graph, one output, one loss and one gradient, in float64."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from reference import draw_parameters, float64, predecessors
+from tiny import EMOTIONS, WIDTHS, tiny_corpus
+
+from experiments.benchmarks.plain_torch.convert import to_torch
+from experiments.benchmarks.plain_torch.dagerc import DAGERC, load_parameters, speaker_graph
+from jmer.data.batching import batches
+from jmer.models import dagerc
+
+SIZES = {"num_classes": len(EMOTIONS), "d_h": 5, "dag_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Three conversations of three speakers and one of padding alone."""
+    conversations = tiny_corpus().conversations("train")[:3]
+    (batch,) = batches(conversations, WIDTHS, batch_size=4)
+    speakers = np.random.default_rng(0).integers(0, 3, batch.mask.shape)
+    return batch.replace(features=float64(batch.features), speakers=np.where(batch.mask, speakers, -1).astype(np.int32))
+
+
+def plain_model(params, **switches):
+    model = DAGERC(WIDTHS, **SIZES, **switches).double()
+    load_parameters(model, params)
+    return model
+
+
+def test_the_batch_has_what_is_hard(batch):
+    lengths = batch.mask.sum(1)
+    assert lengths[-1] == 0 and len(set(lengths)) == 4
+    assert (batch.labels[batch.mask] == -1).any() and not batch.available["text"][batch.mask].all()
+
+
+def test_the_graph_is_found_by_walking_back(batch):
+    adjacency, same_speaker = speaker_graph(torch.from_numpy(batch.speakers), torch.from_numpy(batch.mask))
+    assert not adjacency[~torch.from_numpy(batch.mask)].any()
+    for row, found, same, length in zip(batch.speakers, adjacency, same_speaker, batch.mask.sum(1), strict=True):
+        assert [torch.nonzero(links)[:, 0].tolist() for links in found[:length]] == predecessors(row[:length])
+        np.testing.assert_array_equal(same, row[:, None] == row)
+
+
+def test_output_loss_and_gradient_are_those_of_jmer(batch):
+    with jax.enable_x64(True):
+        network, loss = dagerc.DAGERC(**SIZES, dropout=0.0), dagerc.DAGERCLoss()
+        params = float64(draw_parameters(network, batch))
+
+        def objective(params):
+            output = network.apply({"params": params}, batch)
+            _, total, count = loss(output, batch)["classification"]
+            return total / count, output.logits
+
+        (expected, logits), gradient = jax.device_get(jax.jit(jax.value_and_grad(objective, has_aux=True))(params))
+    model, tensors = plain_model(params, dropout=0.0), to_torch(batch)
+    output = model(tensors)
+    total, terms = model.loss(output, tensors)
+    total.backward()
+    np.testing.assert_allclose(output.logits.detach()[batch.mask], logits[batch.mask], rtol=1e-9, atol=1e-12)
+    assert terms == {"classification": total}
+    np.testing.assert_allclose(total.item(), expected, rtol=1e-9)
+    same_gradient = plain_model(gradient)
+    for (name, found), expected in zip(model.named_parameters(), same_gradient.parameters(), strict=True):
+        np.testing.assert_allclose(found.grad, expected.detach(), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_dropout_falls_in_training_alone(batch):
+    tensors = to_torch(batch)
+    torch.manual_seed(0)
+    model = DAGERC(WIDTHS, **SIZES, dropout=0.5).double()
+    assert not torch.equal(model(tensors).logits, model(tensors).logits)
+    model.eval()
+    assert torch.equal(model(tensors).logits, model(tensors).logits)
