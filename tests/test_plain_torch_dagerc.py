@@ -8,7 +8,7 @@ from reference import draw_parameters, float64, predecessors
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
 from experiments.benchmarks.plain_torch.convert import to_torch
-from experiments.benchmarks.plain_torch.dagerc import DAGERC, load_parameters, speaker_graph
+from experiments.benchmarks.plain_torch.dagerc import DAGERC, load_parameters, loss, speaker_graph
 from jmer.data.batching import batches
 from jmer.models import dagerc
 
@@ -46,18 +46,18 @@ def test_the_graph_is_found_by_walking_back(batch):
 
 def test_output_loss_and_gradient_are_those_of_jmer(batch):
     with jax.enable_x64(True):
-        network, loss = dagerc.DAGERC(**SIZES, dropout=0.0), dagerc.DAGERCLoss()
+        network = dagerc.DAGERC(**SIZES, dropout=0.0)
         params = float64(draw_parameters(network, batch))
 
         def objective(params):
             output = network.apply({"params": params}, batch)
-            _, total, count = loss(output, batch)["classification"]
+            _, total, count = dagerc.DAGERCLoss()(output, batch)["classification"]
             return total / count, output.logits
 
         (expected, logits), gradient = jax.device_get(jax.jit(jax.value_and_grad(objective, has_aux=True))(params))
     model, tensors = plain_model(params, dropout=0.0), to_torch(batch)
     output = model(tensors)
-    total, terms = model.loss(output, tensors)
+    total, terms = loss(output, tensors)
     total.backward()
     np.testing.assert_allclose(output.logits.detach()[batch.mask], logits[batch.mask], rtol=1e-9, atol=1e-12)
     assert terms == {"classification": total}

@@ -14,6 +14,11 @@ def to_torch(tree: Any) -> Any:
     return jax.tree.map(lambda x: torch.from_numpy(np.array(x)), tree)
 
 
+def one_of(params: Any, i: int) -> Any:
+    """Returns the parameters of the i-th of several layers that jmer keeps in one array each."""
+    return jax.tree.map(lambda leaf: leaf[i], params)
+
+
 def load_linear(layer: nn.Linear, params: Mapping[str, Any]) -> None:
     """Copies a Linen `Dense` (`kernel` `[D, E]`, `bias` `[E]` if it has one) into a linear layer."""
     set_parameter(layer.weight, np.asarray(params["kernel"]).T)

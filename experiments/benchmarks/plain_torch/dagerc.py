@@ -116,15 +116,15 @@ class DAGERCOutput:
 
 
 class DAGERC(nn.Module):
-    """`jmer.models.dagerc.DAGERC` on text alone, by its default switches.
+    """The network of `jmer.models.dagerc.DAGERC` with its default switches, which reads text alone.
 
     Args:
       widths: modality -> width of its features; those of text are read.
-      num_classes, d_h, dag_layers, dropout: see jmer's.
+      num_classes, d_h, dag_layers, dropout: see `jmer.models.dagerc.DAGERC`.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], num_classes: int, d_h: int = 300, dag_layers: int = 4, dropout: float = 0.2
+        self, widths: Mapping[str, int], num_classes: int, *, d_h: int = 300, dag_layers: int = 4, dropout: float = 0.2
     ):
         super().__init__()
         self.graph = GraphNetwork(widths["text"], d_h, dag_layers, d_h)
@@ -138,14 +138,15 @@ class DAGERC(nn.Module):
         hidden = F.relu(self.hidden(self.graph(x, *speaker_graph(batch.speakers, batch.mask))))
         return DAGERCOutput(self.classifier(self.dropout(hidden)))
 
-    def loss(self, output: DAGERCOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and, by name, the one term that it has."""
-        classification = cross_entropy(output.logits, batch.labels)
-        return classification, {"classification": classification}
+
+def loss(output: DAGERCOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns the total and, by name, the one term that it has."""
+    classification = cross_entropy(output.logits, batch.labels)
+    return classification, {"classification": classification}
 
 
-def load_parameters(model: DAGERC, params: Mapping[str, Any]) -> None:
+def load_parameters(module: DAGERC, params: Mapping[str, Any]) -> None:
     """Copies the parameters of a `jmer.models.dagerc.DAGERC`."""
-    load_graph(model.graph, params["graph"])
-    load_linear(model.hidden, params["hidden_1"])
-    load_linear(model.classifier, params["classifier"])
+    load_graph(module.graph, params["graph"])
+    load_linear(module.hidden, params["hidden_1"])
+    load_linear(module.classifier, params["classifier"])
