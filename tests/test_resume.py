@@ -177,7 +177,7 @@ def test_stops_at_a_loss_that_is_not_finite(run, tmp_path):
 
 def test_stops_at_a_step_that_breaks_the_network(run, tmp_path):
     with pytest.raises(UserError, match=r"^the gradient or the step it makes is not finite in step 1: "):
-        run(tmp_path / "w", optimizer__name="sgd", optimizer__learning_rate=3e38)
+        run(tmp_path / "w", optimizer__name="sgd", optimizer__learning_rate=3e38, optimizer__weight_decay=1e3)
     like = start(config(optimizer__name="sgd"), tiny_corpus())
     state, _ = newest(tmp_path / "w", like)
     jax.tree.map(np.testing.assert_array_equal, state.params, jax.device_get(like.state.params))

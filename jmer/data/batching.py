@@ -1,6 +1,7 @@
 """Padded batches of NumPy arrays, in an order that depends on the seed and the epoch alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,13 +9,15 @@ from jmer.batch import UNLABELLED, Batch
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
 
-# Conversations are sorted by length inside windows of this many batches: wide enough that a batch holds like lengths,
-# narrow enough that the same conversations do not meet in every epoch.
-SORT_WINDOW = 4
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
 LENGTH_STEP = 8
-# Epochs of which the bucket lengths are made.
-SAMPLE = 8
+
+
+class PlannedBatch(NamedTuple):
+    """Which conversations a batch holds, as positions in their split, and the length that they are padded to."""
+
+    members: np.ndarray
+    length: int
 
 
 def batches(
@@ -43,13 +46,9 @@ def batches(
       conversations: those of one split.
       widths: modality -> width; names the modalities that the batches carry.
       batch_size: conversations per batch.
-      lengths: bucket lengths. A batch is padded to the smallest that holds its longest conversation; where none does,
-        to the longest of all `conversations`, rounded up to a multiple of 8.
-      seed: None = in the order given (evaluation); a seed shuffles, and conversations of like length share a batch.
-      epoch: with the seed, determines the order.
+      lengths, seed, epoch, chosen: see `plan_epoch`.
       multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
-      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
 
     Returns:
       An iterator over batches whose leaves are NumPy arrays; no JAX backend is initialised.
@@ -57,15 +56,54 @@ def batches(
     Raises:
       UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
-    sizes = _sizes(conversations)
     rows = -(-batch_size // multiple) * multiple
-    ceiling = -(-int(sizes.max(initial=0)) // LENGTH_STEP) * LENGTH_STEP
+    plan = plan_epoch(conversations, batch_size=batch_size, lengths=lengths, seed=seed, epoch=epoch, chosen=chosen)
+    return (_pad(conversations, members, widths, rows, length) for members, length in plan[start:])
+
+
+def plan_epoch(
+    conversations: Sequence[Conversation],
+    *,
+    batch_size: int,
+    lengths: Sequence[int] = (),
+    seed: int | None = None,
+    epoch: int = 0,
+    chosen: np.ndarray | None = None,
+) -> list[PlannedBatch]:
+    """Decides which conversations share a batch, and in which order batches come.
+
+    Conversations are sorted by length and cut into batches; the batch that is not full is that of the shortest, where
+    its empty rows cost least. Each batch is padded to the smallest of `lengths` that holds it, and those padded alike
+    form a class, within which conversations change places from epoch to epoch. The sequence of padded lengths depends
+    on the epoch but not on the seed, so that runs with different seeds can advance together.
+
+    Args:
+      conversations: those of one split.
+      batch_size: conversations per batch.
+      lengths: bucket lengths; a batch that none of them holds is padded to the longest of all `conversations`, rounded
+        up to a multiple of 8.
+      seed: None = sorted by length (evaluation); a seed shuffles.
+      epoch: with the seed, determines the order.
+      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
+
+    Raises:
+      UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
+    """
+    sizes = _sizes(conversations)
     chosen = np.arange(len(sizes)) if chosen is None else chosen
-    plan = [chosen[members] for members in _plan(sizes[chosen], batch_size, seed, epoch)[start:]]
-    return (
-        _pad(conversations, members, widths, rows, _padded_length(int(sizes[members].max()), lengths, ceiling))
-        for members in plan
-    )
+    order = chosen[np.argsort(sizes[chosen], kind="stable")]
+    ends = _batch_ends(len(order), batch_size)
+    ceiling = -(-int(sizes.max(initial=0)) // LENGTH_STEP) * LENGTH_STEP
+    padded = [_padded_length(longest, lengths, ceiling) for longest in sizes[order[ends - 1]].tolist()]
+    if seed is None:
+        # Within a batch they stand as they were given.
+        return list(map(PlannedBatch, map(np.sort, np.split(order, ends[:-1])), padded))
+    rng = np.random.default_rng([seed, epoch])
+    for length in sorted(set(padded)):
+        alike = np.repeat(padded, np.diff(ends, prepend=0)) == length
+        order[alike] = rng.permutation(order[alike])
+    plan = list(map(PlannedBatch, np.split(order, ends[:-1]), padded))
+    return [plan[i] for i in np.random.default_rng(epoch).permutation(len(plan))]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -80,10 +118,10 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, count: int = 6) -> tuple[int, ...]:
-    """Proposes the bucket lengths that leave the least padding when shuffled batches are padded to them.
+    """Proposes the bucket lengths that leave the least padding when the batches of `plan_epoch` are padded to them.
 
-    Exact for the batches of a sample of epochs: each batch counts with its longest conversation, and dynamic
-    programming cuts the sorted lengths into `count` groups, each padded to its longest.
+    Each batch counts with its longest conversation, and dynamic programming cuts these lengths, sorted, into `count`
+    groups, each padded to its longest.
 
     Args:
       conversations: those of the training split, at least one.
@@ -93,8 +131,7 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
     Returns:
       Lengths in ascending order; the last is that of the longest conversation.
     """
-    sizes = _sizes(conversations)
-    longest = [sizes[chosen].max() for epoch in range(SAMPLE) for chosen in _plan(sizes, batch_size, 0, epoch)]
+    longest = np.sort(_sizes(conversations))[_batch_ends(len(conversations), batch_size) - 1]
     values, weights = np.unique(longest, return_counts=True)
     below = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: the fewest positions that hold the j smallest values in the buckets so far. The last bucket covers the
@@ -137,20 +174,9 @@ def _frames(utterance: Conversation) -> int:
     return max(1, *(len(frames) for (frames,) in utterance.features.values()))
 
 
-def _plan(sizes: np.ndarray, batch_size: int, seed: int | None, epoch: int) -> list[np.ndarray]:
-    """Returns which conversations each batch holds."""
-    cuts = batch_size * np.arange(1, steps_per_epoch(len(sizes), batch_size))
-    if not len(sizes):
-        return []
-    if seed is None:
-        return np.split(np.arange(len(sizes)), cuts)
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(sizes))
-    for first in range(0, len(order), SORT_WINDOW * batch_size):
-        window = order[first : first + SORT_WINDOW * batch_size]
-        window[:] = window[np.argsort(sizes[window], kind="stable")]
-    plan = np.split(order, cuts)
-    return [plan[i] for i in rng.permutation(len(plan))]
+def _batch_ends(count: int, batch_size: int) -> np.ndarray:
+    """Returns where each batch ends among `count` sorted conversations; the first one may be short of some."""
+    return count - batch_size * np.arange(steps_per_epoch(count, batch_size))[::-1]
 
 
 def _padded_length(longest: int, lengths: Sequence[int], ceiling: int) -> int:
