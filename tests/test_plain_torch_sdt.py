@@ -34,7 +34,11 @@ def plain_model(params, modalities=MODALITIES, dtype=torch.float32, **switches):
     return model
 
 
-@pytest.mark.parametrize(("gate", "modalities"), [("learned", MODALITIES), ("identity", ("audio", "visual"))], ids=str)
+@pytest.mark.parametrize(
+    ("gate", "modalities"),
+    [("learned", MODALITIES), ("identity", ("audio", "visual"))],
+    ids=["learned gates", "identity gates"],
+)
 def test_a_training_step_is_that_of_jmer(batch, gate, modalities):
     network = sdt.SDT(C, modalities, **SIZES, unimodal_gate=gate, dropout=0.0)
     params = draw_parameters(network, batch)
