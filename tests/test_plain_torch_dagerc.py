@@ -12,6 +12,9 @@ from experiments.benchmarks.plain_torch.dagerc import DAGERC, load_parameters, l
 from jmer.data.batching import batches
 from jmer.models import dagerc
 
+# On a busy machine, threads that share such small products wait for each other most of the time.
+torch.set_num_threads(1)
+
 SIZES = {"num_classes": len(EMOTIONS), "d_h": 5, "dag_layers": 2}
 
 

@@ -13,6 +13,9 @@ from jmer.batch import MODALITIES
 from jmer.data.batching import batches
 from jmer.models import lfvd
 
+# On a busy machine, threads that share such small products wait for each other most of the time.
+torch.set_num_threads(1)
+
 SIZES = {"num_classes": len(EMOTIONS), "d_r": 6, "d_h": 5, "d_x": 8, "d_z": 3, "heads": 2, "dag_layers": 1}
 GAMMAS = {"gamma_self": 0.5, "gamma_full": 0.25, "gamma_distillation": 0.1}
 
