@@ -53,6 +53,9 @@ def base_config(model: str) -> ConfigDict:
                 "curriculum": 0,
                 # Padded lengths per epoch at most; each is compiled once.
                 "buckets": 3,
+                # A training split up to this size (without frames) stays on the device, and an epoch is one call;
+                # otherwise, and with 0, each step gets its batch from the host.
+                "resident_megabytes": 1024,
                 # auto: pmap on one process, shard_map on several.
                 "parallel": "auto",
                 # 0 = all devices of this process.

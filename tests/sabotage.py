@@ -1,6 +1,6 @@
 """Runs `jmer.main` and brings it down at a chosen point: python sabotage.py SIGNAL POINT -- ARGUMENTS.
 
-POINT is either how many training steps are taken before the signal, or a JSON list of [event, fragment]: Python audit
+POINT is either how many training steps are counted before the signal, or a JSON list of [event, fragment]: Python audit
 events, to come one after the other, each with the fragment in its arguments; at the last one the process gets SIGNAL.
 """
 
@@ -11,18 +11,18 @@ import sys
 
 from jmer.command import exit_status
 from jmer.main import main
-from jmer.training import loop
+from jmer.training import advance
 
 
 def strike_after_steps(count, number):
-    def advance(*arguments):
+    def count_step(*arguments):
         nonlocal count
         count -= 1
         if not count:
             os.kill(os.getpid(), number)
         return original(*arguments)
 
-    original, loop._advance = loop._advance, advance
+    original, advance.count_step = advance.count_step, count_step
 
 
 def strike_at_events(points, number):

@@ -15,7 +15,7 @@ from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum, difficulty
 from jmer.errors import UserError
 from jmer.experiment import load_experiment
-from jmer.training import loop, setup
+from jmer.training import advance, loop, setup
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 
 
@@ -160,10 +160,10 @@ def follow(monkeypatch, tmp_path):
     monkeypatch.setattr(setup, "create", lambda config: linear_model())
     monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
     monkeypatch.setattr(loop, "progress_line", progress_line)
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    monkeypatch.setattr(advance, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
 
     def train(**changes):
-        config = tiny_config(training__parallel="jit", **changes)
+        config = tiny_config(training__parallel="jit", training__resident_megabytes=0, **changes)
         loop.train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)
         return read_json_lines(tmp_path / "w" / JSON_LINES_FILE), told
 

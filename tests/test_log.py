@@ -149,12 +149,12 @@ VALUES = {
 
 
 def test_progress_line():
-    line = progress_line(7, 80, VALUES, utterances_per_second=4321.4, seconds_left=192.2)
+    line = progress_line(7, 80, VALUES | {"utterances_per_second": 4321.4}, seconds_left=192.2)
     assert line == (
         "epoch  7/80  loss 1.2346 (task 1.1, self -0.012346)  W-F1 train 71.23 validation 60.00"
         "  4321 utterances/s  ETA 0:03:12"
     )
-    assert progress_line(3, 3, {}, utterances_per_second=9, seconds_left=0) == "epoch 3/3  9 utterances/s  ETA 0:00:00"
+    assert progress_line(3, 3, {"utterances_per_second": 9}, seconds_left=0) == "epoch 3/3  9 utterances/s  ETA 0:00:00"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_progress_line():
 def test_progress_line_gives_digits_to_fit(terms, shown, columns):
     values = {name: value for name, value in VALUES.items() if not name.startswith("train/loss_")}
     values |= {f"train/loss_{name}": 2 / 9 for name in terms}
-    line = progress_line(100, 100, values, utterances_per_second=12345, seconds_left=35999)
+    line = progress_line(100, 100, values | {"utterances_per_second": 12345}, seconds_left=35999)
     assert f"loss {shown}  W-F1" in line
     assert len(line) == columns
 
 
 def test_progress_line_shows_a_loss_that_is_not_finite():
-    line = progress_line(1, 2, {"train/loss": math.nan}, utterances_per_second=1, seconds_left=1)
+    line = progress_line(1, 2, {"train/loss": math.nan, "utterances_per_second": 1}, seconds_left=1)
     assert "loss nan" in line

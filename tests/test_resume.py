@@ -34,6 +34,8 @@ SETTINGS = {
     "training.parallel": "jit",
     "optimizer.learning_rate": 0.01,
 }
+# Each step is a call, and signals are looked for after each.
+BY_STEP = {"training__resident_megabytes": 0}
 
 
 def config(**changes):
@@ -94,8 +96,8 @@ def run(monkeypatch):
 
 @pytest.fixture
 def whole(run, tmp_path):
-    """A run that nothing disturbed, and a state of its shapes."""
-    run(tmp_path / "whole")
+    """A run of single steps that nothing disturbed, and a state of its shapes."""
+    run(tmp_path / "whole", **BY_STEP)
     return tmp_path / "whole", start(config(), tiny_corpus())
 
 
@@ -104,10 +106,10 @@ def whole(run, tmp_path):
 def test_stopped_between_any_two_steps(run, whole, tmp_path, looks, saved):
     expected, like = whole
     with pytest.raises(loop.Interrupted, match=rf"SIGTERM: saved after (step {saved}|epoch {saved // STEPS})$") as stop:
-        run(tmp_path / "w", looks)
+        run(tmp_path / "w", looks, **BY_STEP)
     assert stop.value.number == signal.SIGTERM
     assert int(newest(tmp_path / "w", like)[0].step) == saved
-    unfinished, lines = run(tmp_path / "w")
+    unfinished, lines = run(tmp_path / "w", **BY_STEP)
     there = f"{saved // STEPS} of {EPOCHS} epochs are done, and {saved % STEPS} of {STEPS} batches more"
     assert any(there in line for line in lines)
     assert unfinished == (saved < EPOCHS * STEPS)
@@ -118,19 +120,49 @@ def test_stopped_at_every_step(run, whole, tmp_path):
     expected, like = whole
     for _ in range(EPOCHS * STEPS):
         with pytest.raises(loop.Interrupted):
-            run(tmp_path / "w", looks=1)
-    unfinished, _ = run(tmp_path / "w", looks=1)
+            run(tmp_path / "w", looks=1, **BY_STEP)
+    unfinished, _ = run(tmp_path / "w", looks=1, **BY_STEP)
     assert not unfinished
     assert_same_run(tmp_path / "w", expected, like)
 
 
+@pytest.mark.parametrize("curriculum", [0, 3])
+def test_stopped_after_every_epoch_on_the_device(run, tmp_path, curriculum):
+    """Without a curriculum epochs have three steps, with it one, two and three."""
+    changes = {"training__curriculum": curriculum, "training__buckets": 2}
+    run(tmp_path / "whole", **changes)
+    for epoch in range(1, EPOCHS + 1):
+        with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after epoch {epoch}$"):
+            run(tmp_path / "w", looks=1, **changes)
+    unfinished, _ = run(tmp_path / "w", **changes)
+    assert not unfinished
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(config(), tiny_corpus()))
+
+
+def assert_close_run(workdir, expected, like):
+    for row, other in zip(log(workdir), log(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    (state, _), (expected_state, _) = newest(workdir, like), newest(expected, like)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, expected_state)
+
+
+@pytest.mark.parametrize("looks", [1, 5])
+def test_stopped_in_mid_epoch_and_going_on_on_the_device(run, whole, tmp_path, looks):
+    expected, like = whole
+    with pytest.raises(loop.Interrupted):
+        run(tmp_path / "w", looks, **BY_STEP)
+    run(tmp_path / "w")
+    assert_close_run(tmp_path / "w", expected, like)
+
+
 def test_stopped_within_and_between_the_epochs_of_a_curriculum(run, tmp_path):
     """Epochs of one, two and three steps."""
-    run(tmp_path / "whole", training__curriculum=3)
+    changes = {"training__curriculum": 3} | BY_STEP
+    run(tmp_path / "whole", **changes)
     for looks, saved in ((1, "epoch 1"), (1, "step 2"), (2, "step 4")):
         with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after {saved}$"):
-            run(tmp_path / "w", looks, training__curriculum=3)
-    _, lines = run(tmp_path / "w", training__curriculum=3)
+            run(tmp_path / "w", looks, **changes)
+    _, lines = run(tmp_path / "w", **changes)
     assert any(f"2 of {EPOCHS} epochs are done, and 1 of 3 batches more" in line for line in lines)
     assert_same_run(tmp_path / "w", tmp_path / "whole", start(config(), tiny_corpus()))
 
@@ -138,22 +170,20 @@ def test_stopped_within_and_between_the_epochs_of_a_curriculum(run, tmp_path):
 def test_goes_on_on_other_devices(run, whole, tmp_path):
     expected, like = whole
     with pytest.raises(loop.Interrupted):
-        run(tmp_path / "w", looks=5, training__parallel="pmap", training__devices=8)
+        run(tmp_path / "w", looks=5, training__parallel="pmap", training__devices=8, **BY_STEP)
     run(tmp_path / "w", training__parallel="shard_map", training__devices=2)
-    for row, other in zip(log(tmp_path / "w"), log(expected), strict=True):
-        assert row == pytest.approx(other, rel=1e-5)
-    (state, _), (expected_state, _) = newest(tmp_path / "w", like), newest(expected, like)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, expected_state)
+    assert_close_run(tmp_path / "w", expected, like)
 
 
 def test_trains_on_for_more_epochs(run, whole, tmp_path):
     expected, like = whole
-    run(tmp_path / "w", training__epochs=1)
-    run(tmp_path / "w", training__epochs=EPOCHS)
+    run(tmp_path / "w", training__epochs=1, **BY_STEP)
+    run(tmp_path / "w", training__epochs=EPOCHS, **BY_STEP)
     assert_same_run(tmp_path / "w", expected, like)
 
 
-def test_stops_at_a_loss_that_is_not_finite(run, tmp_path):
+@pytest.mark.parametrize("way", [{}, BY_STEP])
+def test_stops_at_a_loss_that_is_not_finite(run, tmp_path, way):
     corpus = tiny_corpus()
     training = corpus.conversations("train")
     like = start(config(), corpus)
@@ -169,7 +199,7 @@ def test_stops_at_a_loss_that_is_not_finite(run, tmp_path):
     )
     for _ in range(2):  # The same command again meets the same end, and loses nothing.
         with pytest.raises(UserError, match=message):
-            run(tmp_path / "w", corpus=corpus, data__normalization="none")
+            run(tmp_path / "w", corpus=corpus, data__normalization="none", **way)
         state, position = newest(tmp_path / "w", like)
         assert (int(state.step), position.epoch, position.batch) == (1, 0, 1)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -209,6 +239,8 @@ def test_the_first_signal_is_noted_and_the_second_acts(number):
 
 # In processes of their own, through the command line, with LFVD.
 
+STEPWISE = {"training.resident_megabytes": 0}
+
 
 @pytest.fixture(scope="module")
 def corpus_folder(tmp_path_factory):
@@ -235,8 +267,17 @@ def sabotage(number, point, *rest, status):
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus_folder, tmp_path_factory):
+    return finished(corpus_folder, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_by_step(corpus_folder, tmp_path_factory):
+    return finished(corpus_folder, tmp_path_factory, **STEPWISE)
+
+
+def finished(corpus_folder, tmp_path_factory, **changes):
     workdir = tmp_path_factory.mktemp("undisturbed") / "w"
-    call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
+    call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir, **changes)])
     return workdir, start(config(), tiny_corpus())
 
 
@@ -268,17 +309,26 @@ def test_killed(point, corpus_folder, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_in_mid_epoch(number, corpus_folder, undisturbed, tmp_path):
-    out, err = sabotage(number, STEPS + 2, *arguments(corpus_folder, tmp_path / "w"), status=128 + number)
+@pytest.mark.parametrize(
+    ("number", "expected", "changes", "saved", "batches"),
+    [
+        (signal.SIGTERM, "undisturbed_by_step", STEPWISE, f"step {STEPS + 2}", 2),
+        (signal.SIGINT, "undisturbed", {}, "epoch 2", 0),
+    ],
+)
+def test_asked_to_stop_in_mid_epoch(number, expected, changes, saved, batches, corpus_folder, tmp_path, request):
+    expected = request.getfixturevalue(expected)
+    command = arguments(corpus_folder, tmp_path / "w", **changes)
+    out, err = sabotage(number, STEPS + 2, *command, status=128 + number)
     last = out.splitlines()[-1]
     said, command = last.split("; the same command goes on: ")
-    assert (said, err) == (f"{number.name}: saved after step {STEPS + 2}", "")
+    assert (said, err) == (f"{number.name}: saved after {saved}", "")
     program, *rest = shlex.split(command)
     assert program == "python"
     out, _ = call([sys.executable, *rest])
-    assert f"1 of {EPOCHS} epochs are done, and 2 of {STEPS} batches more" in out
-    assert_same_results(tmp_path / "w", *undisturbed)
+    done = 2 - (batches > 0)
+    assert f"{done} of {EPOCHS} epochs are done, and {batches} of {STEPS} batches more" in out
+    assert_same_results(tmp_path / "w", *expected)
 
 
 @pytest.mark.slow

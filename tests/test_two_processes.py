@@ -100,7 +100,7 @@ def test_trains_as_one_process_with_as_many_devices(corpus_folder, one_process, 
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus_folder, one_process, tmp_path):
-    rest = arguments(corpus_folder, tmp_path / "w")
+    rest = [*arguments(corpus_folder, tmp_path / "w"), "--config.training.resident_megabytes=0"]
     struck = ["tests/sabotage.py", signal.SIGTERM.name, json.dumps(1), "--"]
     statuses, outputs = together([MAIN, struck], rest)
     assert statuses == [128 + signal.SIGTERM] * 2, "\n".join(outputs)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
 from jmer import ablations
@@ -87,9 +88,10 @@ def linear_model(dropout=0.0) -> Model:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A network that is ready to be trained: its set-up, its first state and its mapped step."""
+    """A network that is ready to be trained: its set-up, its optimizer, its first state and its mapped step."""
 
     setup: Setup
+    optimizer: optax.GradientTransformation
     state: State
     step: Callable
 
@@ -110,4 +112,5 @@ def start(config, corpus) -> Run:
     steps = [steps_per_epoch(len(conversations), config.training.batch_size)] * config.training.epochs
     optimizer = make_optimizer(config.optimizer, steps=steps)
     state = parallel.replicate(create_state(setup.model, optimizer, widths, config.seed))
-    return Run(setup, state, parallel.step(functools.partial(train_step, model=setup.model, optimizer=optimizer)))
+    step = parallel.step(functools.partial(train_step, model=setup.model, optimizer=optimizer))
+    return Run(setup, optimizer, state, step)

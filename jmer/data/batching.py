@@ -160,6 +160,12 @@ def useful_share(padded: Iterable[Batch]) -> float:
     return real / positions
 
 
+def number_speakers(names: Sequence[str]) -> list[int]:
+    """Returns each utterance's speaker as a number, in the order in which speakers first appear."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]
+
+
 def _sizes(conversations: Sequence[Conversation]) -> np.ndarray:
     """Returns what a batch pads: numbers of utterances, or of frames and at least 1."""
     return np.array([_frames(c) if c.has_frames else len(c) for c in conversations], np.int64)
@@ -202,7 +208,7 @@ def _pad(
         real = slice(len(conversation))
         mask[row, real] = True
         labels[row, real] = conversation.labels
-        speakers[row, real] = _by_first_appearance(conversation.speakers)
+        speakers[row, real] = number_speakers(conversation.speakers)
         for m in widths:
             available[m][row, real] = conversation.available[m]
             if has_frames:
@@ -212,8 +218,3 @@ def _pad(
             else:
                 features[m][row, real] = conversation.features[m]
     return Batch(features, mask, labels, speakers, available, index, frames)
-
-
-def _by_first_appearance(names: Sequence[str]) -> list[int]:
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]

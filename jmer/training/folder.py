@@ -21,7 +21,7 @@ SCORES_FILE = "scores.json"
 # Results for other corpora than the one of training, a folder each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # How a run is computed may change from one command to the next.
-COMPUTATION = ("training.parallel", "training.devices")
+COMPUTATION = ("training.parallel", "training.devices", "training.resident_megabytes")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,17 +118,14 @@ class Log:
         self._tensorboard.close()
 
 
-def progress_line(
-    epoch: int, epochs: int, values: Mapping[str, float], *, utterances_per_second: float, seconds_left: float
-) -> str:
+def progress_line(epoch: int, epochs: int, values: Mapping[str, float], *, seconds_left: float) -> str:
     """Returns one console line on an epoch, within 120 columns where the loss terms' names leave room.
 
     Args:
       epoch: the epoch just done, counted from 1.
       epochs: how many there will be.
-      values: named as in the log. `train/loss` and its terms, `train/weighted_f1` and `validation/weighted_f1` are
-        shown as far as they are there.
-      utterances_per_second: training speed.
+      values: named as in the log, with `utterances_per_second`. `train/loss` and its terms, `train/weighted_f1` and
+        `validation/weighted_f1` are shown as far as they are there.
       seconds_left: until the last epoch is done.
     """
     scores = {split: values.get(f"{split}/weighted_f1") for split in ("train", "validation")}
@@ -141,7 +138,7 @@ def progress_line(
                 f"epoch {epoch:{len(str(epochs))}}/{epochs}",
                 _loss(values, digits),
                 f"W-F1 {shown}" if shown else "",
-                f"{utterances_per_second:.0f} utterances/s",
+                f"{values['utterances_per_second']:.0f} utterances/s",
                 f"ETA {rest}",
             )
             if part

@@ -12,7 +12,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jmer.batch import Batch
+from jmer.data.resident import Resident
 from jmer.errors import UserError
+from jmer.training.epoch import Plan
 
 AXIS = "batch"
 BACKENDS = ("auto", "jit", "pmap", "shard_map")
@@ -48,6 +50,29 @@ class Parallel:
         mapped = jax.shard_map(step, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False)
         mapped = jax.jit(mapped, donate_argnums=0)
         return lambda state, batch: mapped(state, self._shard(batch))
+
+    def epoch(self, epoch: Callable) -> Callable[[Any, Resident, Plan], tuple]:
+        """Maps `epoch(state, resident, plan, *, axis)` like a step; the resident split is replicated already."""
+        if self.backend == "jit":
+            return jax.jit(functools.partial(epoch, axis=None), donate_argnums=0)
+        epoch = functools.partial(epoch, axis=AXIS)
+        if self.backend == "pmap":
+            rows = Plan(members=1, bucket=None, active=None)
+            mapped = jax.pmap(
+                epoch,
+                AXIS,
+                in_axes=(None, None, rows),
+                out_axes=None,
+                devices=list(self.devices),
+                donate_argnums=0,
+            )
+            return lambda state, resident, plan: mapped(
+                state, resident, plan.replace(members=self._split(plan.members, axis=1))
+            )
+        specs = Plan(members=P(None, AXIS), bucket=P(), active=P())
+        mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)
+        mapped = jax.jit(mapped, donate_argnums=0)
+        return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, specs))
 
     def forward(self, forward: Callable) -> Callable[[Any, Batch], Any]:
         """Maps `forward(variables, batch)`, whose results have one row per conversation; gives host arrays."""
@@ -86,17 +111,18 @@ class Parallel:
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
-    def _split(self, batch: Batch) -> Batch:
+    def _split(self, tree: Any, axis: int = 0) -> Any:
+        """Gives each device its rows along a new axis, before that of rows."""
         count = len(self.devices)
-        return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
+        return jax.tree.map(
+            lambda x: x.reshape(*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :]), tree
+        )
 
     def _shard(self, batch: Batch) -> Batch:
-        sharding = NamedSharding(self._mesh, P(AXIS))
+        return jax.tree.map(lambda x: self._place(x, P(AXIS)), batch)
 
-        def place(x):
-            return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
-
-        return jax.tree.map(place, batch)
+    def _place(self, x: np.ndarray, spec: P) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, NamedSharding(self._mesh, spec), lambda rows: x[rows])
 
 
 def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:

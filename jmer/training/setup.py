@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batches, bucket_lengths
+from jmer.data.batching import batches, bucket_lengths, plan_epoch
 from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.normalization import Standardization
 from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations
 from jmer.models import Model, create
+from jmer.training.epoch import Plan, make_plan
 from jmer.training.parallel import Parallel
 
 
@@ -48,6 +49,20 @@ class Setup:
     def batches(self, split: str, **order) -> Iterator[Batch]:
         """Gives a split's batches; `order` is passed on to `jmer.data.batching.batches`."""
         return batches(self.conversations[split], self.widths, **self._padding, **order)
+
+    def plan(self, epoch: int, chosen: np.ndarray, *, seed: int, steps: int, start: int = 0) -> Plan:
+        """Returns what an epoch's steps train on, see `jmer.training.epoch.make_plan`; `chosen` as in `plan_epoch`."""
+        planned = plan_epoch(
+            self.conversations["train"],
+            batch_size=self.config.training.batch_size,
+            lengths=self.lengths,
+            seed=seed,
+            epoch=epoch,
+            chosen=chosen,
+        )
+        multiple = self.parallel.multiple
+        rows = -(-self.config.training.batch_size // multiple) * multiple
+        return make_plan(planned, lengths=self.lengths, rows=rows, steps=steps, start=start)
 
     def predict(self, run: Callable[[Any, Batch], tuple], variables: Any, split: str) -> Predictions:
         """Predicts a split with `run`, the model's mapped `forward`."""

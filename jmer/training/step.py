@@ -39,6 +39,7 @@ def train_step(
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
+    active: jax.Array | bool = True,
     axis: str | None = None,
 ) -> tuple[State, Metrics]:
     """Takes one step. Pure: the same numbers whether unmapped, or mapped over any number of devices.
@@ -50,6 +51,7 @@ def train_step(
       state: the same on every device.
       batch: this device's rows.
       model, optimizer: what `state` was created with.
+      active: False = the state does not change.
       axis: name of the mapped axis; None = unmapped.
     """
 
@@ -87,7 +89,9 @@ def train_step(
         key=state.key,
     )
     finite = _all_finite((gradients, terms, after.params, after.statistics))
-    return jax.lax.cond(finite, lambda: after, lambda: state), Metrics(loss, terms, confusion, finite)
+    # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
+    state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
+    return state, Metrics(loss, terms, confusion, finite)
 
 
 def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:

@@ -1,0 +1,83 @@
+"""A split as flat arrays that stay on the device, and batches gathered from them there."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jmer.batch import UNLABELLED, Batch
+from jmer.data.batching import number_speakers
+from jmer.data.corpus import Conversation
+
+
+@struct.dataclass
+class Resident:
+    """`N` utterances of `K` conversations, one conversation after the other.
+
+    Attributes:
+      features: modality -> float32 `[N, D_m]`.
+      labels: int32 `[N]`.
+      speakers: int32 `[N]`, numbered within the conversation by first appearance.
+      available: modality -> bool `[N]`.
+      first: int32 `[K]`, where each conversation begins.
+      length: int32 `[K]`, its number of utterances.
+    """
+
+    features: Mapping[str, jax.Array]
+    labels: jax.Array
+    speakers: jax.Array
+    available: Mapping[str, jax.Array]
+    first: jax.Array
+    length: jax.Array
+
+
+def make_resident(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Resident:
+    """Returns conversations without frames, at least one, as NumPy arrays; no JAX backend is initialised.
+
+    Args:
+      conversations: those of one split.
+      widths: modality -> width; names the modalities that are taken.
+    """
+    lengths = np.array([len(c) for c in conversations], np.int32)
+    return Resident(
+        features={m: np.concatenate([c.features[m] for c in conversations]) for m in widths},
+        labels=np.concatenate([c.labels for c in conversations]),
+        speakers=np.concatenate([np.array(number_speakers(c.speakers), np.int32) for c in conversations]),
+        available={m: np.concatenate([c.available[m] for c in conversations]) for m in widths},
+        first=np.cumsum(lengths, dtype=np.int32) - lengths,
+        length=lengths,
+    )
+
+
+def resident_bytes(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> int:
+    """Returns how many bytes `make_resident` would give."""
+    utterance = sum(4 * width + 1 for width in widths.values()) + 8
+    return sum(len(c) for c in conversations) * utterance + 8 * len(conversations)
+
+
+def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
+    """Returns the batch that `jmer.data.batching.batches` would build of the same conversations, bit for bit.
+
+    Args:
+      resident: their split.
+      members: int32 `[B]`, the conversations' positions in the split, -1 for a padding conversation.
+      length: what they are padded to, `T`.
+    """
+    row, place = jnp.maximum(members, 0), jnp.arange(length)
+    mask = (members >= 0)[:, None] & (place[None, :] < resident.length[row][:, None])
+    positions = jnp.where(mask, resident.first[row][:, None] + place[None, :], 0)
+
+    def padded(values, padding):
+        where = mask if values.ndim == 1 else mask[..., None]
+        return jnp.where(where, values[positions], padding)
+
+    return Batch(
+        features={m: padded(x, jnp.float32(0)) for m, x in resident.features.items()},
+        mask=mask,
+        labels=padded(resident.labels, UNLABELLED),
+        speakers=padded(resident.speakers, -1),
+        available={m: padded(x, False) for m, x in resident.available.items()},
+        index=members,
+    )

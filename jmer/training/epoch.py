@@ -1,0 +1,98 @@
+"""A whole epoch in one call: its batches are gathered on the device, and its steps are scanned there."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from jmer.data.batching import PlannedBatch
+from jmer.data.resident import Resident, gather
+from jmer.models.model import Model
+from jmer.training.state import State
+from jmer.training.step import Metrics, train_step
+
+
+@struct.dataclass
+class Plan:
+    """What an epoch's `S` steps train on.
+
+    Attributes:
+      members: int32 `[S, B]`, positions of each step's conversations in their split, -1 for a padding conversation.
+      bucket: int32 `[S]`, index of the padded length; the number of lengths where nothing is to be computed.
+      active: bool `[S]`, False for a step that leaves the state alone.
+    """
+
+    members: jax.Array
+    bucket: jax.Array
+    active: jax.Array
+
+
+def make_plan(
+    planned: Sequence[PlannedBatch], *, lengths: Sequence[int], rows: int, steps: int, start: int = 0
+) -> Plan:
+    """Returns an epoch's batches as NumPy arrays.
+
+    Args:
+      planned: the batches, each padded to one of `lengths`.
+      lengths: bucket lengths.
+      rows: of every batch.
+      steps: how many the plan has; those beyond the batches are not active, so that shorter epochs need no program of
+        their own.
+      start: the first active step; those before it were taken already.
+    """
+    members = np.full((steps, rows), -1, np.int32)
+    bucket = np.full(steps, len(lengths), np.int32)
+    for step, (chosen, length) in enumerate(planned[start:], start):
+        members[step, : len(chosen)] = chosen
+        bucket[step] = lengths.index(length)
+    return Plan(members, bucket, bucket < len(lengths))
+
+
+def train_epoch(
+    state: State,
+    resident: Resident,
+    plan: Plan,
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    lengths: Sequence[int],
+    axis: str | None = None,
+) -> tuple[State, Metrics]:
+    """Takes an epoch's steps; after one that is not finite no other is taken. Pure, like `train_step`.
+
+    Args:
+      state: the same on every device.
+      resident: the training split, whole on every device.
+      plan: this device's rows of each step.
+      model, optimizer: what `state` was created with.
+      lengths: bucket lengths.
+      axis: name of the mapped axis; None = unmapped.
+
+    Returns:
+      The state, and the metrics of all `S` steps, stacked; those of steps that were not active mean nothing.
+    """
+
+    def padded_to(length):
+        def take(state, members, active):
+            batch = gather(resident, members, length)
+            return train_step(state, batch, model=model, optimizer=optimizer, active=active, axis=axis)
+
+        return take
+
+    takes = [padded_to(length) for length in lengths]
+
+    def skip(*arguments):
+        _, metrics = jax.eval_shape(takes[0], *arguments)
+        return arguments[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+
+    def step(carry, planned):
+        state, sound = carry
+        active = planned.active & sound
+        state, metrics = jax.lax.switch(planned.bucket, [*takes, skip], state, planned.members, active)
+        return (state, sound & (metrics.finite | ~planned.active)), metrics
+
+    (state, _), metrics = jax.lax.scan(step, (state, jnp.bool_(True)), plan)
+    return state, metrics

@@ -1,0 +1,161 @@
+"""An epoch in one call on the device is the same training as its steps one by one, on any number of devices."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from tiny import WIDTHS, linear_model, start, tiny_config, tiny_corpus
+
+from jmer.data.batching import PlannedBatch
+from jmer.data.resident import make_resident
+from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
+from jmer.training.checkpoint import Position
+from jmer.training.epoch import make_plan, train_epoch
+from jmer.training.optimizer import make_optimizer
+from jmer.training.state import create_state
+from jmer.training.step import train_step
+
+EPOCHS = 2
+CHECKED = [("jit", 1), ("pmap", 8), ("shard_map", 2)]
+ALSO = [("pmap", 1), ("pmap", 2), ("shard_map", 1), ("shard_map", 8)]
+MAPPINGS = CHECKED + [pytest.param(*mapping, marks=pytest.mark.slow) for mapping in ALSO]
+# Two padded lengths, and every source of randomness and every loss term at once.
+CHANGES = {
+    "optimizer__name": "sgd",
+    "optimizer__learning_rate": 0.02,
+    "training__batch_size": 3,
+    "training__buckets": 2,
+    "loss__kl_estimator": "mc",
+    "loss__recon_weight": 0.1,
+}
+
+
+@functools.cache
+def corpus():
+    return tiny_corpus()
+
+
+def fresh(backend, devices):
+    devices = {} if backend == "jit" else {"training__devices": devices}
+    return start(tiny_config(**CHANGES, training__parallel=backend, **devices), corpus())
+
+
+def copy(state):
+    """A state that the step may overwrite."""
+    return jax.tree.map(lambda x: x.copy(), state)
+
+
+def trained(advance, state):
+    """Returns the state after a short training, and each epoch's position at its end, without what a clock measured."""
+    positions = []
+    for epoch in range(EPOCHS):
+        *_, (state, metrics, position) = advance(state, Position(epoch=epoch), np.arange(11))
+        assert metrics.finite
+        positions.append(dataclasses.replace(position, batch_seconds=0.0))
+    return jax.device_get(state.params), int(state.step), positions
+
+
+@functools.cache
+def by_steps():
+    run = fresh("jit", 1)
+    return trained(step_by_step(run.setup, run.optimizer), run.state)
+
+
+@pytest.mark.parametrize(("backend", "devices"), MAPPINGS)
+def test_equals_its_steps_one_by_one(backend, devices):
+    run = fresh(backend, devices)
+    assert len(run.setup.lengths) == 2
+    # One step more than there are: it is not taken.
+    params, step, positions = trained(epoch_at_once(run.setup, run.optimizer, steps=5), run.state)
+    expected_params, expected_step, expected = by_steps()
+    assert step == expected_step == 4 * EPOCHS
+    for one, other in zip(positions, expected, strict=True):
+        assert (one.batch, one.confusion) == (other.batch, other.confusion)
+        np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+        assert one.terms == {name: pytest.approx(pair, rel=1e-5) for name, pair in other.terms.items()}
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), params, expected_params)
+
+
+def planned(*batches):
+    return [PlannedBatch(np.array(members), length) for members, length in batches]
+
+
+def test_a_plan_lays_out_what_is_left_of_an_epoch():
+    batches = planned(([3, 1], 9), ([0], 4), ([2, 4], 4))
+    plan = make_plan(batches, lengths=(4, 9), rows=3, steps=5, start=1)
+    np.testing.assert_array_equal(plan.members, [[-1] * 3, [0, -1, -1], [2, 4, -1], [-1] * 3, [-1] * 3])
+    np.testing.assert_array_equal(plan.bucket, [2, 0, 0, 2, 2])
+    np.testing.assert_array_equal(plan.active, [False, True, True, False, False])
+    assert (plan.members.dtype, plan.bucket.dtype, plan.active.dtype) == (np.int32, np.int32, bool)
+
+
+@functools.cache
+def linear():
+    """Returns the smallest model's options of a step, and a first state."""
+    section = tiny_config(optimizer__learning_rate=0.1).optimizer
+    options = {"model": linear_model(dropout=0.5), "optimizer": make_optimizer(section, steps=[9])}
+    return options, create_state(**options, widths={"text": WIDTHS["text"]}, seed=0)
+
+
+def epoch(plan, resident):
+    options, state = linear()
+    run = functools.partial(train_epoch, **options, lengths=(8,))
+    return jax.jit(run)(state, resident, plan)
+
+
+def split(scale=()):
+    """The training split; the conversations in `scale` are made as large."""
+    resident = make_resident(corpus().conversations("train"), {"text": WIDTHS["text"]})
+    text = resident.features["text"].copy()
+    for conversation, factor in scale:
+        first = resident.first[conversation]
+        text[first : first + resident.length[conversation]] *= np.float32(factor)
+    return resident.replace(features={"text": text})
+
+
+def assert_same(state, expected):
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, state.optimizer, expected.optimizer)
+    assert int(state.step) == int(expected.step)
+
+
+def test_steps_that_are_not_active_leave_the_state_alone():
+    batches = planned(([3, 1], 8), ([0, 5], 8), ([2, 4], 8))
+    options = {"lengths": (8,), "rows": 2}
+    rest = make_plan(batches, steps=3, start=1, **options)
+    state, metrics = epoch(rest, split())
+    assert int(state.step) == 2
+    expected, alone = epoch(make_plan(batches[1:], steps=4, **options), split())
+    assert_same(state, expected)
+    np.testing.assert_array_equal(metrics.loss[1:], alone.loss[:2])
+    # The same where the steps are computed, as they are for runs that advance beside others.
+    plan = make_plan(batches, steps=3, **options)
+    state, _ = epoch(plan.replace(active=rest.active), split())
+    assert_same(state, expected)
+
+
+def test_nothing_follows_a_step_that_is_not_finite():
+    batches = planned(([3, 1], 8), ([0, 5], 8), ([2, 4], 8), ([6, 7], 8))
+    plan = make_plan(batches, lengths=(8,), rows=2, steps=4)
+    state, metrics = epoch(plan, split(scale=[(5, 1e25)]))
+    np.testing.assert_array_equal(metrics.finite[:2], [True, False])
+    expected, _ = epoch(make_plan(batches[:1], lengths=(8,), rows=2, steps=4), split())
+    assert_same(state, expected)
+
+
+def test_a_step_that_is_not_active_says_whether_it_was_finite():
+    options, state = linear()
+    run = start(tiny_config(training__parallel="jit"), corpus())
+    batch = next(run.batches(1))
+    after, metrics = jax.jit(functools.partial(train_step, **options, active=False))(state, batch)
+    assert metrics.finite and metrics.loss > 0
+    assert_same(after, state)
+
+
+def test_what_is_too_large_is_trained_step_by_step():
+    run = start(tiny_config(training__parallel="jit"), corpus())
+    assert fits_on_device(run.setup)
+    run.setup.config.training.resident_megabytes = 0
+    assert not fits_on_device(run.setup)
