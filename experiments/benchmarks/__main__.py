@@ -1,0 +1,115 @@
+"""Measures the speed of jmer's models, beside plain PyTorch versions of them with the same weights and batches.
+
+    python -m experiments.benchmarks                                    # all models and shapes, on the CPU
+    python -m experiments.benchmarks --models lfvd --shapes meld --repeats 9
+    python -m experiments.benchmarks --device gpu --torch-compile --epoch
+    python -m experiments.benchmarks --only-jmer                        # without PyTorch
+
+Prints tables, after each row also written to OUT/table.md, with all raw times in OUT/results.json. Leave the machine
+alone meanwhile.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from experiments.benchmarks import machine
+from experiments.benchmarks.cases import EXPERIMENTS, make_case
+from experiments.benchmarks.clock import matmul_peak
+from experiments.benchmarks.jax_side import product
+from experiments.benchmarks.report import report, summary, write
+from experiments.benchmarks.row import Options, measure_row
+from experiments.program import chosen
+from jmer.command import Parser, exit_status
+from jmer.errors import UserError
+
+PROGRAM = "python -m experiments.benchmarks"
+MODELS = tuple(dict.fromkeys(model for model, _ in EXPERIMENTS))
+SHAPES = tuple(dict.fromkeys(shape for _, shape in EXPERIMENTS))
+PRODUCT, SMOKE_PRODUCT = 2048, 128
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures and prints; returns the exit status.
+
+    Raises:
+      UserError: if a flag is wrong, something needed is not there, or the sides do not compute the same.
+    """
+    flags = _parse(arguments)
+    with_torch = not flags.only_jmer
+    selected = [case for case in EXPERIMENTS if case[0] in flags.models and case[1] in flags.shapes]
+    if not selected:
+        raise UserError(f"--models {','.join(flags.models)} has no configuration for --shapes {','.join(flags.shapes)}")
+    if flags.out.exists() and not flags.out.is_dir():
+        raise UserError(f"{flags.out} is a file, not a folder: name another --out")
+    machine.prepare(flags.device, flags.threads, with_torch=with_torch)
+    options = Options(
+        repeats=1 if flags.smoke else flags.repeats,
+        device=flags.device,
+        threads=flags.threads,
+        with_torch=with_torch,
+        torch_compile=flags.torch_compile,
+        epoch=flags.epoch,
+    )
+    facts = {"machine": machine.describe(with_torch=with_torch), "options": options._asdict()}
+    size = SMOKE_PRODUCT if flags.smoke else PRODUCT
+    peaks, rows = [_peak(size, options)], []
+    for number, (model, shape) in enumerate(selected, start=1):
+        row = measure_row(make_case(model, shape, smoke=flags.smoke), options)
+        rows.append(row)
+        # What one row compiled is of no use to the next.
+        jax.clear_caches()
+        if number in ((len(selected) + 1) // 2, len(selected)):
+            peaks.append(_peak(size, options))
+        text = report(rows, facts["machine"], peaks, size)
+        write(flags.out, text, rows, **facts, peaks=peaks, product=size)
+        _progress(f"[{number}/{len(selected)}] {summary(row)}")
+    print(f"{text}\n\nwrote {flags.out / 'table.md'} and {flags.out / 'results.json'}")
+    return 0
+
+
+def _peak(size: int, options: Options) -> float:
+    products = [product(size)]
+    if options.with_torch:
+        from experiments.benchmarks import torch_side
+
+        products.append(torch_side.product(size, options.device))
+    return matmul_peak(products, size)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def choice(names: Sequence[str], flag: str) -> dict:
+        return {"default": ",".join(names), "metavar": f"{flag},...", "help": f"default: {','.join(names)}"}
+
+    parser.add_argument("--models", **choice(MODELS, "MODEL"))
+    parser.add_argument("--shapes", **choice(SHAPES, "SHAPE"))
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="times that each is timed (default: 5)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of both sides (default: all cores)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="of both sides (default: cpu)")
+    parser.add_argument("--only-jmer", action="store_true", help="do without PyTorch")
+    parser.add_argument("--torch-compile", action="store_true", help="also measure torch.compile, which compiles long")
+    parser.add_argument("--epoch", action="store_true", help="also train a whole epoch of each corpus' size; long")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repetition: whether it works at all")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
+    flags = parser.parse_args(arguments)
+    flags.models = chosen("--models", flags.models, MODELS)
+    flags.shapes = chosen("--shapes", flags.shapes, SHAPES)
+    for flag in ("repeats", "threads"):
+        if getattr(flags, flag) is not None and getattr(flags, flag) < 1:
+            raise UserError(f"--{flag} is {getattr(flags, flag)}: give at least 1")
+    if flags.only_jmer and flags.torch_compile:
+        raise UserError("--torch-compile measures PyTorch: leave out --only-jmer")
+    return flags
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""What is measured: a model with its own configuration, on batches of a corpus' shape."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from jmer.batch import Batch
+from jmer.config import fit_to_corpus
+from jmer.data import normalization
+from jmer.data.batching import batches
+from jmer.data.corpus import Conversation
+from jmer.data.synthetic import Size, generate
+from jmer.experiment import load_experiment
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = {
+    ("lfvd", "iemocap"): "lfvd_iemocap",
+    ("lfvd", "meld"): "lfvd_meld",
+    ("dagerc", "iemocap"): "dagerc_iemocap",
+    ("dagerc", "meld"): "dagerc_meld",
+    ("sdt", "iemocap"): "sdt_iemocap",
+    ("sdt", "meld"): "sdt_meld",
+    ("lpgnet", "iemocap"): "lpgnet_iemocap6",
+}
+"""(model, shape) -> file of `configs/`, in the order of the table's rows."""
+
+
+class Shape(NamedTuple):
+    """Sizes of what is measured.
+
+    Attributes:
+      corpus: the synthetic corpus that it is drawn from.
+      batch: of the batch that is trained on and predicted; it holds the corpus' longest conversation.
+      single: utterances of the conversation whose latency is measured.
+      epoch: of the training split; None = as the corpus has it.
+    """
+
+    corpus: str
+    batch: Size
+    single: int
+    epoch: Size | None = None
+
+
+SHAPES = {
+    "iemocap": Shape("synthetic-iemocap6", Size(16, 776, 110), single=49),
+    "meld": Shape("synthetic-meld", Size(32, 351, 33), single=10),
+}
+WIDTHS = {"text": 1024, "audio": 300, "visual": 342}
+
+SMOKE_SHAPES = {
+    "iemocap": Shape("synthetic-iemocap6", Size(4, 60, 20), single=6, epoch=Size(20, 200, 20)),
+    "meld": Shape("synthetic-meld", Size(4, 40, 15), single=4, epoch=Size(20, 150, 15)),
+}
+SMOKE_WIDTHS = {"text": 6, "audio": 4, "visual": 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model on a shape.
+
+    Attributes:
+      model, shape: their names.
+      smoke: whether it is tiny, so that its times mean nothing.
+      config: fitted to the emotions and modalities.
+      widths: modality -> feature width, of the model's modalities.
+      batch: NumPy arrays, padded to its longest conversation.
+      single: one conversation, not padded.
+    """
+
+    model: str
+    shape: str
+    smoke: bool
+    config: ConfigDict
+    widths: Mapping[str, int]
+    batch: Batch
+    single: Batch
+
+    @property
+    def utterances(self) -> int:
+        """Real utterances of the batch."""
+        return int(self.batch.mask.sum())
+
+
+def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
+    """Makes up the batches, in each process the same, and reads the configuration.
+
+    Args:
+      model, shape: in `EXPERIMENTS`.
+      smoke: True = tiny.
+
+    Raises:
+      UserError: if the experiment's file is at fault.
+    """
+    sizes = _shape(shape, smoke)
+    corpus = generate(
+        sizes.corpus,
+        sizes={"train": sizes.batch, "validation": Size(1, sizes.single, sizes.single)},
+        widths=_widths(smoke),
+    )
+    experiment = f"{CONFIGS / EXPERIMENTS[model, shape]}.py" + (":tiny" if smoke else "")
+    conversations = corpus.conversations("train")
+    config = fit_to_corpus(load_experiment(experiment), corpus.card, conversations)
+    widths = {m: corpus.card.widths[m] for m in config.model.modalities}
+    statistics = normalization.fit(conversations, widths)
+
+    def one_batch(split: str) -> Batch:
+        return padded_to_longest(normalization.apply(corpus.conversations(split), statistics), widths)
+
+    return Case(model, shape, smoke, config, widths, one_batch("train"), one_batch("validation"))
+
+
+def epoch_conversations(case: Case) -> list[Conversation]:
+    """Returns the training split of the case's shape, in the case's widths."""
+    shape = _shape(case.shape, case.smoke)
+    sizes = shape.epoch and {"train": shape.epoch}
+    conversations = generate(shape.corpus, sizes=sizes, widths=_widths(case.smoke)).conversations("train")
+    return normalization.apply(conversations, normalization.fit(conversations, case.widths))
+
+
+def padded_to_longest(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
+    """Returns all conversations in one batch, padded to the longest of them."""
+    (batch,) = batches(conversations, widths, batch_size=len(conversations), lengths=[max(map(len, conversations))])
+    return batch
+
+
+def _shape(name: str, smoke: bool) -> Shape:
+    return (SMOKE_SHAPES if smoke else SHAPES)[name]
+
+
+def _widths(smoke: bool) -> Mapping[str, int]:
+    return SMOKE_WIDTHS if smoke else WIDTHS

@@ -1,0 +1,46 @@
+"""Floating-point operations of matrix products, counted in a program as it was traced."""
+
+import math
+
+from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+
+
+def matrix_flops(jaxpr: Jaxpr, *, trips: int) -> int:
+    """Counts the operations of matrix products and convolutions, two for each multiplication; nothing else counts.
+
+    A `scan` counts with its length, a `cond` with the branch that has most. How often a `while` runs depends on data
+    and is not in the program: one that is inside no other counts `trips` times, one inside another once.
+
+    Args:
+      jaxpr: `jax.make_jaxpr(function)(*arguments).jaxpr`.
+      trips: see above.
+    """
+    return sum(_flops(equation, trips) for equation in jaxpr.eqns)
+
+
+def _flops(equation: JaxprEqn, trips: int) -> int:
+    params = equation.params
+    match equation.primitive.name:
+        case "dot_general":
+            return _product(equation)
+        case "conv_general_dilated":
+            return _convolution(equation)
+        case "scan":
+            return params["length"] * matrix_flops(params["jaxpr"].jaxpr, trips=trips)
+        case "while":
+            return trips * matrix_flops(params["body_jaxpr"].jaxpr, trips=1)
+        case "cond":
+            return max(matrix_flops(branch.jaxpr, trips=trips) for branch in params["branches"])
+    return sum(matrix_flops(inner, trips=trips) for inner in jaxprs_in_params(params))
+
+
+def _product(equation: JaxprEqn) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(equation: JaxprEqn) -> int:
+    kernel = equation.invars[1].aval
+    outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+    return 2 * equation.outvars[0].aval.size * (kernel.size // outputs)

@@ -1,0 +1,75 @@
+"""Memory and compile time, each side in a fresh process that takes one training step."""
+
+import contextlib
+from typing import NamedTuple
+
+import jax
+
+from experiments.benchmarks import machine
+from experiments.benchmarks.cases import make_case
+from experiments.benchmarks.clock import timed
+from experiments.benchmarks.jax_side import JaxSide
+from experiments.processes import Died, in_processes
+
+
+class Request(NamedTuple):
+    """Which step: a case's model, shape and size, the side (`jmer` or `PyTorch`), device and threads."""
+
+    model: str
+    shape: str
+    smoke: bool
+    side: str
+    device: str
+    threads: int | None
+
+
+class Footprint(NamedTuple):
+    """What a training step needs.
+
+    Attributes:
+      loaded_megabytes: resident memory (2^20 bytes) at its highest before the network is built: mostly the libraries.
+      peak_megabytes: the same after the step. With a GPU both are of its memory; None = the system does not tell.
+      compile_seconds: tracing, lowering and compiling the step without the persistent cache; None for PyTorch.
+    """
+
+    loaded_megabytes: float | None
+    peak_megabytes: float | None
+    compile_seconds: float | None
+
+
+def footprint(request: Request) -> Footprint | Died:
+    """Measures in a process of its own; gives `Died` if that fails, of lack of memory for instance."""
+    with contextlib.closing(in_processes(measure, [request], jobs=1)) as answers:
+        _, found = next(answers)
+        return found
+
+
+def measure(request: Request) -> Footprint:
+    """Measures in this process, which should have done nothing before."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    is_jmer = request.side == JaxSide.name
+    machine.prepare(request.device, request.threads, with_torch=not is_jmer)
+    case = make_case(request.model, request.shape, smoke=request.smoke)
+    loaded, seconds = _peak_megabytes(request), None
+    if is_jmer:
+        side = JaxSide(case)
+        batch = side.place(case.batch)
+        seconds = timed(lambda: side.compile(batch))
+    else:
+        from experiments.benchmarks.torch_side import TorchSide
+
+        side = TorchSide(case, request.device)
+        batch = side.place(case.batch)
+    side.train(batch)
+    side.wait()
+    return Footprint(loaded, _peak_megabytes(request), seconds)
+
+
+def _peak_megabytes(request: Request) -> float | None:
+    if request.device == "cpu":
+        return machine.peak_megabytes()
+    if request.side == JaxSide.name:
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20

@@ -1,0 +1,90 @@
+"""jmer's side of the comparison."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.flops import matrix_flops
+from jmer.batch import Batch
+from jmer.evaluation.predict import forward
+from jmer.models import create
+from jmer.training.optimizer import make_optimizer
+from jmer.training.parallel import make_parallel
+from jmer.training.state import create_state
+from jmer.training.step import train_step
+
+
+class JaxSide:
+    """A model of jmer on one device. Calls return before their work is done; `wait` waits for it.
+
+    Attributes:
+      name: of the side.
+    """
+
+    name = "jmer"
+
+    def __init__(self, case: Case):
+        config = case.config
+        self._single = case.single
+        self._model = create(config)
+        optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
+        parallel = make_parallel("jit")
+        self._state = parallel.replicate(create_state(self._model, optimizer, case.widths, config.seed))
+        self._pure_step = functools.partial(train_step, model=self._model, optimizer=optimizer)
+        self._step = parallel.step(self._pure_step)
+        self._forward = jax.jit(forward(self._model))
+        self._pending: Any = None
+
+    def place(self, batch: Batch) -> Batch:
+        """Brings a batch of NumPy arrays to the device."""
+        return jax.device_put(batch)
+
+    def train(self, batch: Batch) -> None:
+        """Takes one training step."""
+        self._state, metrics = self._step(self._state, batch)
+        self._pending = self._state, metrics
+
+    def infer(self, batch: Batch) -> None:
+        """Predicts a batch."""
+        self._pending = self._forward(self._state.variables, batch)
+
+    def wait(self) -> None:
+        """Waits until the device has done all that it was told."""
+        jax.block_until_ready(self._pending)
+
+    def compile(self, batch: Batch) -> None:
+        """Traces, lowers and compiles the training step for batches of this shape alone."""
+        self._step = self._step.lower(self._state, batch).compile()
+
+    def loss(self, batch: Batch) -> float:
+        """Returns the loss on a batch without dropout."""
+
+        @jax.jit
+        def total(variables, batch):
+            terms = self._model.loss(self._model.module.apply(variables, batch, train=False), batch)
+            return sum(weight * value / jnp.where(count > 0, count, 1) for weight, value, count in terms.values())
+
+        return float(total(self._state.variables, batch))
+
+    def variables(self) -> dict:
+        """Returns parameters and running statistics as NumPy arrays."""
+        return jax.device_get(self._state.variables)
+
+    def flops_per_utterance(self) -> float:
+        """Returns the operations of matrix products in a training step on the single conversation, per utterance."""
+        utterances = self._single.mask.size
+        step = jax.make_jaxpr(self._pure_step)(self._state, self._single)
+        # What runs in a while of unknown length advances along the conversation.
+        return matrix_flops(step.jaxpr, trips=utterances) / utterances
+
+
+def product(size: int) -> Callable[[], None]:
+    """Returns a function that multiplies two float32 matrices of `size` x `size` and waits for the result."""
+    left, right = jax.device_put(np.random.default_rng(0).standard_normal((2, size, size), np.float32))
+    multiply = jax.jit(jnp.matmul)
+    return lambda: jax.block_until_ready(multiply(left, right))

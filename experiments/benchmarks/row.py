@@ -1,0 +1,143 @@
+"""A row of the table: everything that is measured of one model on one shape."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from experiments.benchmarks.cases import Case, epoch_conversations
+from experiments.benchmarks.clock import alternate
+from experiments.benchmarks.epoch import Epoch, run_epoch
+from experiments.benchmarks.footprint import Footprint, Request, footprint
+from experiments.benchmarks.jax_side import JaxSide
+from experiments.processes import Died
+from jmer.data.batching import useful_share
+from jmer.errors import UserError
+
+TOLERANCE = 1e-4
+# A conversation takes milliseconds, in which any disturbance weighs more.
+LATENCIES_PER_REPEAT = 5
+
+
+class Options(NamedTuple):
+    """What is measured and where; see the flags of the program."""
+
+    repeats: int
+    device: str
+    threads: int | None
+    with_torch: bool
+    torch_compile: bool
+    epoch: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was measured. Mappings are keyed by side: `jmer`, `PyTorch`, `torch.compile`.
+
+    Attributes:
+      model, shape: names.
+      utterances: real ones of the batch.
+      useful_share: of the batch's positions.
+      single: utterances of the single conversation.
+      flops_per_utterance: of matrix products in jmer's training step on the single conversation.
+      training, inference, latency: seconds of each repetition: of a training step on the batch, of its prediction, of
+        that of the single conversation.
+      footprints: what a step needs in a process of its own.
+      losses: on the batch, before any step and without dropout.
+      epochs: a whole epoch; empty = not measured.
+    """
+
+    model: str
+    shape: str
+    utterances: int
+    useful_share: float
+    single: int
+    flops_per_utterance: float
+    training: Mapping[str, Sequence[float]]
+    inference: Mapping[str, Sequence[float]]
+    latency: Mapping[str, Sequence[float]]
+    footprints: Mapping[str, Footprint | Died]
+    losses: Mapping[str, float]
+    epochs: Mapping[str, Epoch]
+
+
+def measure_row(case: Case, options: Options) -> Row:
+    """Measures a case.
+
+    Raises:
+      UserError: if the sides do not compute the same, or torch.compile fails.
+    """
+    footprints = {
+        side: footprint(Request(case.model, case.shape, case.smoke, side, options.device, options.threads))
+        for side in (JaxSide.name, *(["PyTorch"] if options.with_torch else []))
+    }
+    ours = JaxSide(case)
+    others = _torch_sides(case, ours, options) if options.with_torch else []
+    sides = [ours, *others]
+    batches = {side.name: side.place(case.batch) for side in sides}
+    singles = {side.name: side.place(case.single) for side in sides}
+    losses = {side.name: side.loss(batches[side.name]) for side in sides if side.name != "torch.compile"}
+    check_same_loss(case, losses)
+
+    def calls(method: str, inputs: Mapping) -> dict:
+        return {side.name: _blocking(side, method, inputs[side.name]) for side in sides}
+
+    if options.torch_compile:
+        _check_compiles(case, calls("train", batches)["torch.compile"])
+    training = alternate(calls("train", batches), options.repeats)
+    inference = alternate(calls("infer", batches), options.repeats)
+    latency = alternate(calls("infer", singles), LATENCIES_PER_REPEAT * options.repeats)
+    epochs = {}
+    if options.epoch:
+        conversations = epoch_conversations(case)
+        epochs = {side.name: run_epoch(case, side, conversations) for side in sides if side.name != "torch.compile"}
+    return Row(
+        model=case.model,
+        shape=case.shape,
+        utterances=case.utterances,
+        useful_share=useful_share([case.batch]),
+        single=case.single.mask.size,
+        flops_per_utterance=ours.flops_per_utterance(),
+        training=training,
+        inference=inference,
+        latency=latency,
+        footprints=footprints,
+        losses=losses,
+        epochs=epochs,
+    )
+
+
+def check_same_loss(case: Case, losses: Mapping[str, float]) -> None:
+    """Raises UserError where a side's loss is not jmer's."""
+    ours = losses[JaxSide.name]
+    for side, loss in losses.items():
+        if not abs(loss - ours) <= TOLERANCE * abs(ours):
+            raise UserError(
+                f"{case.model} on {case.shape}: the loss is {ours:.7g} in jmer and {loss:.7g} in {side}, so that times "
+                f"would compare different computations: see tests/test_plain_torch_{case.model}.py"
+            )
+
+
+def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list:
+    from experiments.benchmarks.torch_side import TorchSide
+
+    compiled = (False, True) if options.torch_compile else (False,)
+    variables = ours.variables()
+    return [TorchSide(case, options.device, variables=variables, compiled=how) for how in compiled]
+
+
+def _blocking(side, method: str, batch) -> Callable[[], None]:
+    def call() -> None:
+        getattr(side, method)(batch)
+        side.wait()
+
+    return call
+
+
+def _check_compiles(case: Case, call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception as error:  # a compiler's back end can raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"torch.compile fails on {case.model}, {type(error).__name__}: {reason}: leave out --torch-compile"
+        ) from error

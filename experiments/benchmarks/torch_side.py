@@ -1,0 +1,147 @@
+"""PyTorch's side of the comparison: the plain networks, with jmer's configuration and its parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor, nn
+
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.plain_torch import dagerc, lfvd, lpgnet, sdt
+from experiments.benchmarks.plain_torch.convert import to_torch
+from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
+from jmer.batch import Batch
+
+
+class Plain(NamedTuple):
+    """A network, its loss `(output, batch) -> (total, terms)`, and what copies jmer's variables into the network."""
+
+    network: nn.Module
+    loss: Callable[[Any, Batch], tuple[Tensor, Mapping[str, Tensor]]]
+    load: Callable[[nn.Module, Mapping], None]
+
+
+class TorchSide:
+    """A plain PyTorch model. Calls may return before their work is done; `wait` waits for it.
+
+    Args:
+      case: what is measured.
+      device: `cpu` or `gpu`.
+      variables: jmer's, to start from; None = PyTorch's own initial values.
+      compiled: whether the network goes through torch.compile.
+    """
+
+    def __init__(self, case: Case, device: str, *, variables: Mapping | None = None, compiled: bool = False):
+        self.name = "torch.compile" if compiled else "PyTorch"
+        self._device = _torch_device(device)
+        network, self._loss, load = _BUILDERS[case.model](case.config, case.widths)
+        if variables is not None:
+            load(network, variables)
+        network.to(self._device)
+        self._clip = case.config.optimizer.clip_norm
+        self._optimizer = _optimizer(network, case.config.optimizer)
+        self._network = torch.compile(network) if compiled else network
+
+    def place(self, batch: Batch) -> Batch:
+        """Brings a batch of NumPy arrays to the device."""
+        return jax.tree.map(lambda x: x.to(self._device), to_torch(batch))
+
+    def train(self, batch: Batch) -> None:
+        """Takes one training step."""
+        self._network.train()
+        self._optimizer.zero_grad()
+        total, _ = self._loss(self._network(batch), batch)
+        total.backward()
+        if self._clip:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+        self._optimizer.step()
+
+    def infer(self, batch: Batch) -> None:
+        """Predicts a batch."""
+        self._network.eval()
+        with torch.no_grad():
+            self._network(batch).logits.softmax(-1)
+
+    def wait(self) -> None:
+        """Waits until the device has done all that it was told."""
+        _synchronize(self._device)
+
+    def loss(self, batch: Batch) -> float:
+        """Returns the loss on a batch without dropout."""
+        self._network.eval()
+        with torch.no_grad():
+            return self._loss(self._network(batch), batch)[0].item()
+
+
+def product(size: int, device: str) -> Callable[[], None]:
+    """Returns a function that multiplies two float32 matrices of `size` x `size` on `cpu` or `gpu`, and waits."""
+    where = _torch_device(device)
+    left, right = torch.randn(2, size, size, device=where)
+
+    def multiply() -> None:
+        torch.matmul(left, right)
+        _synchronize(where)
+
+    return multiply
+
+
+def _torch_device(device: str) -> torch.device:
+    """Returns what PyTorch calls `cpu` or `gpu`."""
+    return torch.device("cuda" if device == "gpu" else "cpu")
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _optimizer(network: nn.Module, config: ConfigDict) -> torch.optim.Optimizer:
+    rule = {"adam_l2": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    return rule(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _lfvd(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    switches = _fields(config.model, "num_classes", "d_r", "d_h", "d_x", "d_z", "dag_layers", "heads", "dropout")
+    loss = lfvd.LFVDLoss(**_fields(config.loss, "gamma_self", "gamma_full", "gamma_distillation"))
+    return Plain(lfvd.LFVD(widths, **switches), loss, _only_parameters(lfvd.load_parameters))
+
+
+def _dagerc(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    switches = _fields(config.model, "num_classes", "d_h", "dag_layers", "dropout")
+    return Plain(dagerc.DAGERC(widths, **switches), dagerc.loss, _only_parameters(dagerc.load_parameters))
+
+
+def _sdt(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    loss = _self_distillation(config)
+    switches = _fields(config.model, "num_classes", "d", "heads", "speakers", "dropout")
+    network = sdt.SDT(widths, loss=loss, learned_gates=config.model.unimodal_gate == "learned", **switches)
+    return Plain(network, loss, _only_parameters(sdt.load_parameters))
+
+
+def _lpgnet(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    def load(network: lpgnet.LPGNet, variables: Mapping) -> None:
+        lpgnet.load_parameters(network, variables["params"])
+        lpgnet.load_statistics(network, variables["batch_stats"])
+
+    loss = _self_distillation(config)
+    return Plain(lpgnet.LPGNet(widths, loss=loss, **_fields(config.model, "num_classes", "d", "dropout")), loss, load)
+
+
+_BUILDERS = {"lfvd": _lfvd, "dagerc": _dagerc, "sdt": _sdt, "lpgnet": _lpgnet}
+
+
+def _self_distillation(config: ConfigDict) -> SelfDistillationLoss:
+    switches = _fields(config.loss, "gamma_task", "gamma_hard", "gamma_soft", "tau")
+    return SelfDistillationLoss(
+        config.model.num_classes, class_weights=tuple(config.loss.class_weight_values), **switches
+    )
+
+
+def _only_parameters(load: Callable[[nn.Module, Mapping], None]) -> Callable[[nn.Module, Mapping], None]:
+    return lambda network, variables: load(network, variables["params"])
+
+
+def _fields(section: ConfigDict, *names: str) -> dict[str, Any]:
+    return {name: section[name] for name in names}
