@@ -7,6 +7,7 @@ import pytest
 import reference
 from reference import draw_parameters, float64, normal
 
+from jmer.layers import dag_recurrence, lanes
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 
 SPEAKERS = ([0, 1, 0, 0, 1, 2], [0], [0, 1, 1, 0])
@@ -54,6 +55,21 @@ def graph(window=1):
     return predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
 
 
+# Name -> lanes, entries per piece and spans, on a CPU; None = as on an accelerator.
+LAYOUTS = {"default": (8, 16, 8), "narrow": (2, 2, 3), "single": (1, 3, 4), "accelerator": None}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request, monkeypatch):
+    """Lays conversations out in another way, which must change no number."""
+    if (sizes := LAYOUTS[request.param]) is None:
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    else:
+        monkeypatch.setattr(lanes, "CPU_LANES", sizes[0])
+        monkeypatch.setattr(dag_recurrence, "CPU_PIECE", sizes[1])
+        monkeypatch.setattr(dag_recurrence, "CPU_SPANS", sizes[2])
+
+
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 @pytest.mark.parametrize("window", [1, 2])
 def test_a_layer_matches_a_loop_over_utterances(slope, window):
@@ -79,7 +95,10 @@ def test_the_encoder_matches_a_loop_over_utterances(output, width):
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
-def test_gradients_are_those_of_finite_differences(slope):
+@pytest.mark.parametrize(
+    "layout", ["default", pytest.param("narrow", marks=pytest.mark.slow), "accelerator"], indirect=True
+)
+def test_gradients_are_those_of_finite_differences(slope, layout):
     """Every parameter and every input, in float64; the objective weighs all real outputs unequally."""
     width, chosen = 3, [0, 2]
     weights = np.random.default_rng(3).normal(size=(B, T, width)) * MASK[..., None]
@@ -114,6 +133,75 @@ def test_gradients_are_those_of_finite_differences(slope):
             expected[position] = (shifted[0] - shifted[1]) / (2 * step)
         found = gradients[1] if name == "x" else gradients[0][name]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def many_conversations():
+    """Twenty conversations for eight lanes, some of one utterance, one of none; links reach beyond two pieces."""
+    rng = np.random.default_rng(11)
+    lengths = np.array([40, 1, 0, *rng.integers(1, 40, 17)])
+    mask = np.arange(40)[None] < lengths[:, None]
+    speakers = np.where(mask, rng.choice(3, mask.shape, p=(0.6, 0.38, 0.02)), -1).astype(np.int32)
+    # The rare speaker's second utterance is linked to all since the first.
+    speakers[0] = [2, *rng.integers(0, 2, 38), 2]
+    return lengths, mask, speakers
+
+
+def test_many_conversations_share_lanes(layout):
+    lengths, mask, speakers = many_conversations()
+    x = normal(12, *mask.shape, 3)
+    layer = DAGLayer(3)
+    adjacency, same = predecessor_graph(jnp.array(speakers), jnp.array(mask))
+    p = draw_parameters(layer, x, adjacency, same)
+    out = jax.jit(layer.apply)({"params": p}, x, adjacency, same)
+    for b, length in enumerate(lengths):
+        if length:
+            expected = reference.dag_layer(float64(p), np.float64(x[b, :length]), speakers[b, :length], 1, 1.0)
+            np.testing.assert_allclose(out[b, :length], expected, rtol=1e-5, atol=1e-5)
+        assert not out[b, length:].any()
+
+
+def test_gradients_do_not_depend_on_the_layout(monkeypatch):
+    _, mask, speakers = many_conversations()
+    x, weights = normal(13, *mask.shape, 3), normal(14, *mask.shape, 3)
+    layer = DAGLayer(3, 0.01)
+    adjacency, same = predecessor_graph(jnp.array(speakers), jnp.array(mask))
+    p = draw_parameters(layer, x, adjacency, same)
+
+    def gradients():
+        def objective(p, x):
+            return (layer.apply({"params": p}, x, adjacency, same) * weights).sum()
+
+        return jax.jit(jax.grad(objective, (0, 1)))(p, x)
+
+    here = gradients()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradients(), here)
+
+
+def test_lanes_hold_every_utterance_once_and_in_order():
+    lengths, _, _ = many_conversations()
+    laid = jax.jit(lanes.lay_out, static_argnums=1)(jnp.array(lengths), 40)
+    source = np.array(laid.source)
+    steps, count = source.shape
+    assert count == lanes.CPU_LANES
+    assert steps == 3 * 40
+    found = []
+    for lane in source.T:
+        conversation, position = np.divmod(lane[lane < 20 * 40], 40)
+        found += list(zip(conversation, position, strict=True))
+        for start in np.flatnonzero(position == 0):
+            length = lengths[conversation[start]]
+            np.testing.assert_array_equal(conversation[start : start + length], conversation[start])
+            np.testing.assert_array_equal(position[start : start + length], range(length))
+    assert sorted(found) == [(b, i) for b, length in enumerate(lengths) for i in range(length)]
+    assert laid.steps == np.flatnonzero((source < 20 * 40).any(1)).max() + 1
+    # Nearly balanced: no lane ends later than the average one by more than a conversation.
+    assert laid.steps <= lengths.sum() / count + lengths.max()
+    x = normal(15, 20, 40, 2)
+    there_and_back = laid.collect(laid.spread(x))
+    for b, length in enumerate(lengths):
+        np.testing.assert_array_equal(there_and_back[b, :length], x[b, :length])
+        assert not there_and_back[b, length:].any()
 
 
 def small_model():
@@ -175,6 +263,26 @@ def test_the_same_under_vmap():
     for i in (0, 1):
         alone = one(sets[i], xs[i])
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), mapped, alone)
+
+
+def test_the_same_under_vmap_over_graphs():
+    """Batches of different lengths at once, as seeds that train together have them."""
+    encoder, p, _ = small_model()
+    _, mask, speakers = many_conversations()
+    masks, all_speakers = np.stack([mask[:10], mask[10:]]), np.stack([speakers[:10], speakers[10:]])
+    xs = normal(16, *masks.shape, 3)
+
+    def step(x, mask, speakers):
+        def objective(p):
+            out = encoder.apply({"params": p}, x, *predecessor_graph(speakers, mask))
+            return jnp.where(mask[..., None], out, 0).sum()
+
+        return jax.value_and_grad(objective)(p)
+
+    mapped, one = jax.jit(jax.vmap(step))(xs, masks, all_speakers), jax.jit(step)
+    for i in (0, 1):
+        alone = one(xs[i], masks[i], all_speakers[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4), mapped, alone)
 
 
 def test_impossible_outputs_are_refused():

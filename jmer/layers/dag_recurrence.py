@@ -1,0 +1,348 @@
+"""The recurrence inside a layer of DAG-ERC, with a derivative written by hand.
+
+What depends on the layer below alone is computed for all utterances before the loop, the weights' gradients after it,
+each as one product; the loop keeps only what must wait for the predecessors. Its two GRUs advance as one of twice the
+width. A node's predecessors are read in pieces, as many as the farthest one needs.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jmer.layers.lanes import Lanes, highest_of_all
+
+# Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
+# a whole conversation at once.
+CPU_PIECE = 16
+# How finely the number of steps, which is known only when it runs, is rounded up in products over all steps.
+CPU_SPANS = 8
+
+
+class Weights(NamedTuple):
+    """A layer's weights. GRU columns are reset, update and candidate, in each first GRU_C's (node), then GRU_P's.
+
+    Attributes:
+      query, key: `[H]` each, score an utterance and its predecessor.
+      score_bias: `[]`.
+      below: `[H, 6H]`, what GRU_C takes as input and GRU_P as state, from the layer below.
+      below_bias: `[6H]`.
+      relation: `[2H, H]`, transforms the sums over predecessors of the same and of other speakers.
+      message: `[H, 6H]`, what GRU_C takes as state and GRU_P as input, from the message.
+      message_bias: `[6H]`.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    score_bias: jax.Array
+    below: jax.Array
+    below_bias: jax.Array
+    relation: jax.Array
+    message: jax.Array
+    message_bias: jax.Array
+
+
+class Links(NamedTuple):
+    """A graph in lanes; the last of `W` entries is the utterance before, the one before it two before, and so on.
+
+    Attributes:
+      adjacency: bool `[S, R, W]`, True where that predecessor is linked.
+      same_speaker: bool `[S, R, W]`, True where its speaker is the same.
+      pieces: int32 `[S]`, the first piece of the `W` entries in which any lane has a link.
+      steps: see `Lanes`.
+    """
+
+    adjacency: jax.Array
+    same_speaker: jax.Array
+    pieces: jax.Array
+    steps: jax.Array
+
+
+def links(adjacency: jax.Array, same_speaker: jax.Array, lanes: Lanes) -> Links:
+    """Brings a batch's graph (bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`) into lanes."""
+    length = adjacency.shape[1]
+    window = -(-length // _piece(length)) * _piece(length)
+    predecessor = jnp.arange(length)[:, None] - window + jnp.arange(window)[None]
+
+    def by_distance(edges):
+        index = jnp.broadcast_to(jnp.maximum(predecessor, 0)[None], (len(edges), *predecessor.shape))
+        return jnp.where(predecessor[None] >= 0, jnp.take_along_axis(edges, index, axis=2), False)
+
+    adjacency, same_speaker = (lanes.spread(by_distance(edges)) for edges in (adjacency, same_speaker))
+    linked = adjacency.any(1)
+    reach = jnp.where(linked.any(-1), window - linked.argmax(-1), 0)
+    return Links(adjacency, same_speaker, (window - highest_of_all(reach)) // _piece(length), lanes.steps)
+
+
+def _piece(length: int) -> int:
+    return min(length, CPU_PIECE) if jax.default_backend() == "cpu" else length
+
+
+class _History(NamedTuple):
+    """What the steps leave for the way back.
+
+    attention `[S, R, 2, W]`; sums `[S, R, 2H]`; message `[S, R, H]`; of both GRUs reset, update and candidate gates and
+    the state's part of the candidate, `[S, R, 2H]` each.
+    """
+
+    attention: jax.Array
+    sums: jax.Array
+    message: jax.Array
+    reset: jax.Array
+    update: jax.Array
+    candidate: jax.Array
+    candidate_state: jax.Array
+
+
+class _Gradients(NamedTuple):
+    """What the steps back leave: gradients of score `[S, R]`, state and message `[S, R, H]`, GRU sums `[S, R, 6H]`."""
+
+    score: jax.Array
+    state: jax.Array
+    message: jax.Array
+    from_below: jax.Array
+    from_message: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def recurrence(slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
+    """Runs one layer over the utterances in order.
+
+    Args:
+      slope: of a score below zero.
+      weights: the layer's.
+      x: `[S, R, H]`, the layer below, in lanes.
+      graph: the links.
+
+    Returns:
+      `[S, R, H]`; zero after `graph.steps`.
+    """
+    return _in_steps(_forward(slope, weights, x, graph, keep=False)[0], x)
+
+
+def _recurrence_forward(slope, weights, x, graph):
+    nodes, keys, query, history = _forward(slope, weights, x, graph, keep=True)
+    return _in_steps(nodes, x), (weights, x, graph, nodes, keys, query, history)
+
+
+def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool):
+    """Returns nodes `[R, W + S, H]` and keys `[R, W + S]`, both `W` entries late, the queries and the history."""
+    (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
+
+    def from_below(x):
+        return x @ weights.below + weights.below_bias[None, None]
+
+    hoisted = _over_steps(from_below, graph.steps, x)
+    query = x @ weights.query + weights.score_bias
+
+    def step(t, carry):
+        nodes, keys, history = carry
+        linked, same = _at(graph.adjacency, t), _at(graph.same_speaker, t)
+        score = nn.leaky_relu(_at(query, t)[:, None] + _slice(keys, t, window, 1), slope)
+        attention = jax.nn.softmax(score, where=linked)
+        to_same = jnp.where(same, attention, 0)
+        attention = jnp.stack([to_same, attention - to_same], axis=1)
+        sums = _sum_over_predecessors(attention, nodes, graph.pieces[t], t).reshape(lanes, -1)
+        message = sums @ weights.relation
+        from_message = message @ weights.message + weights.message_bias[None]
+        gates = _gates(_at(hoisted, t), from_message)
+        _, update, candidate, _ = gates
+        both = (1 - update) * candidate + update * jnp.concatenate([message, _at(x, t)], axis=-1)
+        node = both[:, :width] + both[:, width:]
+        nodes, keys = _put(nodes, node, t + window, 1), _put(keys, node @ weights.key, t + window, 1)
+        if keep:
+            made = _History(attention, sums, message, *gates)
+            history = jax.tree.map(lambda buffer, value: _put(buffer, value, t, 0), history, made)
+        return nodes, keys, history
+
+    def empty(*shape):
+        return jnp.zeros(shape, x.dtype)
+
+    both_widths = [empty(steps, lanes, 2 * width) for _ in range(4)]
+    history = _History(
+        empty(steps, lanes, 2, window), empty(steps, lanes, 2 * width), empty(steps, lanes, width), *both_widths
+    )
+    start = (empty(lanes, window + steps, width), empty(lanes, window + steps), history if keep else None)
+    nodes, keys, history = jax.lax.fori_loop(0, graph.steps, step, start)
+    return nodes, keys, query, history
+
+
+def _recurrence_backward(slope, saved, nodes_bar):
+    weights, x, graph, nodes, keys, query, history = saved
+    (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
+    # Laid out once for products that would otherwise run along the memory's slow direction at every step.
+    relation_back, message_back = jax.lax.optimization_barrier((weights.relation.T, weights.message.T))
+
+    def step(i, carry):
+        nodes_bar, keys_bar, gradients = carry
+        t = graph.steps - 1 - i
+        made, below = jax.tree.map(lambda buffer: _at(buffer, t), (history, x))
+        node_bar = _at(nodes_bar, t + window, 1) + _at(keys_bar, t + window, 1)[:, None] * weights.key[None]
+        from_below_bar, from_message_bar, message_bar, state_bar = _gates_backward(made, below, node_bar)
+        message_bar = message_bar + from_message_bar @ message_back
+        sums_bar = (message_bar @ relation_back).reshape(lanes, 2, width)
+        nodes_bar, attention_bar = _back_to_predecessors(made.attention, sums_bar, nodes, nodes_bar, graph.pieces[t], t)
+        attention_bar = jnp.where(_at(graph.same_speaker, t), attention_bar[:, 0], attention_bar[:, 1])
+        attention = made.attention.sum(1)
+        score_bar = attention * (attention_bar - (attention * attention_bar).sum(-1, keepdims=True))
+        score = _at(query, t)[:, None] + _slice(keys, t, window, 1)
+        score_bar = jnp.where(score < 0, slope * score_bar, score_bar)
+        keys_bar = _add(keys_bar, score_bar, t, 1)
+        left = _Gradients(score_bar.sum(-1), state_bar, message_bar, from_below_bar, from_message_bar)
+        return nodes_bar, keys_bar, jax.tree.map(lambda buffer, value: _put(buffer, value, t, 0), gradients, left)
+
+    gradients = _Gradients(
+        *(jnp.zeros((steps, lanes, *rest), x.dtype) for rest in ((), (width,), (width,), (6 * width,), (6 * width,)))
+    )
+    late = jnp.pad(jnp.moveaxis(nodes_bar, 0, 1), ((0, 0), (window, 0), (0, 0)))
+    _, keys_bar, gradients = jax.lax.fori_loop(0, graph.steps, step, (late, jnp.zeros_like(keys), gradients))
+
+    def of_weights(x, sums, message, gradients):
+        return (
+            _outer(x, gradients.from_below),
+            gradients.from_below.sum((0, 1)),
+            _outer(sums, gradients.message),
+            _outer(message, gradients.from_message),
+            gradients.from_message.sum((0, 1)),
+        )
+
+    summed = _over_steps(of_weights, graph.steps, x, history.sums, history.message, gradients, summed=True)
+    weights_bar = Weights(
+        jnp.einsum("sr,srh->h", gradients.score, x),
+        jnp.einsum("rs,rsh->h", keys_bar, nodes),
+        gradients.score.sum(),
+        *summed,
+    )
+    x_bar = _over_steps(lambda from_below: from_below @ weights.below.T, graph.steps, gradients.from_below)
+    return weights_bar, x_bar + gradients.state + gradients.score[..., None] * weights.query[None, None], None
+
+
+recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+def _gates(from_below: jax.Array, from_message: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns reset, update, candidate and the state's part of the candidate of both GRUs, `[R, 2H]` each.
+
+    GRU_C(h, m) and GRU_P(m, h) of DAG-ERC differ in what is input and what is state, which only the candidate tells
+    apart (see `jmer.layers.recurrent.gru_update`).
+    """
+    below_reset, below_update, below_candidate = jnp.split(from_below, 3, axis=-1)
+    message_reset, message_update, message_candidate = jnp.split(from_message, 3, axis=-1)
+    reset = jax.nn.sigmoid(below_reset + message_reset)
+    update = jax.nn.sigmoid(below_update + message_update)
+    candidate_input = _halves(below_candidate, message_candidate)
+    candidate_state = _halves(message_candidate, below_candidate)
+    return reset, update, jnp.tanh(candidate_input + reset * candidate_state), candidate_state
+
+
+def _gates_backward(made: _History, below: jax.Array, node_bar: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the gradients of what `_gates` takes, `[R, 6H]` each, and of message and state below, `[R, H]` each."""
+    width = node_bar.shape[-1]
+    both_bar = jnp.concatenate([node_bar, node_bar], axis=-1)
+    states = jnp.concatenate([made.message, below], axis=-1)
+    candidate_bar = both_bar * (1 - made.update) * (1 - made.candidate**2)
+    update_bar = both_bar * (states - made.candidate) * made.update * (1 - made.update)
+    reset_bar = candidate_bar * made.candidate_state * made.reset * (1 - made.reset)
+    candidate_state_bar = candidate_bar * made.reset
+    states_bar = both_bar * made.update
+    return (
+        jnp.concatenate([reset_bar, update_bar, _halves(candidate_bar, candidate_state_bar)], axis=-1),
+        jnp.concatenate([reset_bar, update_bar, _halves(candidate_state_bar, candidate_bar)], axis=-1),
+        states_bar[:, :width],
+        states_bar[:, width:],
+    )
+
+
+def _halves(node: jax.Array, context: jax.Array) -> jax.Array:
+    """Returns GRU_C's half of the first and GRU_P's half of the second, `[R, 2H]`."""
+    width = node.shape[-1] // 2
+    return jnp.concatenate([node[:, :width], context[:, width:]], axis=-1)
+
+
+def _sum_over_predecessors(attention: jax.Array, nodes: jax.Array, first: jax.Array, t: jax.Array) -> jax.Array:
+    """Returns the attention-weighted sums of the nodes before step `t`, `[R, 2, H]`."""
+    lanes, _, window = attention.shape
+    piece = _piece(window)
+
+    def add(k, total):
+        part, before = _slice(attention, k * piece, piece, 2), _slice(nodes, t + k * piece, piece, 1)
+        return total + jnp.einsum("rsj,rjh->rsh", part, before)
+
+    return _over_pieces(first, window // piece, add, jnp.zeros((lanes, 2, nodes.shape[-1]), nodes.dtype))
+
+
+def _back_to_predecessors(
+    attention: jax.Array, sums_bar: jax.Array, nodes: jax.Array, nodes_bar: jax.Array, first: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns `nodes_bar` with what step `t` adds to it, and the gradient of the attention, `[R, 2, W]`."""
+    window = attention.shape[-1]
+    piece = _piece(window)
+
+    def back(k, carry):
+        nodes_bar, attention_bar = carry
+        part, before = _slice(attention, k * piece, piece, 2), _slice(nodes, t + k * piece, piece, 1)
+        # Twice one term for each element: a loop over memory, which is faster than products of two columns.
+        added = sum(part[:, s, :, None] * sums_bar[:, s, None] for s in (0, 1))
+        part_bar = jnp.einsum("rsh,rjh->rsj", sums_bar, before)
+        attention_bar = jax.lax.dynamic_update_slice_in_dim(attention_bar, part_bar, k * piece, 2)
+        return _add(nodes_bar, added, t + k * piece, 1), attention_bar
+
+    return _over_pieces(first, window // piece, back, (nodes_bar, jnp.zeros_like(attention)))
+
+
+def _over_pieces(first: jax.Array, count: int, body: Callable, start: Any) -> Any:
+    return body(0, start) if count == 1 else jax.lax.fori_loop(first, count, body, start)
+
+
+def _over_steps(product: Callable, steps: jax.Array, *arrays: Any, summed: bool = False) -> Any:
+    """Computes `product` of the first steps of some arrays, at least `steps`; the rest are zero.
+
+    Args:
+      product: of arrays `[s, R, ...]`; gives arrays `[s, ...]`, or sums over the steps.
+      steps: how many matter.
+      arrays: trees of arrays `[S, R, ...]`.
+      summed: whether `product` sums.
+    """
+    total = jax.tree.leaves(arrays)[0].shape[0]
+    spans = CPU_SPANS if jax.default_backend() == "cpu" else 1
+    ends = sorted({-(-total * k // spans) for k in range(1, spans + 1)})
+
+    def up_to(end):
+        def compute(*arrays):
+            found = product(*jax.tree.map(lambda x: x[:end], arrays))
+            return found if summed else jnp.pad(found, [(0, total - end)] + [(0, 0)] * (found.ndim - 1))
+
+        return compute
+
+    if len(ends) == 1:
+        return product(*arrays)
+    return jax.lax.switch(jnp.searchsorted(jnp.array(ends), steps), [up_to(end) for end in ends], *arrays)
+
+
+def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the sum over steps and lanes of products, `[D, E]`."""
+    return x.reshape(-1, x.shape[-1]).T @ y.reshape(-1, y.shape[-1])
+
+
+def _in_steps(nodes: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(nodes[:, -len(x) :], 1, 0)
+
+
+def _at(buffer: jax.Array, t: jax.Array, axis: int = 0) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(buffer, t, axis, keepdims=False)
+
+
+def _put(buffer: jax.Array, value: jax.Array, t: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(buffer, value, t, axis)
+
+
+def _slice(buffer: jax.Array, start: jax.Array, size: int, axis: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(buffer, start, size, axis)
+
+
+def _add(buffer: jax.Array, value: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+    before = _slice(buffer, start, value.shape[axis], axis)
+    return jax.lax.dynamic_update_slice_in_dim(buffer, before + value, start, axis)
