@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.benchmarks.cases import Case, padded_to_longest
 from experiments.benchmarks.clock import timed
-from experiments.benchmarks.jax_side import JaxSide
+from experiments.benchmarks.side import JMER, Side
 from jmer.batch import Batch
 from jmer.data.batching import batches, bucket_lengths, useful_share
 from jmer.data.corpus import Conversation
@@ -22,9 +22,9 @@ class Epoch(NamedTuple):
     useful_share: float
 
 
-def run_epoch(case: Case, side, conversations: Sequence[Conversation]) -> Epoch:
+def run_epoch(case: Case, side: Side, conversations: Sequence[Conversation]) -> Epoch:
     """Trains an epoch with a side, in batches of the configured size, after steps to warm up."""
-    if side.name == JaxSide.name:
+    if side.name == JMER:
         in_order = bucketed
         # A step for each padded length, which is a program each.
         first = list({batch.mask.shape: batch for batch in bucketed(case, conversations)}.values())

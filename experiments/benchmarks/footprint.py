@@ -9,6 +9,7 @@ from experiments.benchmarks import machine
 from experiments.benchmarks.cases import make_case
 from experiments.benchmarks.clock import timed
 from experiments.benchmarks.jax_side import JaxSide
+from experiments.benchmarks.side import JMER
 from experiments.processes import Died, in_processes
 
 
@@ -47,7 +48,7 @@ def footprint(request: Request) -> Footprint | Died:
 def measure(request: Request) -> Footprint:
     """Measures in this process, which should have done nothing before."""
     jax.config.update("jax_enable_compilation_cache", False)
-    is_jmer = request.side == JaxSide.name
+    is_jmer = request.side == JMER
     machine.prepare(request.device, request.threads, with_torch=not is_jmer)
     case = make_case(request.model, request.shape, smoke=request.smoke)
     loaded, seconds = _peak_megabytes(request), None
@@ -68,7 +69,7 @@ def measure(request: Request) -> Footprint:
 def _peak_megabytes(request: Request) -> float | None:
     if request.device == "cpu":
         return machine.peak_megabytes()
-    if request.side == JaxSide.name:
+    if request.side == JMER:
         return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
     import torch
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.flops import matrix_flops
+from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
 from jmer.evaluation.predict import forward
 from jmer.models import create
@@ -26,7 +27,7 @@ class JaxSide:
       name: of the side.
     """
 
-    name = "jmer"
+    name = JMER
 
     def __init__(self, case: Case):
         config = case.config

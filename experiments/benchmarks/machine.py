@@ -31,10 +31,10 @@ def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
     else:
         # JAX would take most of the GPU's memory at once, and leave PyTorch none.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        # Both sides multiply in float32: JAX would round to TensorFloat-32, and PyTorch in its recurrent layers.
-        jax.config.update("jax_default_matmul_precision", "highest")
         if jax.default_backend() != "gpu":
             raise UserError("--device gpu: JAX finds no GPU: run `pip install -e '.[gpu]'`, or leave --device cpu")
+        # Both sides multiply in float32: JAX would round to TensorFloat-32, and PyTorch in its recurrent layers.
+        jax.config.update("jax_default_matmul_precision", "highest")
     if with_torch:
         _prepare_torch(device, threads)
 

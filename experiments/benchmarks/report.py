@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from experiments.benchmarks.jax_side import JaxSide
 from experiments.benchmarks.row import Row
+from experiments.benchmarks.side import JMER
 from experiments.processes import Died
 from experiments.tables import NOTHING, markdown
 from jmer.files import atomically
 
 MEGA, GIGA = 1e6, 1e9
-OURS = JaxSide.name
 
 
 def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[float], size: int) -> str:
@@ -27,7 +26,7 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
     parts = [
         "# Speed of jmer beside plain PyTorch" if len(rows[0].training) > 1 else "# Speed of jmer",
         "\n".join(f"- {name}: {what}" for name, what in machine.items()),
-        f"float32. Medians of {len(rows[0].training[OURS])} repetitions, the sides in turn. Ratios: how many times as "
+        f"float32. Medians of {len(rows[0].training[JMER])} repetitions, the sides in turn. Ratios: how many times as "
         "long the other side takes.",
         "## A training step, Adam included",
         markdown([_training(row, median(peaks)) for row in rows]),
@@ -77,7 +76,7 @@ def _training(row: Row, peak: float) -> dict[str, str]:
             "MFLOP/utt": _figure(row.flops_per_utterance / MEGA),
         }
         | {f"{side} share of peak": f"{row.flops_per_utterance * rate / peak:.1%}" for side, rate in rates.items()}
-        | {"compile s": _of_footprint(row.footprints[OURS], "compile_seconds")}
+        | {"compile s": _of_footprint(row.footprints[JMER], "compile_seconds")}
         | {f"{side} MiB": _of_footprint(found, "peak_megabytes") for side, found in row.footprints.items()}
     )
 
@@ -115,8 +114,8 @@ def _timed(what: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, str]:
 
 
 def _ratios(what: str, seconds: Mapping[str, float]) -> dict[str, str]:
-    ours = seconds[OURS]
-    return {f"{what}{side} : {OURS}": f"{time / ours:.1f}x" for side, time in seconds.items() if side != OURS}
+    ours = seconds[JMER]
+    return {f"{what}{side} : {JMER}": f"{time / ours:.1f}x" for side, time in seconds.items() if side != JMER}
 
 
 def _rates(seconds: Mapping[str, Sequence[float]], utterances: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from experiments.benchmarks.clock import alternate
 from experiments.benchmarks.epoch import Epoch, run_epoch
 from experiments.benchmarks.footprint import Footprint, Request, footprint
 from experiments.benchmarks.jax_side import JaxSide
+from experiments.benchmarks.side import COMPILED, JMER, PYTORCH, Side
 from experiments.processes import Died
 from jmer.data.batching import useful_share
 from jmer.errors import UserError
@@ -31,7 +32,7 @@ class Options(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What was measured. Mappings are keyed by side: `jmer`, `PyTorch`, `torch.compile`.
+    """What was measured. Mappings are keyed by the names of sides.
 
     Attributes:
       model, shape: names.
@@ -68,28 +69,28 @@ def measure_row(case: Case, options: Options) -> Row:
     """
     footprints = {
         side: footprint(Request(case.model, case.shape, case.smoke, side, options.device, options.threads))
-        for side in (JaxSide.name, *(["PyTorch"] if options.with_torch else []))
+        for side in (JMER, *([PYTORCH] if options.with_torch else []))
     }
     ours = JaxSide(case)
     others = _torch_sides(case, ours, options) if options.with_torch else []
     sides = [ours, *others]
     batches = {side.name: side.place(case.batch) for side in sides}
     singles = {side.name: side.place(case.single) for side in sides}
-    losses = {side.name: side.loss(batches[side.name]) for side in sides if side.name != "torch.compile"}
+    losses = {side.name: side.loss(batches[side.name]) for side in sides if side.name != COMPILED}
     check_same_loss(case, losses)
 
     def calls(method: str, inputs: Mapping) -> dict:
         return {side.name: _blocking(side, method, inputs[side.name]) for side in sides}
 
     if options.torch_compile:
-        _check_compiles(case, calls("train", batches)["torch.compile"])
+        _check_compiles(case, calls("train", batches)[COMPILED])
     training = alternate(calls("train", batches), options.repeats)
     inference = alternate(calls("infer", batches), options.repeats)
     latency = alternate(calls("infer", singles), LATENCIES_PER_REPEAT * options.repeats)
     epochs = {}
     if options.epoch:
         conversations = epoch_conversations(case)
-        epochs = {side.name: run_epoch(case, side, conversations) for side in sides if side.name != "torch.compile"}
+        epochs = {side.name: run_epoch(case, side, conversations) for side in sides if side.name != COMPILED}
     return Row(
         model=case.model,
         shape=case.shape,
@@ -108,7 +109,7 @@ def measure_row(case: Case, options: Options) -> Row:
 
 def check_same_loss(case: Case, losses: Mapping[str, float]) -> None:
     """Raises UserError where a side's loss is not jmer's."""
-    ours = losses[JaxSide.name]
+    ours = losses[JMER]
     for side, loss in losses.items():
         if not abs(loss - ours) <= TOLERANCE * abs(ours):
             raise UserError(
@@ -117,7 +118,7 @@ def check_same_loss(case: Case, losses: Mapping[str, float]) -> None:
             )
 
 
-def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list:
+def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list[Side]:
     from experiments.benchmarks.torch_side import TorchSide
 
     compiled = (False, True) if options.torch_compile else (False,)
@@ -125,7 +126,7 @@ def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list:
     return [TorchSide(case, options.device, variables=variables, compiled=how) for how in compiled]
 
 
-def _blocking(side, method: str, batch) -> Callable[[], None]:
+def _blocking(side: Side, method: str, batch) -> Callable[[], None]:
     def call() -> None:
         getattr(side, method)(batch)
         side.wait()

@@ -12,6 +12,7 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.plain_torch import dagerc, lfvd, lpgnet, sdt
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
+from experiments.benchmarks.side import COMPILED, PYTORCH
 from jmer.batch import Batch
 
 
@@ -34,7 +35,7 @@ class TorchSide:
     """
 
     def __init__(self, case: Case, device: str, *, variables: Mapping | None = None, compiled: bool = False):
-        self.name = "torch.compile" if compiled else "PyTorch"
+        self.name = COMPILED if compiled else PYTORCH
         self._device = _torch_device(device)
         network, self._loss, load = _BUILDERS[case.model](case.config, case.widths)
         if variables is not None:
