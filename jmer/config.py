@@ -24,6 +24,8 @@ def base_config(model: str) -> ConfigDict:
     config = ConfigDict(
         {
             "seed": 0,
+            # How many runs, with seeds seed, seed + 1 and so on, are trained together, each in a folder of its own.
+            "seeds": 1,
             # Which epoch is reported: validation (best weighted F1), last, or test_oracle (best on the test split, only
             # to compare with papers that do so).
             "selection": "validation",

@@ -3,6 +3,7 @@
     python -m jmer.main --config configs/lfvd_meld.py                          train on the built-in corpus, and score
     python -m jmer.main --config configs/lfvd_meld.py --corpus data/meld       on one that jmer.data.convert made
     python -m jmer.main --config configs/lfvd_meld.py --config.training.epochs=20 --workdir runs/a
+    python -m jmer.main --config configs/lfvd_meld.py --config.seeds=5         train five seeds at once, mean ± sd
     python -m jmer.main --workdir runs/a --mode evaluate                       score a trained run again
     python -m jmer.main --workdir runs/a --mode predict --corpus data/new      predict a corpus, labelled or not
 
@@ -62,17 +63,18 @@ def main(arguments: Sequence[str]) -> int:
     config = change_fields(load_experiment(options.config), changes) if options.config else None
     workdir = Path(options.workdir or _default_workdir(options.config, config))
     if options.mode == "train":
-        command = shlex.join(["python", "-m", "jmer.main", *arguments])
-        return _train(config, workdir, options, command)
+        train = _train_seeds if config.seeds > 1 else _train
+        return train(config, workdir, options, arguments)
     return _use(workdir, options, changes)
 
 
-def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, command: str) -> int:
+def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from jmer.training.loop import Interrupted, train
     from jmer.training.results import evaluate, is_reported
 
     corpus = _corpus(config, for_training=True)
     say = _start_backend(options)
+    command = _command(arguments)
     try:
         trained = train(config, corpus, workdir, command=command, say=say)
     except Interrupted as stop:
@@ -86,17 +88,51 @@ def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, comma
     return 0
 
 
+def _train_seeds(config: ConfigDict, workdir: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from jmer.training.loop import Interrupted
+    from jmer.training.results import evaluate, is_reported
+    from jmer.training.seeds import report_seeds, train_seeds
+
+    def alone(seed: int, folder: Path) -> str:
+        return _command([*arguments, "--workdir", str(folder), f"{FIELD}seed={seed}", f"{FIELD}seeds=1"])
+
+    corpus = _corpus(config, for_training=True)
+    say = _start_backend(options)
+    try:
+        folders = train_seeds(config, corpus, workdir, command=alone, say=say)
+    except Interrupted as stop:
+        say(f"{stop}; the same command goes on: {_command(arguments)}")
+        return 128 + stop.number
+    for folder in folders:
+        if not is_reported(folder, config.training.epochs):
+            evaluate(folder, corpus, say=say)
+    report = report_seeds(workdir, folders)
+    say(f"all {config.seeds} runs are finished; their report, {report}:\n\n{report.read_text()}")
+    return 0
+
+
 def _use(workdir: Path, options: argparse.Namespace, changes: dict[str, str]) -> int:
     from jmer.experiment import change_fields
-    from jmer.training.folder import check_use, read_config
+    from jmer.training.folder import check_use, read_config, seed_folders
     from jmer.training.results import evaluate
+    from jmer.training.seeds import report_seeds
 
-    config = change_fields(read_config(workdir), changes)
-    check_use(workdir, config)
-    corpus = _corpus(config, for_training=False)
+    seeds = seed_folders(workdir)
+    folders = seeds or [workdir]
+    configs = [change_fields(read_config(folder), changes) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        check_use(folder, config)
+    corpus = _corpus(configs[0], for_training=False)
     say = _start_backend(options)
-    evaluate(workdir, corpus, config=config, say=say, labelled=options.mode == "evaluate")
+    for folder, config in zip(folders, configs, strict=True):
+        evaluate(folder, corpus, config=config, say=say, labelled=options.mode == "evaluate")
+    if seeds and options.mode == "evaluate":
+        say(f"mean over the seeds, on the corpus of training: {report_seeds(workdir, folders)}")
     return 0
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "jmer.main", *arguments])
 
 
 def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":

@@ -1,20 +1,32 @@
 """Mean and deviation over seeds, of runs that differ by nothing else."""
 
 import dataclasses
+import shlex
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from tiny import tiny_config
+from tiny import tiny_config, tiny_corpus
 
-from experiments.seeds import summarize
+from experiments import seeds
+from jmer.command import exit_status
+from jmer.data.corpus import Card, save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import classification_report
-from jmer.training.folder import CONFIG_FILE, SCORES_FILE, write_json
+from jmer.evaluation.report import SYNTHETIC_BANNER
+from jmer.main import main
+from jmer.training.folder import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunFacts, read_facts, write_json
+from jmer.training.log import read_json_lines
+from jmer.training.seeds import summarize
 
 
 def run_folder(folder, seed, predictions, **changes):
     config = tiny_config(seed=seed, **changes)
     write_json(folder / CONFIG_FILE, config.to_dict())
+    card = Card("made up", {"text": 2}, ("calm", "angry"), "", synthetic=True)
+    write_json(folder / RUN_FILE, dataclasses.asdict(RunFacts(card, {}, "", 1)))
     scores = classification_report(np.array([0, 0, 1, 1]), np.array(predictions), ("calm", "angry"))
     chosen = {"corpus": "made up", "selection": "validation", "epoch": seed + 3}
     write_json(folder / SCORES_FILE, chosen | {"splits": {"validation": dataclasses.asdict(scores)}})
@@ -27,11 +39,14 @@ def test_the_table_has_mean_and_sample_deviation(tmp_path):
         run_folder(tmp_path / "b", 1, [0, 1, 1, 1]),
         run_folder(tmp_path / "c", 5, [1, 1, 1, 1], training__devices=1),
     ]
-    lines = summarize(folders).splitlines()
-    assert lines[0] == "LFVD on made up, 3 seeds (0, 1, 5)"
-    assert lines[1] == "epochs 3, 4, 8: chosen by validation weighted F1"
-    assert lines[2].split() == ["validation", "accuracy", "75.00", "±", "25.00", "100.00", "75.00", "50.00"]
-    assert [line.split()[1] for line in lines[2:]] == ["accuracy", "weighted", "macro", "unweighted"]
+    title, banner, choice, table = summarize(folders).split("\n\n")
+    assert title == "# LFVD on made up, 3 seeds"
+    assert banner == SYNTHETIC_BANNER
+    assert choice.endswith("Epochs 3, 4, 8: chosen by validation weighted F1.")
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert header == ["split", "score", "mean ± sd", "seed 0", "seed 1", "seed 5"]
+    assert rows[0] == ["validation", "accuracy", "75.00 ± 25.00", "100.00", "75.00", "50.00"]
+    assert [row[1] for row in rows] == ["accuracy", "weighted F1", "macro F1", "unweighted accuracy"]
 
 
 def test_refuses_runs_that_are_no_repetitions(tmp_path):
@@ -44,3 +59,79 @@ def test_refuses_runs_that_are_no_repetitions(tmp_path):
     (one / SCORES_FILE).unlink()
     with pytest.raises(UserError, match=r"has no scores.json: let its run finish"):
         summarize([one])
+
+
+# Through the command line, with the smallest model.
+
+EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of three seeds trained together, the corpus, and the command line that made it."""
+    folder = tmp_path_factory.mktemp("seeds")
+    save_corpus(tiny_corpus(), folder / "corpus")
+    arguments = ["--config", EXPERIMENT, "--corpus", str(folder / "corpus"), "--config.training.epochs=2"]
+    command = [*arguments, "--config.seed=4", "--config.seeds=3", "--workdir", str(folder / "runs")]
+    assert exit_status(main, command) == 0
+    return folder / "runs", command
+
+
+def results(folder):
+    """Names the files of a run, but for those of its checkpoints and of TensorBoard."""
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in files if path.parts[0] not in ("checkpoints", "tensorboard")}
+
+
+def test_each_seeds_folder_is_what_its_own_command_makes(trained, tmp_path):
+    folder, _ = trained
+    assert sorted(path.name for path in folder.iterdir()) == ["report.md", "seed4", "seed5", "seed6"]
+    command = shlex.split(read_facts(folder / "seed5").command)
+    assert command[:3] == ["python", "-m", "jmer.main"]
+    assert str(folder / "seed5") in command
+    assert exit_status(main, [*command[3:], "--workdir", str(tmp_path / "alone")]) == 0
+    one, alone = folder / "seed5", tmp_path / "alone"
+    assert results(one) == results(alone)
+    assert (one / CONFIG_FILE).read_text() == (alone / CONFIG_FILE).read_text()
+    for row, other in zip(*(read_json_lines(path / "metrics.jsonl") for path in (one, alone)), strict=True):
+        del row["utterances_per_second"], other["utterances_per_second"]
+        assert row == pytest.approx(other, rel=1e-4)
+    tables = [pd.read_csv(path / "predictions" / "test.csv", keep_default_na=False) for path in (one, alone)]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+
+
+def test_the_report_is_that_of_experiments_seeds(trained, capfd):
+    folder, command = trained
+    report = (folder / "report.md").read_text()
+    assert "3 seeds" in report and "SYNTHETIC" in report and "seed 6" in report
+    seeds.main([str(folder / f"seed{seed}") for seed in (4, 5, 6)])
+    assert capfd.readouterr().out == report
+    assert exit_status(main, command) == 0
+    assert report in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_all_seeds_are_used_at_once(trained, tmp_path, mode):
+    folder = shutil.copytree(trained[0], tmp_path / "runs")
+    expected = (folder / "seed6" / "predictions" / "test.csv").read_bytes()
+    for path in (folder / "report.md", *folder.glob("seed*/predictions/test.csv")):
+        path.unlink()
+    assert exit_status(main, ["--workdir", str(folder), "--mode", mode]) == 0
+    assert (folder / "seed6" / "predictions" / "test.csv").read_bytes() == expected
+    assert (folder / "report.md").exists() == (mode == "evaluate")
+
+
+def test_folders_of_one_run_and_of_several_seeds_are_told_apart(trained, capfd):
+    folder, command = trained
+
+    def refused(*arguments):
+        capfd.readouterr()
+        assert exit_status(main, [*command, *arguments]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    assert "holds no run but other things (report.md): name another" in refused("--config.seeds=1")
+    single = refused("--workdir", str(folder / "seed4"))
+    assert f"{folder / 'seed4'} is the folder of a single run: name another --workdir for several seeds" in single
+    assert "seeds is 0: give at least 1" in refused("--config.seeds=0")
+    assert "raise training.resident_megabytes" in refused("--config.training.resident_megabytes=0")

@@ -60,11 +60,41 @@ def predict_conversations(
       widths: modality -> width.
       batch_size, lengths, multiple: see `jmer.data.batching.batches`.
     """
+    padded = batches(conversations, widths, batch_size=batch_size, lengths=lengths, multiple=multiple)
+    return _unpadded([(batch.index, jax.device_get(run(variables, batch))) for batch in padded], conversations)
+
+
+def predict_together(
+    run: Callable[[Any, Batch], tuple],
+    variables: Any,
+    conversations: Sequence[Conversation],
+    widths: Mapping[str, int],
+    *,
+    count: int,
+    **padding,
+) -> list[Predictions]:
+    """Predicts every utterance with several models at once.
+
+    Args:
+      run: `forward(model)`, mapped over the models' variables; its results have a leading axis of models.
+      variables: the models', stacked along a leading axis.
+      conversations, widths, padding: see `predict_conversations`.
+      count: how many models to return predictions of.
+    """
+    padded = batches(conversations, widths, **padding)
+    outputs = [(batch.index, jax.device_get(run(variables, batch))) for batch in padded]
+    return [
+        _unpadded([(index, jax.tree.map(lambda x, i=i: x[i], output)) for index, output in outputs], conversations)
+        for i in range(count)
+    ]
+
+
+def _unpadded(outputs: Sequence[tuple[np.ndarray, tuple]], conversations: Sequence[Conversation]) -> Predictions:
+    """Puts the rows of batches, each with the positions of its conversations, in these conversations' order."""
     probabilities: dict[int, np.ndarray] = {}
     weights: dict[int, dict[str, np.ndarray]] = {}
-    for batch in batches(conversations, widths, batch_size=batch_size, lengths=lengths, multiple=multiple):
-        batch_probabilities, batch_weights = jax.device_get(run(variables, batch))
-        for row, position in enumerate(batch.index):
+    for index, (batch_probabilities, batch_weights) in outputs:
+        for row, position in enumerate(index):
             if position >= 0:
                 length = len(conversations[position])
                 probabilities[position] = batch_probabilities[row, :length]

@@ -183,7 +183,9 @@ def _score_table(report: Report, scored: Sequence[str]) -> str:
         s = report.scores[split]
         figures = (s.accuracy, s.weighted_f1, s.macro_f1, s.unweighted_accuracy)
         rows.append((_split_title(report, split), str(s.support), *map(_percent, figures)))
-    return _table(("split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"), rows)
+    return markdown_table(
+        ("split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"), rows
+    )
 
 
 def _split_title(report: Report, split: str) -> str:
@@ -192,7 +194,7 @@ def _split_title(report: Report, split: str) -> str:
 
 
 def _split_sections(split: str, scores: Scores) -> Iterator[str]:
-    yield _table(
+    yield markdown_table(
         ("emotion", "precision %", "recall %", "F1 %", "support"),
         [
             (name, _percent(row.precision), _percent(row.recall), _percent(row.f1), str(row.support))
@@ -201,7 +203,7 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
     )
     yield "Confusion matrix, gold in rows, predicted in columns:"
     names = tuple(scores.classes)
-    yield _table(
+    yield markdown_table(
         ("gold", *names),
         [(name, *map(str, counts)) for name, counts in zip(names, scores.confusion, strict=True)],
     )
@@ -211,11 +213,11 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
 def _corpus_sections(report: Report) -> Iterator[str]:
     card = report.card
     yield f"{_escape(card.name)}, {'synthetic' if card.synthetic else 'real'}. {_escape(card.provenance)}"
-    yield _table(
+    yield markdown_table(
         ("split", "conversations", "utterances", "labelled"),
         [(split, *map(str, dataclasses.astuple(size))) for split, size in report.sizes.items()],
     )
-    yield _table(("modality", "width"), [(modality, str(width)) for modality, width in card.widths.items()])
+    yield markdown_table(("modality", "width"), [(modality, str(width)) for modality, width in card.widths.items()])
     yield f"Emotions: {_escape(', '.join(card.emotions))}."
 
 
@@ -242,7 +244,7 @@ def _escape(text: str) -> str:
     return re.sub(r"[\\`*<|\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lays out a Markdown table with padded cells; the first column is text, the others are flush right."""
     cells = [[_escape(cell) for cell in row] for row in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]

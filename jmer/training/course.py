@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from jmer.data.batching import steps_per_epoch
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum
-from jmer.data.normalization import Standardization
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import Predictions
 from jmer.training.checkpoint import Checkpoints, Position
@@ -68,7 +67,6 @@ def close_epoch(
     setup: Setup,
     course: Course,
     state: State,
-    statistics: Mapping[str, Standardization],
     position: Position,
     predictions: Mapping[str, Predictions],
     *,
@@ -78,7 +76,7 @@ def close_epoch(
     """Writes an epoch's line and saves what it ended with; returns the line's values and the position after it.
 
     Args:
-      setup, course, statistics: of the run.
+      setup, course: of the run.
       state: after the epoch's last step.
       position: there, with all that was gathered.
       predictions: of each held-out split.
@@ -93,7 +91,7 @@ def close_epoch(
     if log is not None:
         log.write(int(state.step), values)
     chosen_by = values.get(f"{CHOOSING_SPLIT[setup.config.selection]}/weighted_f1")
-    checkpoints.save(state, statistics, position, chosen_by)
+    checkpoints.save(state, setup.statistics, position, chosen_by)
     return values, position
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from jmer.config import base_config, flatten
 from jmer.data.corpus import Card
 from jmer.errors import UserError
+from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically
 
 CONFIG_FILE = "config.json"
@@ -18,6 +20,8 @@ RUN_FILE = "run.json"
 CHECKPOINT_FOLDER = "checkpoints"
 PREDICTION_FOLDER = "predictions"
 SCORES_FILE = "scores.json"
+# The runs of several seeds lie in one folder, each in a folder with this name and its seed.
+SEED_FOLDER = "seed"
 # Results for other corpora than the one of training, a folder each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # How a run is computed may change from one command to the next.
@@ -55,16 +59,35 @@ def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
         if read_facts(workdir).card != facts.card:
             raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': name another --workdir")
     elif workdir.exists():
-        _check_free(workdir)
+        # A run that was killed before its configuration was written has left these.
+        _check_free(workdir, own=re.escape(RUN_FILE))
     write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
-def _check_free(workdir: Path) -> None:
+def check_parent(workdir: Path) -> None:
+    """Checks that a folder may hold the runs of several seeds, and what is said of them.
+
+    Raises:
+      UserError: if it is the folder of a single run, or holds anything else.
+    """
+    if (workdir / CONFIG_FILE).exists():
+        raise UserError(f"{workdir} is the folder of a single run: name another --workdir for several seeds")
+    if workdir.exists():
+        _check_free(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
+
+
+def seed_folders(workdir: Path) -> list[Path]:
+    """Returns the folders of single runs in one that holds those of several seeds, in the order of the seeds."""
+    found = [path.parent for path in workdir.glob(f"{SEED_FOLDER}*/{CONFIG_FILE}")]
+    return sorted(found, key=lambda folder: read_config(folder).seed)
+
+
+def _check_free(workdir: Path, own: str) -> None:
+    """Raises UserError if a folder holds anything but files whose whole name matches `own`."""
     if not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a folder: name another --workdir")
-    # A run that was killed before its configuration was written has left these.
-    foreign = [p.name for p in workdir.iterdir() if p.name != RUN_FILE and not p.name.startswith(TEMPORARY)]
+    foreign = [p.name for p in workdir.iterdir() if not re.fullmatch(f"{own}|{re.escape(TEMPORARY)}.*", p.name)]
     if foreign:
         raise UserError(f"{workdir} holds no run but other things ({sorted(foreign)[0]}): name another --workdir")
 

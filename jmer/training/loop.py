@@ -71,8 +71,10 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
     parameters = int(parameter_overview.count_parameters(jax.eval_shape(initialise).params))
     if is_lead():
         claim(workdir, config, RunFacts(corpus.card, collect_versions(), command, parameters))
-    for line in _introduction(setup, corpus, parameters):
+    for line in introduction(setup, corpus, parameters):
         say(line)
+    devices = setup.parallel.devices
+    say(f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}")
 
     state = initialise()
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints, interrupts() as heard:
@@ -101,7 +103,7 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
                         raise Interrupted(stop, f"{stop.name}: saved after step {int(state.step)}")
                 predictions = {split: setup.predict(run, state.variables, split) for split in held_out_splits(setup)}
                 values, position = close_epoch(
-                    setup, course, state, statistics, position, predictions, log=log, checkpoints=checkpoints
+                    setup, course, state, position, predictions, log=log, checkpoints=checkpoints
                 )
                 say(progress_line(position.epoch, epochs, values, seconds_left=course.seconds_left(position)))
                 if stop := _agreed_signal(heard):
@@ -111,6 +113,8 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
 
 def check(config: ConfigDict, corpus: Corpus) -> None:
     """Raises UserError where the run's plan is at fault, or asks for splits that the corpus has not."""
+    if config.seeds < 1:
+        raise UserError(f"seeds is {config.seeds}: give at least 1")
     for field in ("epochs", "batch_size", "buckets"):
         if config.training[field] < 1:
             raise UserError(f"training.{field} is {config.training[field]}: give at least 1")
@@ -134,7 +138,8 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
         )
 
 
-def _introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]:
+def introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]:
+    """Says in a few lines what is trained on what."""
     config = setup.config
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in setup.conversations.items())
     units = "utterances with frames" if corpus.card.frames else "conversations"
@@ -143,8 +148,6 @@ def _introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str
         yield "this corpus is SYNTHETIC: no score says anything about real conversations"
     modalities = ", ".join(f"{m} {width}" for m, width in setup.widths.items())
     yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
-    devices = setup.parallel.devices
-    yield f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}"
 
 
 def _agreed_signal(heard: Interrupts) -> signal.Signals | None:

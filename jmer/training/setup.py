@@ -14,7 +14,7 @@ from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.normalization import Standardization
 from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predict import Predictions, predict_conversations
+from jmer.evaluation.predict import Predictions, predict_conversations, predict_together
 from jmer.models import Model, create
 from jmer.training.epoch import Plan, make_plan
 from jmer.training.parallel import Parallel
@@ -67,6 +67,13 @@ class Setup:
     def predict(self, run: Callable[[Any, Batch], tuple], variables: Any, split: str) -> Predictions:
         """Predicts a split with `run`, the model's mapped `forward`."""
         return predict_conversations(run, variables, self.conversations[split], self.widths, **self._padding)
+
+    def predict_together(
+        self, run: Callable[[Any, Batch], tuple], variables: Any, split: str, count: int
+    ) -> list[Predictions]:
+        """Predicts a split with `count` models, see `jmer.evaluation.predict.predict_together`."""
+        rows, widths = self.conversations[split], self.widths
+        return predict_together(run, variables, rows, widths, count=count, **self._padding)
 
     def is_labelled(self, split: str | None) -> bool:
         """Whether the corpus has the split and any label in it."""

@@ -1,0 +1,200 @@
+"""Runs that are trained together are those that are trained alone, whatever stops them, on any number of devices."""
+
+import contextlib
+import functools
+import signal
+
+import jax
+import numpy as np
+import pytest
+from test_resume import BY_STEP, EPOCHS, STEPS, Countdown, config, log, newest
+from tiny import linear_model, start, tiny_corpus
+
+from jmer.errors import UserError
+from jmer.training import loop, setup, together
+from jmer.training.runs import spread
+from jmer.training.state import create_state
+from jmer.training.together import train_together
+
+SEEDS = (3, 0, 7)
+# Two padded lengths; without Adam, which turns rounding into steps of either sign.
+CHANGES = {"training__buckets": 2, "optimizer__name": "sgd"}
+
+
+@functools.cache
+def corpus():
+    return tiny_corpus()
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout=0.5))
+
+
+def folders(parent, seeds=SEEDS):
+    return [parent / f"seed{seed}" for seed in seeds]
+
+
+def alone(parent, seeds=SEEDS, **changes):
+    for seed, folder in zip(seeds, folders(parent, seeds), strict=True):
+        loop.train(config(**CHANGES | changes, seed=seed), corpus(), folder, command="", say=lambda line: None)
+    return folders(parent, seeds)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Returns a function that trains seeds together until the loop looks for signals the `looks`th time (0 = never)."""
+
+    def train(parent, seeds=SEEDS, looks=0, **changes):
+        monkeypatch.setattr(together, "interrupts", lambda: contextlib.nullcontext(Countdown(looks)))
+        configs = [config(**CHANGES | changes, seed=seed) for seed in seeds]
+        lines, workdirs = [], folders(parent, seeds)
+        commands = [f"alone {seed}" for seed in seeds]
+        finished = train_together(configs, corpus(), workdirs, commands=commands, say=lines.append)
+        return finished, lines
+
+    return train
+
+
+def assert_close(workdir, expected, like):
+    for row, other in zip(log(workdir), log(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    (state, position), (expected_state, expected_position) = newest(workdir, like), newest(expected, like)
+    assert position == expected_position
+    assert state.step == expected_state.step
+    np.testing.assert_array_equal(state.key, expected_state.key)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), state.params, expected_state.params)
+
+
+def assert_same(workdir, expected, like):
+    assert log(workdir) == log(expected)
+    (state, position), (expected_state, expected_position) = newest(workdir, like), newest(expected, like)
+    assert position == expected_position
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+
+
+def like():
+    """A state of the runs' shapes."""
+    return start(config(**CHANGES), corpus())
+
+
+ONE, EIGHT, TWO = {}, {"training__parallel": "pmap"}, {"training__parallel": "shard_map", "training__devices": 2}
+MAPPINGS = [(3, ONE), (0, EIGHT)] + [pytest.param(*case, marks=pytest.mark.slow) for case in ((0, ONE), (3, TWO))]
+
+
+@pytest.mark.parametrize(("curriculum", "devices"), MAPPINGS)
+def test_each_run_is_what_it_would_be_alone(linear, at_once, tmp_path, curriculum, devices):
+    changes = {"training__curriculum": curriculum}
+    trained, lines = at_once(tmp_path / "together", **changes, **devices)
+    assert trained and sum(line.startswith("epoch ") for line in lines) == EPOCHS
+    for one, other in zip(folders(tmp_path / "together"), alone(tmp_path / "alone", **changes), strict=True):
+        assert_close(one, other, like())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [ONE, EIGHT])
+def test_each_run_of_lfvd_is_what_it_would_be_alone(at_once, tmp_path, devices):
+    sampling = {"loss__kl_estimator": "mc", "loss__recon_weight": 0.1, "model__dropout": 0.3}
+    at_once(tmp_path / "together", **sampling, **devices)
+    for one, other in zip(folders(tmp_path / "together"), alone(tmp_path / "alone", **sampling), strict=True):
+        assert_close(one, other, start(config(**CHANGES | sampling), corpus()))
+
+
+def test_runs_of_different_seeds_differ(linear, at_once, tmp_path):
+    at_once(tmp_path)
+    losses = [[row["train/loss"] for row in log(folder)] for folder in folders(tmp_path)]
+    assert all(one != other for i, one in enumerate(losses) for other in losses[:i])
+
+
+@pytest.mark.parametrize("devices", [ONE, pytest.param(EIGHT, marks=pytest.mark.slow)])
+def test_stopped_after_every_epoch(linear, at_once, tmp_path, devices):
+    at_once(tmp_path / "whole", **devices)
+    for epoch in range(1, EPOCHS + 1):
+        with pytest.raises(loop.Interrupted, match=f"^SIGTERM: saved after epoch {epoch}$") as stop:
+            at_once(tmp_path / "w", looks=1, **devices)
+        assert stop.value.number == signal.SIGTERM
+    finished, _ = at_once(tmp_path / "w", **devices)
+    assert not finished
+    for one, other in zip(folders(tmp_path / "w"), folders(tmp_path / "whole"), strict=True):
+        assert_same(one, other, like())
+
+
+def test_a_kill_between_two_saves_makes_some_wait_for_the_others(linear, at_once, tmp_path, monkeypatch):
+    at_once(tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    saves = []
+    save = together.Checkpoints.save
+
+    def kill_at_the_fifth(self, *arguments):
+        saves.append(self)
+        if len(saves) == 5:
+            raise Killed
+        save(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(together.Checkpoints, "save", kill_at_the_fifth)
+        at_once(tmp_path / "w")
+    steps = [int(newest(folder, like())[0].step) for folder in folders(tmp_path / "w")]
+    assert steps == [2 * STEPS, STEPS, STEPS]
+    at_once(tmp_path / "w")
+    for one, other in zip(folders(tmp_path / "w"), folders(tmp_path / "whole"), strict=True):
+        assert_same(one, other, like())
+
+
+def test_runs_that_were_begun_alone_go_on_together(linear, at_once, tmp_path, monkeypatch):
+    """One seed stands in the middle of an epoch, one at its end, one at the start, and one comes new."""
+    seeds = (*SEEDS, 5)
+    expected = alone(tmp_path / "alone", seeds)
+    for seed, looks in ((3, 4), (0, 6)):
+        monkeypatch.setattr(loop, "interrupts", lambda looks=looks: contextlib.nullcontext(Countdown(looks)))
+        with pytest.raises(loop.Interrupted):
+            alone(tmp_path / "w", (seed,), **BY_STEP)
+    monkeypatch.setattr(loop, "interrupts", contextlib.nullcontext)
+    at_once(tmp_path / "w", (3, 0, 7), looks=0, training__epochs=2)
+    at_once(tmp_path / "w", seeds)
+    for one, other in zip(folders(tmp_path / "w", seeds), expected, strict=True):
+        assert_close(one, other, like())
+
+
+def test_a_run_that_breaks_is_named_and_the_others_are_saved(linear, at_once, tmp_path, monkeypatch):
+    def break_seed_0(*arguments, **options):
+        state = create_state(*arguments, **options)
+        scale = 1e25 if arguments[-1] == 0 else 1
+        return state.replace(params=jax.tree.map(lambda x: x * np.float32(scale), state.params))
+
+    monkeypatch.setattr(together, "create_state", break_seed_0)
+    for epoch in (1, 2):
+        message = r"^seed 0: loss term squares is not finite in step 1: .* saved in .*seed0; lower optimizer"
+        with pytest.raises(UserError, match=message):
+            at_once(tmp_path)
+        positions = [newest(folder, like())[1] for folder in folders(tmp_path)]
+        # The others wait for the one that has not come through its first epoch.
+        assert [(p.epoch, p.batch) for p in positions] == [(1, 0), (0, 0), (1, 0)], epoch
+
+
+def test_runs_are_spread_over_as_few_devices_as_finish_as_soon():
+    devices = [f"device {i}" for i in range(8)]
+    found = [(len(spread(count, devices).devices), spread(count, devices).rows) for count in (1, 3, 8, 9, 12, 17)]
+    assert found == [(1, 1), (3, 3), (8, 8), (5, 10), (6, 12), (6, 18)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__resident_megabytes": 0}, "raise training.resident_megabytes, or set seeds=1 and train one seed"),
+        ({"training__epochs": 0}, "training.epochs is 0: give at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_together(linear, at_once, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        at_once(tmp_path / "w", **changes)
+    assert not (tmp_path / "w").exists()
+
+
+def test_runs_that_differ_by_more_than_the_seed(linear, tmp_path):
+    configs = [config(**CHANGES), config(**CHANGES, model__d_x=8)]
+    with pytest.raises(UserError, match=r"^model\.d_x is 16 in one run and 8 in another: train them one after"):
+        train_together(configs, corpus(), folders(tmp_path, (0, 1)), commands=["", ""], say=print)
