@@ -207,15 +207,15 @@ def test_tables_show_medians_rates_ratios_and_shares():
         "jmer utt/s": "1500",
         "PyTorch utt/s": "200",
         "useful share": "0.25",
-        "MFLOP/utt": "2.0",
+        "MFLOP/utt": "2",
         "jmer share of peak": "50.0%",
         "PyTorch share of peak": "6.7%",
-        "compile s": "7.2",
+        "compile s": "7.25",
         "jmer MiB": "512",
         "PyTorch MiB": "–",
     }
     assert prediction["PyTorch : jmer"] == "5.0x" and prediction["jmer utt/s"] == "30000"
-    assert prediction["latency jmer ms"] == "2.0" and prediction["latency PyTorch : jmer"] == "15.0x"
+    assert prediction["latency jmer ms"] == "2" and prediction["latency PyTorch : jmer"] == "15.0x"
     assert "abacus" in text and "512 x 512 matrices, 4.0, 8.0, 6.0 GFLOP/s" in text and "median 6.0" in text
     assert "whole epoch" not in text
 

@@ -26,8 +26,8 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
     parts = [
         "# Speed of jmer beside plain PyTorch" if len(rows[0].training) > 1 else "# Speed of jmer",
         "\n".join(f"- {name}: {what}" for name, what in machine.items()),
-        f"float32. Medians of {len(rows[0].training[JMER])} repetitions, the sides in turn. Ratios: how many times as "
-        "long the other side takes.",
+        f"float32. Medians over repetitions, {len(rows[0].training[JMER])} of each step, the sides in turn. Ratios: "
+        "how many times as long the other side takes.",
         "## A training step, Adam included",
         markdown([_training(row, median(peaks)) for row in rows]),
         f"Share of peak: operations in matrix products per second, over those of one product of {size} x {size} "
@@ -128,4 +128,4 @@ def _of_footprint(found: object, name: str) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
