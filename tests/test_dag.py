@@ -7,6 +7,7 @@ import pytest
 import reference
 from reference import draw_parameters, float64, normal
 
+from jmer import spans
 from jmer.layers import dag_recurrence, lanes
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 
@@ -67,7 +68,8 @@ def layout(request, monkeypatch):
     else:
         monkeypatch.setattr(lanes, "CPU_LANES", sizes[0])
         monkeypatch.setattr(dag_recurrence, "CPU_PIECE", sizes[1])
-        monkeypatch.setattr(dag_recurrence, "CPU_SPANS", sizes[2])
+        monkeypatch.setattr(spans, "CPU_SPANS", sizes[2])
+        monkeypatch.setattr(spans, "CPU_ROWS", 2)
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])

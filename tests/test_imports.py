@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "jmer"
 MAY_IMPORT = {
-    "layers": {"layers"},
-    "losses": {"losses", "layers"},
+    "layers": {"layers", "spans"},
+    "losses": {"losses", "layers", "spans"},
     "models": {"models", "layers", "losses", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
     "evaluation": {"evaluation", "models", "data", "batch", "errors", "files"},

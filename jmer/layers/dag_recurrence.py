@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.lanes import Lanes, highest_of_all
+from jmer.layers.lanes import Lanes
+from jmer.spans import highest_of_all, over_spans
 
 # Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
 # a whole conversation at once.
 CPU_PIECE = 16
-# How finely the number of steps, which is known only when it runs, is rounded up in products over all steps.
-CPU_SPANS = 8
 
 
 class Weights(NamedTuple):
@@ -133,9 +132,9 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
 
     def from_below(x):
-        return x @ weights.below + weights.below_bias[None, None]
+        return _lengthen(x @ weights.below + weights.below_bias[None, None], steps)
 
-    hoisted = _over_steps(from_below, graph.steps, x)
+    hoisted = over_spans(from_below, graph.steps, x)
     query = x @ weights.query + weights.score_bias
 
     def step(t, carry):
@@ -209,14 +208,14 @@ def _recurrence_backward(slope, saved, nodes_bar):
             gradients.from_message.sum((0, 1)),
         )
 
-    summed = _over_steps(of_weights, graph.steps, x, history.sums, history.message, gradients, summed=True)
+    summed = over_spans(of_weights, graph.steps, x, history.sums, history.message, gradients)
     weights_bar = Weights(
         jnp.einsum("sr,srh->h", gradients.score, x),
         jnp.einsum("rs,rsh->h", keys_bar, nodes),
         gradients.score.sum(),
         *summed,
     )
-    x_bar = _over_steps(lambda from_below: from_below @ weights.below.T, graph.steps, gradients.from_below)
+    x_bar = over_spans(lambda bar: _lengthen(bar @ weights.below.T, steps), graph.steps, gradients.from_below)
     return weights_bar, x_bar + gradients.state + gradients.score[..., None] * weights.query[None, None], None
 
 
@@ -297,29 +296,8 @@ def _over_pieces(first: jax.Array, count: int, body: Callable, start: Any) -> An
     return body(0, start) if count == 1 else jax.lax.fori_loop(first, count, body, start)
 
 
-def _over_steps(product: Callable, steps: jax.Array, *arrays: Any, summed: bool = False) -> Any:
-    """Computes `product` of the first steps of some arrays, at least `steps`; the rest are zero.
-
-    Args:
-      product: of arrays `[s, R, ...]`; gives arrays `[s, ...]`, or sums over the steps.
-      steps: how many matter.
-      arrays: trees of arrays `[S, R, ...]`.
-      summed: whether `product` sums.
-    """
-    total = jax.tree.leaves(arrays)[0].shape[0]
-    spans = CPU_SPANS if jax.default_backend() == "cpu" else 1
-    ends = sorted({-(-total * k // spans) for k in range(1, spans + 1)})
-
-    def up_to(end):
-        def compute(*arrays):
-            found = product(*jax.tree.map(lambda x: x[:end], arrays))
-            return found if summed else jnp.pad(found, [(0, total - end)] + [(0, 0)] * (found.ndim - 1))
-
-        return compute
-
-    if len(ends) == 1:
-        return product(*arrays)
-    return jax.lax.switch(jnp.searchsorted(jnp.array(ends), steps), [up_to(end) for end in ends], *arrays)
+def _lengthen(x: jax.Array, steps: int) -> jax.Array:
+    return jnp.pad(x, [(0, steps - len(x))] + [(0, 0)] * (x.ndim - 1))
 
 
 def _outer(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jmer.spans import highest_of_all
+
 # Products with this many rows run near a processor core's peak; fewer, fuller lanes mean less idling. An accelerator
 # rather needs few steps: one conversation per lane.
 CPU_LANES = 8
@@ -75,21 +77,6 @@ def _distribute(lengths: jax.Array, count: int) -> tuple[jax.Array, jax.Array, j
     empty, none = jnp.zeros(count, lengths.dtype), jnp.zeros_like(lengths)
     start, lane, ends, _ = jax.lax.fori_loop(0, batch, put, (none, none, empty, empty))
     return start, lane, ends
-
-
-@jax.custom_batching.custom_vmap
-def highest_of_all(number: jax.Array) -> jax.Array:
-    """Returns `number`, and under `jax.vmap` the highest of its copies for all of them.
-
-    A loop that has one number of steps for all copies stays one loop; with several, each step would select the whole
-    state of those that go on.
-    """
-    return number
-
-
-@highest_of_all.def_vmap
-def _highest(axis_size: int, in_batched: list[bool], number: jax.Array) -> tuple[jax.Array, bool]:
-    return highest_of_all(number.max(0) if in_batched[0] else number), False
 
 
 def _pick(values: jax.Array, chosen: jax.Array) -> jax.Array:

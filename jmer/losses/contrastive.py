@@ -5,12 +5,14 @@ passes its own rows; they are compared with the rows of all devices, so that the
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jmer.losses.reduction import AxisName, check_choice, modality_masks, zero_unless
+from jmer.spans import over_spans
 
 
 def cross_modal_contrastive(
@@ -52,19 +54,21 @@ def cross_modal_contrastive(
     if not pairs:
         return jnp.zeros(count)
     first, second = (jnp.array(indices) for indices in zip(*pairs, strict=True))
-    mask = jnp.stack([present[m] for m in names])
-    unit = _unit_rows(features, mask)
-    both = mask[first] & mask[second]
-    logits = _similarities(unit[first], _gather(unit, axis)[second]) / temperature
-    is_self = _self_positions(count, axis)
-    candidates = _gather(both, axis)[:, None, :]
-    if groups is not None:
-        candidates &= (groups[:, None] == _gather(groups[None], axis))[None]
-    negatives = candidates & ~is_self[None]
-    attraction = jnp.sum(jnp.where(is_self[None], logits, 0), axis=-1)
-    repulsion = _masked_logsumexp(logits, negatives if denominator == "negatives" else candidates)
-    counts = both & negatives.any(axis=-1)
-    return jnp.sum(jnp.where(counts, repulsion - attraction, 0), axis=0)
+
+    def contrast(rows: _Rows, others: _Rows) -> jax.Array:
+        both = rows.mask[:, first] & rows.mask[:, second]
+        logits = _similarities(rows.unit[:, first], others.unit[:, second]) / temperature
+        is_self = rows.number[:, None] == others.number[None]
+        candidates = (others.mask[:, first] & others.mask[:, second]).T[:, None, :]
+        if groups is not None:
+            candidates &= (rows.kind[:, None] == others.kind[None])[None]
+        negatives = candidates & ~is_self[None]
+        attraction = jnp.sum(jnp.where(is_self[None], logits, 0), axis=-1)
+        repulsion = _masked_logsumexp(logits, negatives if denominator == "negatives" else candidates)
+        counts = both.T & negatives.any(axis=-1)
+        return jnp.sum(jnp.where(counts, repulsion - attraction, 0), axis=0)
+
+    return _compare(contrast, features, present, jnp.zeros(count, jnp.int32) if groups is None else groups, axis)
 
 
 def supervised_contrastive(
@@ -99,25 +103,27 @@ def supervised_contrastive(
       ValueError: for an unknown denominator or shapes that disagree.
     """
     check_choice("denominator", denominator, ("negatives", "negatives_plus_self", "all_but_self"))
-    names, count = _check_rows(features, labels=labels)
-    present = modality_masks(where, features, (count,))
-    mask = jnp.stack([present[m] & (labels >= 0) for m in names])
-    unit = _unit_rows(features, mask)
-    logits = _similarities(unit, _gather(unit, axis)) / temperature
-    is_self = _self_positions(count, axis)
-    same_label = labels[:, None] == _gather(labels[None], axis)
-    compared = {
-        "negatives": ~same_label,
-        "negatives_plus_self": ~same_label | is_self,
-        "all_but_self": ~is_self,
-    }[denominator]
-    candidates = _gather(mask, axis)[:, None, :]
-    positives = candidates & (same_label & ~is_self)[None]
-    compared = candidates & compared[None]
-    positive_count = positives.sum(axis=-1)
-    attraction = jnp.sum(jnp.where(positives, logits, 0), axis=-1) / jnp.maximum(positive_count, 1)
-    counts = mask & (positive_count > 0) & compared.any(axis=-1)
-    return jnp.sum(jnp.where(counts, _masked_logsumexp(logits, compared) - attraction, 0), axis=0)
+    _, count = _check_rows(features, labels=labels)
+    present = {m: here & (labels >= 0) for m, here in modality_masks(where, features, (count,)).items()}
+
+    def contrast(rows: _Rows, others: _Rows) -> jax.Array:
+        logits = _similarities(rows.unit, others.unit) / temperature
+        is_self = rows.number[:, None] == others.number[None]
+        same_label = rows.kind[:, None] == others.kind[None]
+        compared = {
+            "negatives": ~same_label,
+            "negatives_plus_self": ~same_label | is_self,
+            "all_but_self": ~is_self,
+        }[denominator]
+        candidates = others.mask.T[:, None, :]
+        positives = candidates & (same_label & ~is_self)[None]
+        compared = candidates & compared[None]
+        positive_count = positives.sum(axis=-1)
+        attraction = jnp.sum(jnp.where(positives, logits, 0), axis=-1) / jnp.maximum(positive_count, 1)
+        counts = rows.mask.T & (positive_count > 0) & compared.any(axis=-1)
+        return jnp.sum(jnp.where(counts, _masked_logsumexp(logits, compared) - attraction, 0), axis=0)
+
+    return _compare(contrast, features, present, labels, axis)
 
 
 def _check_rows(features: Mapping[str, jax.Array], **rows: jax.Array | None) -> tuple[list[str], int]:
@@ -133,9 +139,59 @@ def _check_rows(features: Mapping[str, jax.Array], **rows: jax.Array | None) -> 
     return list(features), count
 
 
+class _Rows(NamedTuple):
+    """Utterances, those that count first.
+
+    unit `[N, M, D]`, rows of length 1; mask bool `[N, M]`, where an utterance has the modality; kind int32 `[N]`, what
+    it is compared by; number int32 `[N]`, unique over all devices.
+    """
+
+    unit: jax.Array
+    mask: jax.Array
+    kind: jax.Array
+    number: jax.Array
+
+
+def _compare(
+    contrast: Callable[[_Rows, _Rows], jax.Array],
+    features: Mapping[str, jax.Array],
+    present: Mapping[str, jax.Array],
+    kind: jax.Array,
+    axis: AxisName,
+) -> jax.Array:
+    """Returns each row's contrast with the rows of all devices, `[N]`.
+
+    Time and memory grow with the square of the rows, so those that do not count go last and are left out.
+    """
+    mask = jnp.stack([present[m] for m in features], axis=1)
+    count, device = len(mask), 0 if axis is None else jax.lax.axis_index(axis)
+    here = _Rows(_unit_rows(features, mask), mask, kind, device * count + jnp.arange(count))
+    order, here, real = _real_first(here)
+    _, others, real_everywhere = _real_first(jax.tree.map(lambda x: _gather(x, axis), here))
+    # The same share of both is compared: that of the fuller.
+    devices = len(others.mask) // count
+    enough = jnp.maximum(real * devices, real_everywhere)
+
+    # Computed again on the way back: each possible size would hand its own N² numbers over otherwise.
+    @jax.checkpoint
+    def first_ones(others: _Rows, rows: _Rows) -> jax.Array:
+        values = contrast(rows, others)
+        return jnp.pad(values, (0, count - len(values)))
+
+    values = over_spans(first_ones, enough, others, here)
+    return jnp.zeros_like(values).at[order].set(values)
+
+
+def _real_first(rows: _Rows) -> tuple[jax.Array, _Rows, jax.Array]:
+    """Returns the order, the rows in this order, and how many count."""
+    real = rows.mask.any(axis=1)
+    order = jnp.argsort(~real, stable=True)
+    return order, jax.tree.map(lambda x: x[order], rows), real.sum()
+
+
 def _unit_rows(features: Mapping[str, jax.Array], mask: jax.Array) -> jax.Array:
-    """Stacks the modalities to `[M, N, D]` and scales rows to length 1; masked rows and zero rows become 0."""
-    x = zero_unless(mask, jnp.stack(list(features.values())))
+    """Stacks the modalities to `[N, M, D]` and scales rows to length 1; masked rows and zero rows become 0."""
+    x = zero_unless(mask, jnp.stack(list(features.values()), axis=1))
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     # The epsilon keeps the gradient of a zero row finite; a division by the norm would give NaN there.
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
@@ -143,18 +199,12 @@ def _unit_rows(features: Mapping[str, jax.Array], mask: jax.Array) -> jax.Array:
 
 def _similarities(rows: jax.Array, others: jax.Array) -> jax.Array:
     # Low-precision products, an accelerator's default, would err by 1e-3 / τ in the exponent.
-    return jnp.einsum("mid,mjd->mij", rows, others, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("imd,jmd->mij", rows, others, precision=jax.lax.Precision.HIGHEST)
 
 
 def _gather(x: jax.Array, axis: AxisName) -> jax.Array:
-    """Concatenates the second dimension, the rows, over devices."""
-    return x if axis is None else jax.lax.all_gather(x, axis, axis=1, tiled=True)
-
-
-def _self_positions(count: int, axis: AxisName) -> jax.Array:
-    """bool `[N, N of all devices]`, True where a column is the row itself."""
-    device, devices = (0, 1) if axis is None else (jax.lax.axis_index(axis), jax.lax.axis_size(axis))
-    return (device * count + jnp.arange(count))[:, None] == jnp.arange(devices * count)[None]
+    """Concatenates the rows over devices."""
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
 
 def _masked_logsumexp(logits: jax.Array, where: jax.Array) -> jax.Array:
