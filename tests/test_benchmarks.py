@@ -130,10 +130,11 @@ def test_a_case_has_the_sizes_that_it_promises(model, shape):
     jax.tree.map(np.testing.assert_array_equal, (case.batch, case.single), (again.batch, again.single))
 
 
-def test_every_row_has_a_model_and_a_configuration():
-    for (model, _), experiment in cases.EXPERIMENTS.items():
-        config = cases.load_experiment(f"{cases.CONFIGS / experiment}.py")
-        assert config.model.name == model
+def test_every_row_has_a_configuration_of_its_model_also_at_its_smallest():
+    for model, shape in cases.EXPERIMENTS:
+        case = cases.make_case(model, shape, smoke=True)
+        assert case.config.model.name == model and case.config.data.path == cases.SHAPES[shape].corpus
+        assert all(width <= max(cases.SMOKE_WIDTHS.values()) for width in case.widths.values())
 
 
 class Recorder:

@@ -51,7 +51,7 @@ SHAPES = {
 WIDTHS = {"text": 1024, "audio": 300, "visual": 342}
 
 SMOKE_SHAPES = {
-    "iemocap": Shape("synthetic-iemocap6", Size(4, 60, 20), single=6, epoch=Size(40, 400, 20)),
+    "iemocap": Shape("synthetic-iemocap6", Size(6, 60, 20), single=6, epoch=Size(40, 400, 20)),
     "meld": Shape("synthetic-meld", Size(4, 40, 15), single=4, epoch=Size(80, 600, 15)),
 }
 SMOKE_WIDTHS = {"text": 6, "audio": 4, "visual": 5}
