@@ -56,22 +56,14 @@ class DAGLayer(nn.Module):
         width, scheme = self.width, self.initialization
         score_kernel, score_bias = kernel_and_bias(scheme, 2 * width)
         relation_kernel, _ = kernel_and_bias(scheme, width)
-        query = self.param("score_query_kernel", score_kernel, (width, 1))[:, 0]
-        key = self.param("score_key_kernel", score_kernel, (width, 1))[:, 0]
-        bias = self.param("score_bias", score_bias, ())
-        same = self.param("same_speaker_kernel", relation_kernel, (width, width))
-        other = self.param("other_speaker_kernel", relation_kernel, (width, width))
-        node = gru_weights(self, "node", width, width, scheme)
-        context = gru_weights(self, "context", width, width, scheme)
         self.weights = Weights(
-            query=query,
-            key=key,
-            score_bias=bias,
-            below=_gate_by_gate(node.input_kernel, context.state_kernel),
-            below_bias=_gate_by_gate(node.input_bias, context.state_bias),
-            relation=jnp.concatenate([same, other]),
-            message=_gate_by_gate(node.state_kernel, context.input_kernel),
-            message_bias=_gate_by_gate(node.state_bias, context.input_bias),
+            query=self.param("score_query_kernel", score_kernel, (width, 1))[:, 0],
+            key=self.param("score_key_kernel", score_kernel, (width, 1))[:, 0],
+            score_bias=self.param("score_bias", score_bias, ()),
+            same=self.param("same_speaker_kernel", relation_kernel, (width, width)),
+            other=self.param("other_speaker_kernel", relation_kernel, (width, width)),
+            node=gru_weights(self, "node", width, width, scheme),
+            context=gru_weights(self, "context", width, width, scheme),
         )
 
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
@@ -85,12 +77,6 @@ class DAGLayer(nn.Module):
     def in_lanes(self, x: jax.Array, graph: Links) -> jax.Array:
         """Maps `x` `[S, R, H]` along `graph` to `[S, R, H]`, both in lanes (see `jmer.layers.lanes`)."""
         return recurrence(self.slope, self.weights, x, graph)
-
-
-def _gate_by_gate(node: jax.Array, context: jax.Array) -> jax.Array:
-    """Puts the columns of two GRUs, reset, update, candidate in each, side by side gate by gate: `[..., 6H]`."""
-    pairs = zip(jnp.split(node, 3, axis=-1), jnp.split(context, 3, axis=-1), strict=True)
-    return jnp.concatenate([columns for pair in pairs for columns in pair], axis=-1)
 
 
 def _lanes(same_speaker: jax.Array) -> Lanes:

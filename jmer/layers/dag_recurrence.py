@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.layers.lanes import Lanes
+from jmer.layers.recurrent import GRUWeights
 from jmer.spans import highest_of_all, over_spans
 
 # Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
@@ -22,26 +23,23 @@ CPU_PIECE = 16
 
 
 class Weights(NamedTuple):
-    """A layer's weights. GRU columns are reset, update and candidate, in each first GRU_C's (node), then GRU_P's.
+    """A layer's weights.
 
     Attributes:
       query, key: `[H]` each, score an utterance and its predecessor.
       score_bias: `[]`.
-      below: `[H, 6H]`, what GRU_C takes as input and GRU_P as state, from the layer below.
-      below_bias: `[6H]`.
-      relation: `[2H, H]`, transforms the sums over predecessors of the same and of other speakers.
-      message: `[H, 6H]`, what GRU_C takes as state and GRU_P as input, from the message.
-      message_bias: `[6H]`.
+      same, other: `[H, H]` each, transform the sums over predecessors of the same and of other speakers.
+      node: GRU_C, whose input is the layer below and whose state the message.
+      context: GRU_P, whose input is the message and whose state the layer below.
     """
 
     query: jax.Array
     key: jax.Array
     score_bias: jax.Array
-    below: jax.Array
-    below_bias: jax.Array
-    relation: jax.Array
-    message: jax.Array
-    message_bias: jax.Array
+    same: jax.Array
+    other: jax.Array
+    node: GRUWeights
+    context: GRUWeights
 
 
 class Links(NamedTuple):
@@ -131,10 +129,8 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     """Returns nodes `[R, W + S, H]` and keys `[R, W + S]`, both `W` entries late, the queries and the history."""
     (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
 
-    def from_below(x):
-        return _lengthen(x @ weights.below + weights.below_bias[None, None], steps)
-
-    hoisted = over_spans(from_below, graph.steps, x)
+    from_below, to_message, to_grus = _maps(weights, joined=keep)
+    hoisted = over_spans(lambda x: _lengthen(from_below(x), steps), graph.steps, x)
     query = x @ weights.query + weights.score_bias
 
     def step(t, carry):
@@ -145,9 +141,8 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
         to_same = jnp.where(same, attention, 0)
         attention = jnp.stack([to_same, attention - to_same], axis=1)
         sums = _sum_over_predecessors(attention, nodes, graph.pieces[t], t).reshape(lanes, -1)
-        message = sums @ weights.relation
-        from_message = message @ weights.message + weights.message_bias[None]
-        gates = _gates(_at(hoisted, t), from_message)
+        message = to_message(sums)
+        gates = _gates(_at(hoisted, t), to_grus(message))
         _, update, candidate, _ = gates
         both = (1 - update) * candidate + update * jnp.concatenate([message, _at(x, t)], axis=-1)
         node = both[:, :width] + both[:, width:]
@@ -173,7 +168,8 @@ def _recurrence_backward(slope, saved, nodes_bar):
     weights, x, graph, nodes, keys, query, history = saved
     (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
     # Laid out once for products that would otherwise run along the memory's slow direction at every step.
-    relation_back, message_back = jax.lax.optimization_barrier((weights.relation.T, weights.message.T))
+    joined = _join(weights)
+    relation_back, message_back = jax.lax.optimization_barrier((joined.relation.T, joined.message.T))
 
     def step(i, carry):
         nodes_bar, keys_bar, gradients = carry
@@ -199,27 +195,106 @@ def _recurrence_backward(slope, saved, nodes_bar):
     late = jnp.pad(jnp.moveaxis(nodes_bar, 0, 1), ((0, 0), (window, 0), (0, 0)))
     _, keys_bar, gradients = jax.lax.fori_loop(0, graph.steps, step, (late, jnp.zeros_like(keys), gradients))
 
-    def of_weights(x, sums, message, gradients):
-        return (
-            _outer(x, gradients.from_below),
-            gradients.from_below.sum((0, 1)),
-            _outer(sums, gradients.message),
-            _outer(message, gradients.from_message),
-            gradients.from_message.sum((0, 1)),
+    def of_weights(x, history, gradients):
+        below, message = gradients.from_below, gradients.from_message
+        return _Joined(
+            below=_outer(x, below),
+            below_bias=below.sum((0, 1)),
+            relation=_outer(history.sums, gradients.message),
+            message=_outer(history.message, message),
+            message_bias=message.sum((0, 1)),
         )
 
-    summed = over_spans(of_weights, graph.steps, x, history.sums, history.message, gradients)
     weights_bar = Weights(
         jnp.einsum("sr,srh->h", gradients.score, x),
         jnp.einsum("rs,rsh->h", keys_bar, nodes),
         gradients.score.sum(),
-        *summed,
+        *_separate(over_spans(of_weights, graph.steps, x, history, gradients)),
     )
-    x_bar = over_spans(lambda bar: _lengthen(bar @ weights.below.T, steps), graph.steps, gradients.from_below)
+    x_bar = over_spans(lambda bar: _lengthen(bar @ joined.below.T, steps), graph.steps, gradients.from_below)
     return weights_bar, x_bar + gradients.state + gradients.score[..., None] * weights.query[None, None], None
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+class _Joined(NamedTuple):
+    """Both GRUs' matrices as one: columns gate by gate (reset, update, candidate), in each GRU_C's, then GRU_P's.
+
+    below `[H, 6H]` maps the layer below, message `[H, 6H]` the message; relation `[2H, H]` the sums.
+    """
+
+    below: jax.Array
+    below_bias: jax.Array
+    relation: jax.Array
+    message: jax.Array
+    message_bias: jax.Array
+
+
+def _join(weights: Weights) -> _Joined:
+    node, context = weights.node, weights.context
+    return _Joined(
+        below=_gate_by_gate(node.input_kernel, context.state_kernel),
+        below_bias=_gate_by_gate(node.input_bias, context.state_bias),
+        relation=jnp.concatenate([weights.same, weights.other]),
+        message=_gate_by_gate(node.state_kernel, context.input_kernel),
+        message_bias=_gate_by_gate(node.state_bias, context.input_bias),
+    )
+
+
+def _separate(joined: _Joined) -> tuple[jax.Array, jax.Array, GRUWeights, GRUWeights]:
+    """Undoes `_join`: the relations to the same and other speakers, GRU_C and GRU_P."""
+    node_input, context_state = _gru_by_gru(joined.below)
+    node_input_bias, context_state_bias = _gru_by_gru(joined.below_bias)
+    node_state, context_input = _gru_by_gru(joined.message)
+    node_state_bias, context_input_bias = _gru_by_gru(joined.message_bias)
+    return (
+        *jnp.split(joined.relation, 2),
+        GRUWeights(node_input, node_input_bias, node_state, node_state_bias),
+        GRUWeights(context_input, context_input_bias, context_state, context_state_bias),
+    )
+
+
+def _maps(weights: Weights, *, joined: bool) -> tuple[Callable, Callable, Callable]:
+    """Returns the maps from the layer below to both GRUs, from the sums to the message, and from that to both GRUs.
+
+    Joined matrices make one product of two. To copy them pays in training; to predict a conversation hardly takes
+    longer than to read the weights once, and there it is the products' short results that are joined.
+    """
+    if joined:
+        matrices = _join(weights)
+        return (
+            lambda x: x @ matrices.below + matrices.below_bias[None, None],
+            lambda sums: sums @ matrices.relation,
+            lambda message: message @ matrices.message + matrices.message_bias[None],
+        )
+    node, context = weights.node, weights.context
+
+    def from_below(x):
+        as_input = x @ node.input_kernel + node.input_bias[None, None]
+        return _gate_by_gate(as_input, x @ context.state_kernel + context.state_bias[None, None])
+
+    def to_message(sums):
+        same, other = jnp.split(sums, 2, axis=-1)
+        return same @ weights.same + other @ weights.other
+
+    def to_grus(message):
+        as_state = message @ node.state_kernel + node.state_bias[None]
+        return _gate_by_gate(as_state, message @ context.input_kernel + context.input_bias[None])
+
+    return from_below, to_message, to_grus
+
+
+def _gate_by_gate(node: jax.Array, context: jax.Array) -> jax.Array:
+    """Puts the columns of two GRUs, reset, update, candidate in each, side by side gate by gate: `[..., 6H]`."""
+    pairs = zip(jnp.split(node, 3, axis=-1), jnp.split(context, 3, axis=-1), strict=True)
+    return jnp.concatenate([columns for pair in pairs for columns in pair], axis=-1)
+
+
+def _gru_by_gru(columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Undoes `_gate_by_gate`."""
+    parts = jnp.split(columns, 6, axis=-1)
+    return jnp.concatenate(parts[::2], axis=-1), jnp.concatenate(parts[1::2], axis=-1)
 
 
 def _gates(from_below: jax.Array, from_message: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
