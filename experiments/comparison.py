@@ -222,7 +222,8 @@ def main(arguments: Sequence[str]) -> int:
         which = f"{'+'.join(regression.modalities)} with context {regression.context}"
         program.say(f"{corpus_name(regression.corpus)} logistic regression on {which}: {score}")
         baselines.append(regression)
-    outcomes = run(rows, range(options.seeds), options.out, jobs=options.jobs, say=program.say)
+    at_once = {"jobs": options.jobs, "together": options.together}
+    outcomes = run(rows, range(options.seeds), options.out, **at_once, say=program.say)
     text, values = lay_out(pairs, dict(zip(rows, outcomes, strict=True)), baselines)
     tables.write(options.out, text, values)
     return program.report(text, outcomes, options.out)

@@ -12,7 +12,7 @@ from jmer.errors import UserError
 from jmer.main import FIELD
 
 # Fields that the runner gives each run, and the flag for them.
-SETTLED = {"seed": "--seeds", "data.path": "--corpus"}
+SETTLED = {"seed": "--seeds", "seeds": "--seeds", "data.path": "--corpus"}
 
 
 def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence[str]) -> Parser:
@@ -39,7 +39,15 @@ def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence
     )
     parser.set_defaults(default_corpora=tuple(corpora))
     parser.add_argument("--seeds", type=int, default=seeds, help=f"runs per row: seeds from 0 (default: {seeds})")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at the same time (default: 1)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs that one program trains at once, at most: seeds, and rows that differ by weights of loss terms or "
+        "rates (default: 1)",
+    )
     parser.add_argument(
         "--variant",
         default="plain_features",
@@ -62,7 +70,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace,
         if name in SETTLED:
             raise UserError(f"{FIELD}{name} cannot be given: use {SETTLED[name]}")
         changes[name] = text
-    for flag in ("seeds", "jobs"):
+    for flag in ("seeds", "jobs", "together"):
         if getattr(options, flag) < 1:
             raise UserError(f"--{flag} is {getattr(options, flag)}: give at least 1")
     return options, changes

@@ -10,10 +10,11 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import itertools
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from jmer.data.registry import load_corpus
 from jmer.data.validation import require_sound
 from jmer.errors import UserError
 from jmer.experiment import change_fields, load_experiment
-from jmer.main import FIELD
+from jmer.main import FIELD, command_line, use_compilation_cache
 from jmer.main import main as train_and_score
 from jmer.training.folder import (
     COMPUTATION,
@@ -39,8 +40,10 @@ from jmer.training.folder import (
     read_json,
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
-from jmer.training.loop import check
+from jmer.training.loop import Interrupted, check
 from jmer.training.results import is_reported
+from jmer.training.together import train_together
+from jmer.training.variations import common_fields
 
 LAST_EPOCHS = 5
 
@@ -118,6 +121,13 @@ class Cell:
         return f"{corpus_name(self.row.corpus)} {self.row.name} seed {self.seed}"
 
     @property
+    def config(self) -> ConfigDict:
+        """The configuration of its run. Raises UserError if the experiment or a field is at fault."""
+        config = self.row.config
+        config.seed = self.seed
+        return config
+
+    @property
     def arguments(self) -> list[str]:
         """The command line of `jmer.main`."""
         fields = {**self.row.overrides, "seed": self.seed}
@@ -128,7 +138,13 @@ class Cell:
 
 
 def run(
-    rows: Sequence[Row], seeds: Sequence[int], out: Path, *, jobs: int = 1, say: Callable[[str], None]
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    jobs: int = 1,
+    together: int = 1,
+    say: Callable[[str], None],
 ) -> list[Outcome]:
     """Brings every cell to its end: runs that are finished are only read, interrupted ones go on.
 
@@ -136,7 +152,9 @@ def run(
       rows: what to run.
       seeds: of each row.
       out: parent of all folders.
-      jobs: how many cells at the same time, in processes of their own; 1 = one after the other in this one.
+      jobs: how many processes at the same time; 1 = one thing after the other in this one.
+      together: how many cells one program trains at most: those that differ by seed, weights of loss terms, learning
+        rate and weight decay alone.
       say: prints a line.
 
     Returns:
@@ -156,7 +174,7 @@ def run(
     for cell, reason in failures.items():
         say(f"{cell.title}: FAILED: {reason}")
     started = time.monotonic()
-    with contextlib.closing(_executed(todo, jobs)) as executed:
+    with contextlib.closing(_executed(_groups(todo, plans, together), jobs)) as executed:
         for count, (cell, problem) in enumerate(executed, 1):
             left = datetime.timedelta(seconds=round((time.monotonic() - started) / count * (len(todo) - count)))
             if problem is not None:
@@ -171,6 +189,28 @@ def run(
         )
         for row in rows
     ]
+
+
+def execute_together(cells: Sequence[Cell]) -> list[str | None]:
+    """Trains cells in one program, in this process, and scores them; what it does not bring to its end goes alone.
+
+    Returns:
+      For each cell what went wrong, in one line, or None.
+
+    Raises:
+      KeyboardInterrupt: after SIGINT or SIGTERM, when the runs have been saved.
+    """
+    if len(cells) > 1:
+        with _output_in_log(cells[0]):
+            try:
+                _train_together(cells)
+            except Interrupted as stop:
+                raise KeyboardInterrupt from stop
+            except Exception:  # whatever it is: alone each cell says what is wrong with it, if anything is
+                traceback.print_exc()
+            finally:
+                jax.clear_caches()
+    return [execute(cell) for cell in cells]
 
 
 @functools.cache
@@ -213,9 +253,7 @@ def execute(cell: Cell) -> str | None:
     Raises:
       KeyboardInterrupt: after SIGINT or SIGTERM, when the run has been saved.
     """
-    log = cell.folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with _output_in_log(cell) as log:
         try:
             status = train_and_score(cell.arguments)
         except UserError as error:
@@ -252,8 +290,7 @@ def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
 def _plan(cell: Cell) -> ConfigDict | str:
     """Returns the configuration that a cell's run will have, or why the corpus does not fit it."""
     corpus = sound_corpus(cell.row.corpus)
-    config = cell.row.config
-    config.seed = cell.seed
+    config = cell.config
     check(config, corpus)
     try:
         return fit_to_corpus(config, corpus.card, corpus.conversations("train"))
@@ -273,10 +310,45 @@ def _is_finished(cell: Cell, config: ConfigDict) -> bool:
     return is_reported(cell.folder, config.training.epochs)
 
 
-def _executed(cells: Sequence[Cell], jobs: int) -> Generator[tuple[Cell, str | Died | None]]:
+def _train_together(cells: Sequence[Cell]) -> None:
+    configs = [cell.config for cell in cells]
+    commands = [command_line(cell.arguments) for cell in cells]
+    use_compilation_cache()
+    folders = [cell.folder for cell in cells]
+    train_together(configs, sound_corpus(cells[0].row.corpus), folders, commands=commands, say=print)
+
+
+@contextlib.contextmanager
+def _output_in_log(cell: Cell) -> Iterator[Path]:
+    """Sends what is printed to the log file beside a cell's folder, whose path it gives."""
+    log = cell.folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        yield log
+
+
+def _groups(cells: Sequence[Cell], plans: Mapping[Cell, ConfigDict], size: int) -> list[tuple[Cell, ...]]:
+    """Puts cells together that one program can train, up to `size` of them; the seeds of a row stay together."""
+    if size == 1:
+        return [(cell,) for cell in cells]
+    alike: dict[str, dict[Row, list[Cell]]] = {}
+    for cell in cells:
+        alike.setdefault(repr(common_fields(plans[cell])), {}).setdefault(cell.row, []).append(cell)
+    groups = []
+    for rows in alike.values():
+        ordered = list(itertools.chain.from_iterable(rows.values()))
+        groups += [tuple(ordered[first : first + size]) for first in range(0, len(ordered), size)]
+    return groups
+
+
+def _executed(groups: Sequence[tuple[Cell, ...]], jobs: int) -> Generator[tuple[Cell, str | Died | None]]:
     if jobs == 1:
-        return ((cell, execute(cell)) for cell in cells)
-    return in_processes(execute, cells, jobs)
+        results = ((group, execute_together(group)) for group in groups)
+    else:
+        results = in_processes(execute_together, groups, jobs)
+    with contextlib.closing(results):
+        for group, problems in results:
+            yield from zip(group, [problems] * len(group) if isinstance(problems, Died) else problems, strict=True)
 
 
 def _news(result: Result) -> str:

@@ -74,7 +74,7 @@ def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, argum
 
     corpus = _corpus(config, for_training=True)
     say = _start_backend(options)
-    command = _command(arguments)
+    command = command_line(arguments)
     try:
         trained = train(config, corpus, workdir, command=command, say=say)
     except Interrupted as stop:
@@ -94,14 +94,14 @@ def _train_seeds(config: ConfigDict, workdir: Path, options: argparse.Namespace,
     from jmer.training.seeds import report_seeds, train_seeds
 
     def alone(seed: int, folder: Path) -> str:
-        return _command([*arguments, "--workdir", str(folder), f"{FIELD}seed={seed}", f"{FIELD}seeds=1"])
+        return command_line([*arguments, "--workdir", str(folder), f"{FIELD}seed={seed}", f"{FIELD}seeds=1"])
 
     corpus = _corpus(config, for_training=True)
     say = _start_backend(options)
     try:
         folders = train_seeds(config, corpus, workdir, command=alone, say=say)
     except Interrupted as stop:
-        say(f"{stop}; the same command goes on: {_command(arguments)}")
+        say(f"{stop}; the same command goes on: {command_line(arguments)}")
         return 128 + stop.number
     for folder in folders:
         if not is_reported(folder, config.training.epochs):
@@ -131,7 +131,8 @@ def _use(workdir: Path, options: argparse.Namespace, changes: dict[str, str]) ->
     return 0
 
 
-def _command(arguments: Sequence[str]) -> str:
+def command_line(arguments: Sequence[str]) -> str:
+    """Returns what a shell takes to run this program with these arguments."""
     return shlex.join(["python", "-m", "jmer.main", *arguments])
 
 
@@ -144,11 +145,9 @@ def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
     return corpus
 
 
-def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
-    """Prepares JAX, and returns what prints a line on one of several processes."""
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, unless the environment names another."""
     import jax
-
-    from jmer.training.parallel import is_lead
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
@@ -156,6 +155,15 @@ def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # Without the cache, or with another process writing to it, programs are compiled again: nothing to worry anyone.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
+    """Prepares JAX, and returns what prints a line on one of several processes."""
+    import jax
+
+    from jmer.training.parallel import is_lead
+
+    use_compilation_cache()
     try:
         if options.coordinator == "auto":
             jax.distributed.initialize()

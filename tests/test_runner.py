@@ -295,3 +295,40 @@ def test_a_killed_process_fails_its_cell_alone(corpus, tmp_path):
 
 def command_line(pid):
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_cells_that_go_together_are_what_they_are_alone(corpus, tmp_path, jobs):
+    rows = [
+        Row("plain", EXPERIMENT, corpus),
+        Row("fast", EXPERIMENT, corpus, {"optimizer.learning_rate": "0.03"}),
+        Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"}),
+    ]
+    lines = []
+    outcomes = run(rows, [0, 1], tmp_path / "together", together=3, jobs=jobs, say=lines.append)
+    run(rows, [0, 1], tmp_path / "alone", say=print)
+    for outcome in outcomes:
+        assert set(outcome.results) == {0, 1} and not outcome.failures
+        for seed in (0, 1):
+            folders = [tmp_path / way / "talks" / outcome.row.name / f"seed{seed}" for way in ("together", "alone")]
+            for row, other in zip(*map(log, folders), strict=True):
+                assert row == pytest.approx(other, rel=1e-4)
+            assert read_config(folders[0]) == read_config(folders[1])
+            assert set(files(folders[0])) >= {"report.md", "scores.json", "predictions/test.csv"}
+    assert sum("validation W-F1" in line for line in lines) == 6
+    # Three and one that differ by seed and rate; two that differ by seed.
+    logs = [path.read_text() for path in sorted((tmp_path / "together").rglob("*.log"))]
+    assert sorted(line.split(" ")[0] for text in logs for line in text.splitlines() if " runs together " in line) == [
+        "2",
+        "3",
+    ]
+
+
+def test_cells_that_one_program_does_not_finish_go_alone(corpus, tmp_path):
+    rows = [
+        Row("exploding", EXPERIMENT, corpus, {"optimizer.learning_rate": "1e30"}),
+        Row("plain", EXPERIMENT, corpus),
+    ]
+    exploding, plain = run(rows, [0], tmp_path, together=2, say=print)
+    assert not exploding.results and "squares is not finite in step " in exploding.failures[0]
+    assert list(plain.results) == [0] and not plain.failures

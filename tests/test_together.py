@@ -12,6 +12,7 @@ from tiny import linear_model, start, tiny_corpus
 
 from jmer.errors import UserError
 from jmer.training import loop, setup, together
+from jmer.training.folder import read_config
 from jmer.training.runs import spread
 from jmer.training.state import create_state
 from jmer.training.together import train_together
@@ -198,3 +199,46 @@ def test_runs_that_differ_by_more_than_the_seed(linear, tmp_path):
     configs = [config(**CHANGES), config(**CHANGES, model__d_x=8)]
     with pytest.raises(UserError, match=r"^model\.d_x is 16 in one run and 8 in another: train them one after"):
         train_together(configs, corpus(), folders(tmp_path, (0, 1)), commands=["", ""], say=print)
+
+
+SWEEP = (
+    {},
+    {"loss__gamma_full": 0.5, "loss__gamma_distillation": 0.1, "seed": 1},
+    {"optimizer__learning_rate": 0.02, "optimizer__weight_decay": 0.1},
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "devices"), [("sgd", ONE), ("adamw", EIGHT)])
+def test_runs_may_differ_in_loss_weights_and_rates(tmp_path, rule, devices):
+    base = CHANGES | {"optimizer__name": rule, "optimizer__schedule": "linear", "training__buckets": 1}
+    together, apart = ([tmp_path / way / str(i) for i in range(3)] for way in ("together", "apart"))
+    configs = [config(**base | devices | changes) for changes in SWEEP]
+    train_together(configs, corpus(), together, commands=[""] * 3, say=lambda line: None)
+    for one, other, changes in zip(together, apart, SWEEP, strict=True):
+        loop.train(config(**base | changes), corpus(), other, command="", say=lambda line: None)
+        assert read_config(one).loss == read_config(other).loss
+        for row, expected in zip(log(one), log(other), strict=True):
+            assert row == pytest.approx(expected, rel=1e-5 if rule == "sgd" else 1e-3)
+    assert len({log(one)[-1]["train/loss"] for one in together}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss__tau": 0.4},
+            r"^loss\.tau changes more than the weight of a loss term: train them one after the other$",
+        ),
+        (
+            {"loss__gamma_full": 0.0},
+            r"^loss\.gamma_full is 0\.005 in one run and 0\.0 in another: train them one after",
+        ),
+        ({"loss__kl_estimator": "mc"}, r"^loss\.kl_estimator is 'analytic' in one run and 'mc' in another: train"),
+    ],
+)
+def test_what_is_no_weight_may_not_differ(tmp_path, changes, message):
+    configs = [config(**CHANGES), config(**CHANGES | changes)]
+    with pytest.raises(UserError, match=message):
+        train_together(configs, corpus(), folders(tmp_path / "w", (0, 1)), commands=["", ""], say=print)
+    assert not (tmp_path / "w").exists()

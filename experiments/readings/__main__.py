@@ -136,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         for setting in settings(options.model, corpus, variant=options.variant, changes=changes, only=options.only)
     ]
     rows = list(dict.fromkeys(row for setting in found for row in (setting.against, setting.row)))
-    outcomes = run(rows, range(options.seeds), out, jobs=options.jobs, say=program.say)
+    outcomes = run(rows, range(options.seeds), out, jobs=options.jobs, together=options.together, say=program.say)
     text, values = lay_out(options.model, found, dict(zip(rows, outcomes, strict=True)))
     tables.write(out, text, values)
     return program.report(text, outcomes, out)

@@ -1,6 +1,6 @@
 """A whole epoch in one call: its batches are gathered on the device, and its steps are scanned there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,7 @@ def train_epoch(
     model: Model,
     optimizer: optax.GradientTransformation,
     lengths: Sequence[int],
+    weights: Mapping[str, jax.Array] | None = None,
     axis: str | None = None,
 ) -> tuple[State, Metrics]:
     """Takes an epoch's steps; after one that is not finite no other is taken. Pure, like `train_step`.
@@ -69,6 +70,7 @@ def train_epoch(
       plan: this device's rows of each step.
       model, optimizer: what `state` was created with.
       lengths: bucket lengths.
+      weights: see `train_step`.
       axis: name of the mapped axis; None = unmapped.
 
     Returns:
@@ -78,7 +80,8 @@ def train_epoch(
     def padded_to(length):
         def take(state, members, active):
             batch = gather(resident, members, length)
-            return train_step(state, batch, model=model, optimizer=optimizer, active=active, axis=axis)
+            options = {"active": active, "weights": weights, "axis": axis}
+            return train_step(state, batch, model=model, optimizer=optimizer, **options)
 
         return take
 

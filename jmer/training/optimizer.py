@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import optax
 
 from jmer.errors import UserError
@@ -10,7 +11,9 @@ OPTIMIZERS = ("adam_l2", "adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Mapping, *, steps: Sequence[int], rates: Mapping[str, jax.Array] | None = None
+) -> optax.GradientTransformation:
     """Builds clipping, weight decay and update rule in PyTorch's order.
 
     Args:
@@ -22,6 +25,8 @@ def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTr
         `schedule`: `constant`, or `linear` or `cosine` down to 0, which the step after the last would have;
         `warmup_epochs`: epochs over which the rate rises linearly from 0.
       steps: how many steps each epoch has that will be trained.
+      rates: `learning_rate` and `weight_decay` in place of the configuration's, as scalars that may be traced; empty or
+        None = the configuration's.
 
     Raises:
       UserError: for an unknown name or schedule, or numbers out of range.
@@ -33,6 +38,7 @@ def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTr
             raise UserError(f"optimizer.{field} is {config[field]}: give a number that is not negative")
     if config["warmup_epochs"] > len(steps):
         raise UserError("optimizer.warmup_epochs is more than training.epochs: lower it")
+    config = {**config, **(rates or {})}
     rate = _schedule(config, sum(steps), sum(steps[: config["warmup_epochs"]]))
     clip = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
     decay = optax.add_decayed_weights(config["weight_decay"])

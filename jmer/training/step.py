@@ -1,6 +1,7 @@
 """One training step on one device, which is all of them where there is one device."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ def train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     active: jax.Array | bool = True,
+    weights: Mapping[str, jax.Array] | None = None,
     axis: str | None = None,
 ) -> tuple[State, Metrics]:
     """Takes one step. Pure: the same numbers whether unmapped, or mapped over any number of devices.
@@ -52,29 +54,20 @@ def train_step(
       batch: this device's rows.
       model, optimizer: what `state` was created with.
       active: False = the state does not change.
+      weights: loss term -> float32 scalar, in place of the weight that `model.loss` gives; None = that one.
       axis: name of the mapped axis; None = unmapped.
     """
 
     def over_devices(tree):
         return tree if axis is None else jax.lax.psum(tree, axis)
 
-    key = jax.random.fold_in(state.key, state.step)
-    streams = {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
-
     def share(params):
-        output, statistics = model.module.apply(
-            {"params": params, **state.statistics},
-            batch,
-            train=True,
-            **({"axis": axis} if state.statistics else {}),
-            rngs=streams,
-            mutable=list(state.statistics),
-        )
+        output, statistics = apply_in_training(model, params, state, batch, axis)
         total, terms = 0.0, {}
         for name, (weight, value, count) in model.loss(output, batch, axis).items():
             count = jnp.asarray(count, jnp.float32)
             everywhere = over_devices(jax.lax.stop_gradient(count))
-            total += weight * value / jnp.where(everywhere > 0, everywhere, 1)
+            total += (weight if weights is None else weights[name]) * value / jnp.where(everywhere > 0, everywhere, 1)
             terms[name] = (value, count)
         return total, (output.logits, statistics, terms)
 
@@ -92,6 +85,27 @@ def train_step(
     # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
     state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
     return state, Metrics(loss, terms, confusion, finite)
+
+
+def apply_in_training(
+    model: Model, params: Any, state: State, batch: Batch, axis: str | None = None
+) -> tuple[Any, dict]:
+    """Returns the network's output for this step of training, and its other variables afterwards.
+
+    Args:
+      model, batch, axis: as in `train_step`.
+      params: what the output is to be differentiated by.
+      state: has the other variables, and the key from which the step's draws come.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    return model.module.apply(
+        {"params": params, **state.statistics},
+        batch,
+        train=True,
+        **({"axis": axis} if state.statistics else {}),
+        rngs={name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)},
+        mutable=list(state.statistics),
+    )
 
 
 def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jmer.config import fit_to_corpus, flatten
+from jmer.config import fit_to_corpus
 from jmer.data import normalization
 from jmer.data.corpus import Corpus
 from jmer.data.resident import make_resident
@@ -34,8 +35,7 @@ from jmer.training.parallel import Parallel, make_parallel
 from jmer.training.runs import Runs, spread
 from jmer.training.setup import Setup, set_up
 from jmer.training.state import State, create_state
-
-MAY_DIFFER = ("seed",)
+from jmer.training.variations import Variation, check_alike, variations
 
 
 @dataclasses.dataclass
@@ -71,7 +71,8 @@ def train_together(
     them. A signal waits for the epoch's end. Devices share the runs out, and no run is spread over several.
 
     Args:
-      configs: experiments' configurations, equal but for `seed`.
+      configs: experiments' configurations, equal but for `seed`, weights of loss terms, `optimizer.learning_rate` and
+        `optimizer.weight_decay`.
       corpus: with a training split that stays on the device (`training.resident_megabytes`).
       workdirs: each run's folder; made if it is not there.
       commands: the command line that would make each run alone, for the record.
@@ -87,7 +88,7 @@ def train_together(
     """
     for config in configs:
         check(config, corpus)
-    _check_alike(configs)
+    check_alike(configs)
     training = batch_rows(corpus, "train", context=configs[0].data.context)
     fitted = [fit_to_corpus(config, corpus.card, training) for config in configs]
     config = fitted[0]
@@ -100,15 +101,18 @@ def train_together(
     course, epochs = plan_course(config, training), config.training.epochs
     optimizer = make_optimizer(config.optimizer, steps=course.steps)
     initialise = functools.partial(create_state, setup.model, optimizer, widths)
-    parameters = int(parameter_overview.count_parameters(jax.eval_shape(lambda: initialise(config.seed)).params))
     runs = [Run(*each) for each in zip(fitted, workdirs, commands, strict=True)]
+    shapes = jax.eval_shape(lambda: initialise(config.seed))
+    varied = variations(fitted, setup.model, shapes, next(setup.batches("train")))
+    parameters = int(parameter_overview.count_parameters(shapes.params))
     for run in runs:
         claim(run.workdir, run.config, RunFacts(corpus.card, collect_versions(), run.command, parameters))
     spreading = spread(len(runs), devices)
     for line in introduction(setup, corpus, parameters):
         say(line)
-    seeds = ", ".join(str(run.config.seed) for run in runs)
-    say(f"{len(runs)} runs together on {len(spreading.devices)} x {devices[0].device_kind}; seeds {seeds}")
+    parent = os.path.commonpath([workdir.parent for workdir in workdirs])
+    names = ", ".join(os.path.relpath(workdir, parent) for workdir in workdirs)
+    say(f"{len(runs)} runs together on {len(spreading.devices)} x {devices[0].device_kind}: {names}")
 
     with contextlib.ExitStack() as stack, interrupts() as heard:
         states = []
@@ -124,7 +128,7 @@ def train_together(
             return False
         for run, state in zip(runs, states, strict=True):
             run.log = stack.enter_context(Log(run.workdir, int(state.step)))
-        for epoch, values in _epochs(runs, states, setup, course, optimizer, spreading):
+        for epoch, values in _epochs(runs, states, varied, setup, course, spreading):
             seconds_left = max(course.seconds_left(run.position) for run in runs if run.position.epoch == epoch)
             say(progress_line(epoch, epochs, values, seconds_left=seconds_left))
             if stop := heard.received:
@@ -135,39 +139,45 @@ def train_together(
 def _epochs(
     runs: Sequence[Run],
     states: Sequence[State],
+    varied: Sequence[Variation],
     setup: Setup,
     course: Course,
-    optimizer,
     spreading: Runs,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Trains the runs' epochs; gives each one's number, from 1, and the mean of the values that its runs logged."""
-    epoch = functools.partial(train_epoch, model=setup.model, optimizer=optimizer, lengths=setup.lengths)
-    advance = spreading.map(epoch, (0, None, Plan(members=0, bucket=None, active=0)), donate_argnums=(0,))
+
+    def epoch(state, resident, plan, own):
+        optimizer = make_optimizer(setup.config.optimizer, steps=course.steps, rates=own.rates)
+        options = {"lengths": setup.lengths, "weights": own.weights}
+        return train_epoch(state, resident, plan, model=setup.model, optimizer=optimizer, **options)
+
+    own = spreading.stack(varied)
+    advance = spreading.map(epoch, (0, None, Plan(members=0, bucket=None, active=0), 0), donate_argnums=(0,))
     predict = spreading.map(forward(setup.model), (0, None))
     resident = spreading.share(make_resident(setup.conversations["train"], setup.widths))
     state = spreading.stack(states)
     while (number := min(run.position.epoch for run in runs)) < len(course.steps):
         started = time.perf_counter()
         plan = _shared_plan(runs, setup, course, number, spreading.rows)
-        state, metrics = advance(state, resident, plan)
+        state, metrics = advance(state, resident, plan, own)
         metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
         variables, splits = state.variables, held_out_splits(setup)
         predictions = {split: setup.predict_together(predict, variables, split, len(runs)) for split in splits}
         logged, failures = [], []
-        for i, (run, own) in enumerate(zip(runs, spreading.unstack(state), strict=True)):
+        for i, (run, alone) in enumerate(zip(runs, spreading.unstack(state), strict=True)):
             if run.position.epoch > number:
                 continue
             taken = np.flatnonzero(plan.active[i])
             own_metrics = jax.tree.map(lambda x, i=i: x[i], metrics)
             last, run.position = count_steps(run.position, own_metrics, taken, run.position.batch_seconds + seconds)
             if not last.finite:
-                run.checkpoints.save(own, setup.statistics, run.position, None)
-                failures.append(f"seed {run.config.seed}: {not_finite(last, int(own.step) + 1, run.workdir)}")
+                run.checkpoints.save(alone, setup.statistics, run.position, None)
+                failures.append(f"seed {run.config.seed}: {not_finite(last, int(alone.step) + 1, run.workdir)}")
                 continue
             values, run.position = close_epoch(
                 setup,
                 course,
-                own,
+                alone,
                 run.position,
                 {split: predicted[i] for split, predicted in predictions.items()},
                 log=run.log,
@@ -203,16 +213,6 @@ def _mean(logged: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Averages what runs logged; their speeds add up."""
     values = {name: statistics.fmean(row[name] for row in logged) for name in logged[0]}
     return values | {"utterances_per_second": sum(row["utterances_per_second"] for row in logged)}
-
-
-def _check_alike(configs: Sequence[ConfigDict]) -> None:
-    first = flatten(configs[0])
-    for config in configs[1:]:
-        for name, value in flatten(config).items():
-            if name not in MAY_DIFFER and value != first[name]:
-                raise UserError(
-                    f"{name} is {first[name]!r} in one run and {value!r} in another: train them one after the other"
-                )
 
 
 def _check_possible(setup: Setup) -> None:
