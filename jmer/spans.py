@@ -7,7 +7,7 @@ import jax
 
 # How finely that part is rounded up, and the fewest rows that are worth a size of their own; each size is compiled. An
 # accelerator's time hardly depends on it.
-CPU_SPANS = 8
+CPU_SPANS = 4
 CPU_ROWS = 16
 
 
