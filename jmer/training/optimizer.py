@@ -47,8 +47,7 @@ def make_optimizer(
         "adamw": optax.adamw(rate, weight_decay=config["weight_decay"]),
         "sgd": optax.chain(decay, optax.sgd(rate)),
     }[config["name"]]
-    # All parameters in one vector: the rules work entry by entry, and one kernel compiles faster than a hundred.
-    return optax.flatten(optax.chain(*clip, rule))
+    return optax.chain(*clip, rule)
 
 
 def _schedule(config: Mapping, steps: int, warmup: int) -> optax.Schedule:
