@@ -165,7 +165,7 @@ def _compare(
     """
     mask = jnp.stack([present[m] for m in features], axis=1)
     count, device = len(mask), 0 if axis is None else jax.lax.axis_index(axis)
-    here = _Rows(_unit_rows(features, mask), mask, kind, device * count + jnp.arange(count))
+    here = _Rows(_unit_rows(features, mask), mask, jnp.asarray(kind), device * count + jnp.arange(count))
     order, here, real = _real_first(here)
     _, others, real_everywhere = _real_first(jax.tree.map(lambda x: _gather(x, axis), here))
     # The same share of both is compared: that of the fuller.
