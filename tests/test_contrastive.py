@@ -244,11 +244,13 @@ def test_rows_that_do_not_count_are_left_out_of_the_work(loss, kept, monkeypatch
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), values_and_gradient(), whole)
 
 
-def test_numpy_arrays_do_inside_a_compiled_function(loss):
-    x, labels, where = features(53), emotions(54), masks(55)
-    np.testing.assert_allclose(
-        jax.jit(lambda x: loss(x, labels, where=where))(x), loss(x, labels, where=where), rtol=1e-6, atol=1e-6
-    )
+def test_a_compiled_function_may_close_over_numpy_arrays():
+    x, labels, where, groups = features(53), emotions(54), masks(55), np.arange(N) // 5
+    for call in (
+        functools.partial(supervised_contrastive, labels=labels, where=where),
+        functools.partial(cross_modal_contrastive, where=where, groups=groups),
+    ):
+        np.testing.assert_allclose(jax.jit(call)(x), call(x), rtol=1e-5, atol=1e-5)
 
 
 def test_garbage_under_the_mask_changes_nothing(loss):
