@@ -228,6 +228,11 @@ def corpus_name(path: str) -> str:
     return Path(path).resolve().name
 
 
+def run_folder(out: Path, row: Row, seed: int) -> Path:
+    """Returns the folder of a row's run under the folder of all runs."""
+    return out / corpus_name(row.corpus) / row.name / f"seed{seed}"
+
+
 def read_result(folder: Path) -> Result:
     """Reads what a finished run left. Raises UserError if a file of it is missing or damaged."""
     chosen, facts = read_json(folder / SCORES_FILE), read_facts(folder)
@@ -276,9 +281,7 @@ def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
         raise UserError(f"{out} is a file, not a folder: name another --out")
     if (out / CONFIG_FILE).exists():
         raise UserError(f"{out} is the folder of a single run: name another --out")
-    cells = [
-        Cell(row, seed, out / corpus_name(row.corpus) / row.name / f"seed{seed}") for seed in seeds for row in rows
-    ]
+    cells = [Cell(row, seed, run_folder(out, row, seed)) for seed in seeds for row in rows]
     taken: dict[Path, Cell] = {}
     for cell in cells:
         if other := taken.get(cell.folder):
