@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from jmer.evaluation.calibration import Calibration
 from jmer.files import atomically
 
 # Okabe and Ito's colours without the yellow, each with a line style of its own for grey print.
@@ -54,7 +55,7 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path
     axes.set(xlabel="predicted", ylabel="gold (utterances)")
     axes.set_title(title, fontsize=11, wrap=True)
     figure.colorbar(image, label="share of the gold emotion", ticks=np.linspace(0, 1, 5), format=PercentFormatter(1))
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_learning_curves(
@@ -85,7 +86,40 @@ def plot_learning_curves(
         axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
         # Below the axes, where it covers no curve.
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=9, frameon=False)
-    _save(figure, path)
+    save(figure, path)
+
+
+def plot_reliability(calibration: Calibration, path: str | Path, title: str) -> None:
+    """Draws accuracy over confidence, bin by bin, and how many utterances each has (Guo et al. 2017, Fig. 1).
+
+    Args:
+      calibration: of one split.
+      path: picture file to write; its suffix gives the format.
+      title: heading; the calibration errors are added below it.
+    """
+    bins = len(calibration.count)
+    filled = calibration.count > 0
+    centres = ((np.arange(bins) + 0.5) / bins)[filled]
+    accuracy, confidence = calibration.accuracy[filled], calibration.confidence[filled]
+    figure = Figure(figsize=(5.2, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    bar = {"width": 1 / bins, "edgecolor": "black", "linewidth": 0.6}
+    above.bar(centres, accuracy, color=STYLES[0][0], label="accuracy", **bar)
+    gap = {"color": "none", "hatch": "////", "width": 1 / bins, "edgecolor": STYLES[1][0], "linewidth": 0.8}
+    above.bar(centres, confidence - accuracy, bottom=accuracy, label="gap to confidence", **gap)
+    above.plot([0, 1], [0, 1], color="0.45", linewidth=1, linestyle=(0, (6, 4)), label="perfectly calibrated")
+    below.bar(centres, calibration.count[filled], color=STYLES[4][0], **bar)
+    expected, largest = (f"{100 * error:.1f} %" for error in (calibration.expected_error, calibration.maximum_error))
+    above.set_title(f"{title}\nexpected calibration error {expected}, maximum {largest}", fontsize=11, wrap=True)
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    above.legend(loc="upper left", fontsize=9, frameon=False)
+    below.set(xlabel="confidence (probability of the predicted emotion)", ylabel="utterances")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for axes in (above, below):
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
 
 
 def _series(history: Sequence[Mapping], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -110,6 +144,7 @@ def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], l
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure, whole or not at all; the suffix of `path` gives the format."""
     with atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
