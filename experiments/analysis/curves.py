@@ -1,0 +1,94 @@
+"""Scores as the input is spoilt step by step: what missing and noisy modalities have in common."""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis.pictures import MARKERS, curve, make_figure, tidy
+from experiments.analysis.runs import Run
+from experiments.tables import markdown, percent
+from jmer.data.corpus import Conversation
+from jmer.evaluation.plots import STYLES, save
+
+SCORES = {"weighted_f1": "weighted F1 (%)", "accuracy": "accuracy (%)"}
+Change = Callable[[Conversation, Sequence[str], float, int], Conversation]
+
+
+def measure(
+    runs: Sequence[Run], split: str, level: str, conditions: Iterable[tuple[Sequence[str], float]], change: Change
+) -> pd.DataFrame:
+    """Scores runs on a split whose features are changed.
+
+    Args:
+      runs: of one configuration.
+      split: of their corpus.
+      level: the name of what grows.
+      conditions: the modalities to be changed, and how much; 0 leaves everything as it is.
+      change: `change(conversation, modalities, amount, seed)`.
+
+    Returns:
+      A row per seed and condition: `seed`, `modalities` (joined by +), `level`, and the fractions `weighted_f1` and
+      `accuracy`.
+    """
+    rows = []
+    for run in runs:
+        conversations = run.conversations(split)
+        untouched = run.score(conversations)
+        for modalities, amount in conditions:
+            changed = (change(c, modalities, amount, run.seed) for c in conversations)
+            scores = run.score(list(changed)) if amount else untouched
+            condition = {"seed": run.seed, "modalities": "+".join(modalities), level: amount}
+            rows.append(condition | {name: getattr(scores, name) for name in SCORES})
+    return pd.DataFrame(rows)
+
+
+def generator(conversation: Conversation, seed: int) -> np.random.Generator:
+    """Returns the generator of random numbers that belongs to a conversation, whatever others there are."""
+    # A corpus with frames has a conversation of the same name for every utterance.
+    name = f"{conversation.id}\n{conversation.utterances[0]}"
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str) -> None:
+    """Draws both scores over the level, a line per set of modalities."""
+    figure = make_figure(10, 5, title)
+    for axes, (score, name) in zip(figure.subplots(1, 2), SCORES.items(), strict=True):
+        groups = frame.groupby("modalities", sort=False)
+        for (group, rows), style, marker in zip(groups, STYLES, MARKERS, strict=False):
+            curve(axes, 100 * _by_seed(rows, level, score), *style, marker, group)
+        tidy(axes, xlabel=label, ylabel=name)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    save(figure, path)
+
+
+def describe(frame: pd.DataFrame, *, level: str, shown: Callable[[float], str], how: str) -> list[str]:
+    """Tabulates weighted F1, and says which single modality costs most.
+
+    Args:
+      frame: what `measure` returned.
+      level: the name of what grows.
+      shown: turns a level into a heading.
+      how: says of a modality what was done to it.
+    """
+    rows, losses = [], {}
+    for group, part in frame.groupby("modalities", sort=False):
+        table = _by_seed(part, level, "weighted_f1")
+        change = table.iloc[:, -1] - table.iloc[:, 0]
+        if "+" not in group:
+            losses[group] = change
+        cells = {shown(amount): percent(values) for amount, values in table.items()}
+        rows.append({"modalities": group} | cells | {"last − first": percent(change)})
+    worst = min(losses, key=lambda modality: losses[modality].mean())
+    most = shown(frame[level].max())
+    return [
+        markdown(rows),
+        f"Weighted F1 in percent. Of single modalities, {how.format(worst)} ({most}) costs most: "
+        f"{percent(losses[worst])} points.",
+    ]
+
+
+def _by_seed(rows: pd.DataFrame, level: str, score: str) -> pd.DataFrame:
+    return rows.pivot(index="seed", columns=level, values=score)

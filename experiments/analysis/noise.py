@@ -1,0 +1,66 @@
+"""How scores fall when one modality's features are noisy at test time."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis import curves
+from experiments.analysis.analysis import Analysis
+from experiments.analysis.runs import Run
+from jmer.data.corpus import Conversation
+
+DEVIATIONS = (0.0, 0.25, 0.5, 1.0, 2.0)
+
+
+def noisy(conversation: Conversation, modalities: Sequence[str], deviation: float, seed: int) -> Conversation:
+    """Adds Gaussian noise to normalised features; it only grows with the deviation, and spares what is unavailable.
+
+    Args:
+      conversation: features normalised.
+      modalities: whose features become noisy.
+      deviation: of the noise, in standard deviations of each feature.
+      seed: of the draw, together with the conversation's name.
+    """
+    rng = curves.generator(conversation, seed)
+    features = dict(conversation.features)
+    for m in modalities:
+        if conversation.has_frames:
+            features[m] = [frames + _noise(rng, frames, deviation) for frames in features[m]]
+        else:
+            noise = _noise(rng, features[m], deviation)
+            features[m] = np.where(conversation.available[m][:, None], features[m] + noise, features[m])
+    return dataclasses.replace(conversation, features=features)
+
+
+def _noise(rng: np.random.Generator, values: np.ndarray, deviation: float) -> np.ndarray:
+    return np.float32(deviation) * rng.standard_normal(values.shape, np.float32)
+
+
+def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+    """Returns a row per seed, modality and deviation, see `curves.measure`."""
+    conditions = [((m,), deviation) for m in runs[0].modalities for deviation in DEVIATIONS]
+    return curves.measure(runs, split, "deviation", conditions, noisy)
+
+
+def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
+    """Draws the scores over the deviation, a line per modality."""
+    label = "standard deviation of the noise (features have 1)"
+    curves.draw(frame, path, title, level="deviation", label=label)
+
+
+def describe(frame: pd.DataFrame) -> list[str]:
+    """Tabulates weighted F1 over the deviation."""
+    return curves.describe(frame, level="deviation", shown=lambda d: f"sd {d:g}", how="noise in {}")
+
+
+def applies(run: Run) -> str:
+    """Noise has a unit where features are normalised."""
+    if run.trained.config.data.normalization != "standard":
+        return "features are not normalised (data.normalization), so that noise would have no unit"
+    return ""
+
+
+ANALYSIS = Analysis("Noisy modalities", measure, draw, describe, applies)

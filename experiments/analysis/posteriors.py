@@ -1,0 +1,146 @@
+"""Monitors of LFVD's variational heads: do the Gaussians say anything, and do the weights made of them differ?"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from experiments.analysis.analysis import Analysis
+from experiments.analysis.fusion_weights import END, limits, weights_of
+from experiments.analysis.pictures import bars, make_figure, tidy
+from experiments.analysis.runs import Run, available
+from experiments.tables import NOTHING, markdown
+from jmer.evaluation.metrics import mean_and_deviation
+from jmer.evaluation.plots import STYLES, save
+from jmer.layers.gaussian import Gaussian, gaussian_kl, standard_normal_like, symmetric_kl
+
+ACTIVE = 0.01
+"""A unit is active if its mean varies more than this over the utterances (Burda et al. 2016, section 5.1)."""
+SATURATED = 0.95
+"""Weights are saturated if more than this share of them is."""
+COLLAPSED_VERDICT, SATURATED_VERDICT, FINE = "collapsed", "saturated", "neither"
+
+
+def posteriors_of(output: Any) -> Mapping[str, Gaussian]:
+    """Returns the Gaussians in a model's output; empty if it has none."""
+    return getattr(output, "posteriors", {})
+
+
+def applies(run: Run) -> str:
+    """The model must have Gaussians."""
+    return "" if run.shapes(posteriors_of) else "this model has no variational heads"
+
+
+def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+    """Returns a row per seed and modality, over the utterances that have it, labelled or not.
+
+    Columns `seed`, `modality`; `kl`, the mean divergence from N(0, I) per dimension in nats; `units` and
+    `active_units`; `scale_mean` and `scale_sd`, over utterances and dimensions. Of other than the dominant modality,
+    over the utterances that have both: `symmetric_kl`, the mean divergence from the dominant one, summed over
+    dimensions, in nats; `weight_mean`, `weight_sd`; `saturated`, the share of weights within `END` of where an infinite
+    divergence would take them. And `verdict`: collapsed, saturated, both or neither.
+    """
+    rows = []
+    for run in runs:
+        conversations = run.conversations(split)
+        present = {m: available(conversations, m) for m in run.modalities}
+        outputs = run.outputs(conversations, lambda output: (posteriors_of(output), weights_of(output)))
+        posteriors, weights = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+        for m in run.modalities:
+            row = {"seed": run.seed, "modality": m} | _figures(_rows(posteriors[m], present[m]))
+            if m != run.lead:
+                both = present[m] & present[run.lead]
+                pair = [_rows(posteriors[name], both) for name in (run.lead, m)]
+                row["symmetric_kl"] = float(np.mean(symmetric_kl(*pair)))
+                row |= _weight_figures(weights[m][both], limits(run)[1]) if m in weights else {}
+            rows.append(row | {"verdict": _verdict(row)})
+    return pd.DataFrame(rows)
+
+
+def _rows(posterior: Gaussian, where: np.ndarray) -> Gaussian:
+    return Gaussian(posterior.mean[where], posterior.scale[where])
+
+
+def _figures(posterior: Gaussian) -> dict[str, float]:
+    units = posterior.mean.shape[-1]
+    return {
+        "kl": float(np.mean(gaussian_kl(posterior, standard_normal_like(posterior)))) / units,
+        "units": units,
+        "active_units": int((posterior.mean.var(0, dtype=np.float64) > ACTIVE).sum()),
+        "scale_mean": posterior.scale.mean(dtype=np.float64),
+        "scale_sd": posterior.scale.std(dtype=np.float64),
+    }
+
+
+def _weight_figures(weights: np.ndarray, limit: float) -> dict[str, float]:
+    weights = weights.astype(np.float64)
+    return {
+        "weight_mean": weights.mean(),
+        "weight_sd": weights.std(),
+        "saturated": np.mean(np.abs(weights - limit) < END),
+    }
+
+
+def _verdict(row: Mapping[str, float]) -> str:
+    found = [COLLAPSED_VERDICT] if row["active_units"] == 0 else []
+    found += [SATURATED_VERDICT] if row.get("saturated", 0) > SATURATED else []
+    return " and ".join(found) or FINE
+
+
+def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
+    """Draws a bar per modality, for each of four monitors."""
+    modalities = list(dict.fromkeys(frame["modality"]))
+    panels = {
+        "kl": "KL to N(0, I), nats per dimension",
+        "active": "active units (%)",
+        "scale_mean": "mean standard deviation",
+        "weight_mean": "mean weight",
+    }
+    frame = frame.assign(active=100 * frame["active_units"] / frame["units"])
+    figure = make_figure(12, 3.6, title)
+    for axes, (name, label), (colour, _) in zip(figure.subplots(1, 4), panels.items(), STYLES, strict=False):
+        shown = frame.reindex(columns=[*frame.columns.union([name])])
+        values = {m: shown.loc[shown["modality"] == m, name].to_numpy() for m in modalities}
+        bars(axes, {m: v for m, v in values.items() if not np.isnan(v).any()}, colour)
+        tidy(axes, ylabel=label)
+    save(figure, path)
+
+
+def describe(frame: pd.DataFrame) -> list[str]:
+    """Tabulates the monitors, with a verdict for each modality."""
+    columns = {
+        "KL to N(0, I) per dimension": "kl",
+        "active units": "active_units",
+        "standard deviation": "scale_mean",
+        "its spread": "scale_sd",
+        "symmetric KL to the dominant": "symmetric_kl",
+        "weight": "weight_mean",
+        "its sd": "weight_sd",
+        "saturated": "saturated",
+    }
+    rows = []
+    for modality, part in frame.groupby("modality", sort=False):
+        cells = {title: _cell(part[name]) if name in part else NOTHING for title, name in columns.items()}
+        verdicts = part["verdict"].value_counts(sort=False)
+        verdict = ", ".join(f"{word} ({count} of {len(part)})" for word, count in verdicts.items())
+        rows.append({"modality": modality, **cells, "verdict (seeds)": verdict})
+    return [
+        markdown(rows),
+        f"KL in nats; {frame['units'].iloc[0]} units per modality, of which those are active whose mean has a variance "
+        f"above {ACTIVE:g} over the utterances. Collapsed: no unit is active. Saturated: more than {100 * SATURATED:g} "
+        f"% of the weights are within {END:g} of what an infinite divergence would make them.",
+    ]
+
+
+def _cell(values: pd.Series) -> str:
+    values = values.dropna()
+    if values.empty:
+        return NOTHING
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.3g}" + ("" if np.isnan(deviation) else f" ± {deviation:.2g}")
+
+
+ANALYSIS = Analysis("Variational heads", measure, draw, describe, applies)

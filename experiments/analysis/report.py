@@ -1,0 +1,81 @@
+"""The report of analyses: one Markdown file, and a table and two pictures per analysis beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from experiments.analysis.analysis import Analysis
+from experiments.analysis.catalogue import ANALYSES
+from experiments.analysis.runs import Run
+from experiments.tables import banner
+from jmer.evaluation.predictions import corpus_title
+from jmer.evaluation.report import ORACLE, ORACLE_BANNER, SELECTIONS
+from jmer.files import atomically
+
+REPORT_FILE = "analysis.md"
+
+
+def analyse(runs: Sequence[Run], split: str, names: Sequence[str], out: Path, *, say: Callable[[str], None]) -> str:
+    """Makes analyses of runs, and writes `analysis.md` and for each `NAME.csv`, `NAME.png` and `NAME.svg`.
+
+    Args:
+      runs: of one configuration.
+      split: of their corpus.
+      names: in `ANALYSES`.
+      out: folder; made if it is not there.
+      say: prints a line.
+
+    Returns:
+      The text of `analysis.md`.
+
+    Raises:
+      UserError: if the corpus has no such split, it has no labels, or a file cannot be written.
+    """
+    parts = [*_head(runs, split)]
+    for name in names:
+        parts += _section(name, ANALYSES[name], runs, split, out)
+        say(f"{name}: done")
+    text = "\n\n".join(parts)
+    with atomically(out / REPORT_FILE) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def _head(runs: Sequence[Run], split: str) -> Iterator[str]:
+    first, card = runs[0].trained, runs[0].corpus.card
+    selection = first.config.selection
+    yield f"# Analyses of {_title(runs)}"
+    yield from banner(card.synthetic or first.card.synthetic)
+    if selection == ORACLE:
+        yield ORACLE_BANNER
+    epochs = ", ".join(str(run.trained.position.epoch) for run in runs)
+    trained_on = "" if card == first.card else f", trained on {corpus_title(first.card)}"
+    optimistic = ", so that scores on this split are optimistic" if selection == split else ""
+    yield (
+        f"Split: {split.upper()}, {len(runs)} runs (seeds {_seeds(runs)}){trained_on}. Epochs {epochs}: "
+        f"{SELECTIONS[selection]}{optimistic}. Mean ± sample standard deviation over the seeds."
+    )
+
+
+def _section(name: str, analysis: Analysis, runs: Sequence[Run], split: str, out: Path) -> Iterator[str]:
+    yield f"## {analysis.title}"
+    if reason := analysis.applies(runs[0]):
+        yield f"Left out: {reason}."
+        return
+    frame = analysis.measure(runs, split)
+    with atomically(out / f"{name}.csv") as temporary:
+        frame.to_csv(temporary, index=False)
+    selection = SELECTIONS[runs[0].trained.config.selection]
+    title = f"{analysis.title}: {_title(runs)}, {split}, seeds {_seeds(runs)}\nepochs: {selection}"
+    for suffix in ("png", "svg"):
+        analysis.draw(frame, out / f"{name}.{suffix}", title)
+    yield from analysis.describe(frame)
+    yield f"![{analysis.title}]({name}.png)"
+    yield f"Also as [SVG]({name}.svg); the figures: [CSV]({name}.csv)."
+
+
+def _title(runs: Sequence[Run]) -> str:
+    return f"{runs[0].trained.config.model.name.upper()} on {corpus_title(runs[0].corpus.card)}"
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+    return ", ".join(str(run.seed) for run in runs)

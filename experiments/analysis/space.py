@@ -1,0 +1,110 @@
+"""How emotions lie in the space that a model classifies in."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_samples
+from sklearn.neighbors import NearestNeighbors
+
+from experiments.analysis.analysis import Analysis
+from experiments.analysis.pictures import MARKERS, make_figure
+from experiments.analysis.runs import Run, labelled, labels
+from experiments.tables import percent
+from jmer.evaluation.metrics import mean_and_deviation
+from jmer.evaluation.plots import STYLES, save
+
+UTTERANCES = 2000
+NEIGHBOURS = 10
+PERPLEXITY = 30
+
+
+def classified(output: Any) -> Any:
+    """Returns what the classifier sees of each utterance; the logits of a model whose output does not have it."""
+    return getattr(output, "fused", output.logits)
+
+
+def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+    """Returns a row per seed and labelled utterance, of at most 2000 that are drawn by the seed.
+
+    Columns `seed`, `emotion`; `silhouette` of the gold emotions and `alike`, the share of the ten nearest neighbours
+    that have the same emotion, both in the original space; and for the first seed the place `x`, `y` on a t-SNE map,
+    which is only looked at: no distance in it is measured. NaN where it does not exist.
+    """
+    tables = []
+    for run in runs:
+        conversations = run.conversations(split)
+        known = np.flatnonzero(labelled(conversations))
+        drawn = np.random.default_rng(run.seed).permutation(known)[:UTTERANCES]
+        points = np.concatenate(run.outputs(conversations, classified)).astype(np.float64)[drawn]
+        gold = labels(conversations)[drawn]
+        place = _map(points) if run is runs[0] else np.full((len(points), 2), np.nan)
+        columns = {
+            "seed": run.seed,
+            "emotion": np.array(run.corpus.card.emotions)[gold],
+            "silhouette": _silhouette(points, gold),
+            "alike": _alike(points, gold),
+            "x": place[:, 0],
+            "y": place[:, 1],
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _map(points: np.ndarray) -> np.ndarray:
+    # The perplexity is a number of neighbours, of which there must be about three times as many.
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    if perplexity < 1:
+        return np.full((len(points), 2), np.nan)
+    return TSNE(perplexity=perplexity, random_state=0).fit_transform(points)
+
+
+def _silhouette(points: np.ndarray, gold: np.ndarray) -> np.ndarray | float:
+    return silhouette_samples(points, gold) if 1 < len(np.unique(gold)) < len(gold) else np.nan
+
+
+def _alike(points: np.ndarray, gold: np.ndarray) -> np.ndarray | float:
+    if len(points) < 2:
+        return np.nan
+    found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1)).fit(points)
+    # Without an argument it leaves out the point itself.
+    return (gold[found.kneighbors(return_distance=False)] == gold[:, None]).mean(1)
+
+
+def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
+    """Draws the map of the first seed; each emotion has a colour and a marker."""
+    rows = frame.dropna(subset=["x", "y"])
+    figure = make_figure(7, 6.4, f"{title}\nt-SNE of seed {frame['seed'].iloc[0]}, gold emotions")
+    axes = figure.subplots()
+    for (emotion, points), (colour, marker) in zip(rows.groupby("emotion"), _styles(), strict=False):
+        axes.scatter(points["x"], points["y"], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0, label=emotion)
+    axes.set(xticks=[], yticks=[])
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    save(figure, path)
+
+
+def _styles() -> Iterator[tuple[str, str]]:
+    """Gives pairs of a colour and a marker, first such that differ in both."""
+    for shift in range(len(MARKERS)):
+        yield from ((colour, MARKERS[(i + shift) % len(MARKERS)]) for i, (colour, _) in enumerate(STYLES))
+
+
+def describe(frame: pd.DataFrame) -> list[str]:
+    """Gives the mean silhouette and the share of neighbours alike, beside what chance would give."""
+    seeds = [rows for _, rows in frame.groupby("seed")]
+    silhouette, deviation = mean_and_deviation([rows["silhouette"].mean() for rows in seeds])
+    spread = "" if np.isnan(deviation) else f" ± {deviation:.3f}"
+    counts = seeds[0]["emotion"].value_counts()
+    chance = (counts * (counts - 1)).sum() / max(counts.sum() * (counts.sum() - 1), 1)
+    return [
+        f"Silhouette of the gold emotions, from −1 (among others) to 1 (apart): {silhouette:.3f}{spread}. Of an "
+        f"utterance's {NEIGHBOURS} nearest neighbours {percent(rows['alike'].mean() for rows in seeds)} % have its "
+        f"emotion, by chance {100 * chance:.2f} %. Both in the space that the classifier sees, {counts.sum()} "
+        "utterances per seed. The map is that of the first seed; distances between its groups mean nothing.",
+    ]
+
+
+ANALYSIS = Analysis("Space of the fused features", measure, draw, describe)

@@ -1,0 +1,81 @@
+"""How large a model is, and how fast in training and in use."""
+
+import functools
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis.analysis import Analysis
+from experiments.analysis.pictures import bars, make_figure, tidy
+from experiments.analysis.runs import Run
+from experiments.benchmarks.clock import alternate
+from experiments.runner import read_result
+from jmer.evaluation.metrics import mean_and_deviation
+from jmer.evaluation.plots import STYLES, save
+from jmer.training.folder import SCORES_FILE, read_json
+
+PASSES = 5
+
+
+def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+    """Returns a row per seed.
+
+    Columns `seed`, `parameters`; `training`, the utterances per second that the run logged, median over epochs;
+    `inference`, those that are predicted per second here and now, padding of batches included: median of five passes
+    over the split after one to warm up, in turn with the other seeds; and `devices`, those of training.
+    """
+    inputs = {run.seed: run.conversations(split) for run in runs}
+    calls = {str(run.seed): functools.partial(run.probabilities, inputs[run.seed]) for run in runs}
+    seconds = alternate(calls, PASSES)
+    rows = []
+    for run in runs:
+        result, utterances = read_result(run.folder), sum(map(len, inputs[run.seed]))
+        rows.append(
+            {
+                "seed": run.seed,
+                "parameters": result.parameters,
+                "training": result.speed,
+                "inference": utterances / statistics.median(seconds[str(run.seed)]),
+                "devices": result.devices,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
+    """Draws utterances per second in training and in inference, each seed a dot."""
+    figure = make_figure(5.2, 4.2, title)
+    axes = figure.subplots()
+    names = ("training", "inference")
+    bars(axes, {name: frame[name].to_numpy() for name in names}, STYLES[4][0])
+    for place, name in enumerate(names):
+        axes.plot(np.full(len(frame), place + 0.2), frame[name], "o", color="black", markersize=4)
+    tidy(axes, ylabel="utterances per second (dots: seeds)")
+    save(figure, path)
+
+
+def describe(frame: pd.DataFrame) -> list[str]:
+    """Gives the size and both speeds."""
+    training, inference = (_rate(frame[name]) for name in ("training", "inference"))
+    return [
+        f"{frame['parameters'].iloc[0]:,} trained parameters. Utterances per second: {training} in training (median "
+        f"over epochs, on {' / '.join(sorted(set(frame['devices'])))}), {inference} in inference (median of {PASSES} "
+        "passes, here, batches padded anew each time); on a machine that others may have used.",
+    ]
+
+
+def _rate(values: pd.Series) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:,.0f}" + ("" if np.isnan(deviation) else f" ± {deviation:,.0f}")
+
+
+def applies(run: Run) -> str:
+    """A run's log is read together with its validation scores."""
+    scored = "validation" in read_json(run.folder / SCORES_FILE)["splits"]
+    return "" if scored else "the run has no validation scores"
+
+
+ANALYSIS = Analysis("Size and speed", measure, draw, describe, applies)
