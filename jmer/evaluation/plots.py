@@ -1,6 +1,6 @@
 """Pictures of a run, readable in grey print and by colour-blind people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +70,39 @@ def plot_learning_curves(
       chosen: the epoch whose scores the run reports; marked.
       title: heading.
     """
-    losses = _series(history, lambda name: name == "validation/loss" or name.startswith("train/loss"))
-    scores = _series(history, lambda name: name.endswith("/weighted_f1"))
+    losses, scores = loss_series(history), score_series(history)
     figure = Figure(figsize=(10, 5), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    _draw(left, epochs, {_loss_name(name): values for name, values in losses.items()}, "loss")
-    shown = np.array([value for values in losses.values() for value in values if np.isfinite(value)])
-    if shown.size and shown.min() > 0 and shown.max() > 30 * shown.min():
+    _draw(left, epochs, losses, "loss")
+    if spans_decades(losses.values()):
         left.set_yscale("log")
-    _draw(right, epochs, {name.split("/")[0]: 100 * values for name, values in scores.items()}, "weighted F1 (%)")
+    _draw(right, epochs, scores, "weighted F1 (%)")
     for axes in (left, right):
         axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
         # Below the axes, where it covers no curve.
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=9, frameon=False)
     save(figure, path)
+
+
+def loss_series(history: Sequence[Mapping[str, float | None]]) -> dict[str, np.ndarray]:
+    """Returns the losses of a history as `plot_learning_curves` takes it: name for a legend -> a value per epoch."""
+    found = _series(history, lambda name: name == "validation/loss" or name.startswith("train/loss"))
+    return {_loss_name(name): values for name, values in found.items()}
+
+
+def score_series(history: Sequence[Mapping[str, float | None]]) -> dict[str, np.ndarray]:
+    """Returns the weighted F1 in percent of a history: split -> a value per epoch."""
+    found = _series(history, lambda name: name.endswith("/weighted_f1"))
+    return {name.split("/")[0]: 100 * values for name, values in found.items()}
+
+
+def spans_decades(series: Iterable[np.ndarray]) -> bool:
+    """Whether the values, NaN aside, are positive and so far apart that only a logarithmic axis shows them all."""
+    shown = np.array([value for values in series for value in values if np.isfinite(value)])
+    return bool(shown.size and shown.min() > 0 and shown.max() > 30 * shown.min())
 
 
 def plot_reliability(calibration: Calibration, path: str | Path, title: str) -> None:

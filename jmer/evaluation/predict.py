@@ -1,10 +1,12 @@
 """Running a trained model over a corpus."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -25,20 +27,41 @@ class Predictions:
     Attributes:
       probabilities: `k` arrays float32 `[n_i, C]`.
       weights: modality -> `k` arrays float32 `[n_i]`, fusion weights; empty for a model that has none.
+      attention: token -> `k` arrays float32 `[n_i]`, the attention that a token for the whole conversation pays to each
+        utterance, mean over heads; empty if not asked for, or for a model without such a token.
     """
 
     probabilities: Sequence[np.ndarray]
     weights: Mapping[str, Sequence[np.ndarray]]
+    attention: Mapping[str, Sequence[np.ndarray]]
 
 
-def forward(model: Model) -> Callable[[Any, Batch], tuple[jax.Array, Mapping[str, jax.Array]]]:
-    """Returns the function `(variables, batch) -> (probabilities [B, T, C], weights {modality: [B, T]})`, unmapped."""
+def forward(model: Model, *, attention: bool = False) -> Callable[[Any, Batch], tuple]:
+    """Returns the function `(variables, batch) -> (probabilities, weights, attention)`, unmapped.
+
+    Probabilities are `[B, T, C]`, weights `{modality: [B, T]}` and attention `{token: [B, T]}`, see `Predictions`.
+
+    Args:
+      model: the network and its loss.
+      attention: whether to give the attention of a model that has it to give.
+    """
+    asked = attention and "attention" in inspect.signature(model.module.__call__).parameters
 
     def run(variables, batch):
-        output = model.module.apply(variables, batch, train=False)
-        return jax.nn.softmax(output.logits), dict(getattr(output, "weights", {}))
+        output = model.module.apply(variables, batch, train=False, **({"attention": True} if asked else {}))
+        given = _attention(output, batch.mask) if asked else {}
+        return jax.nn.softmax(output.logits), dict(getattr(output, "weights", {})), given
 
     return run
+
+
+def _attention(output: Any, mask: jax.Array) -> dict[str, jax.Array]:
+    """Returns what the atmosphere's token reads `[B, T]`; a causal model's last one, which has read everything."""
+    if output.atmosphere is None:
+        return {}
+    weights = output.attention["atmosphere"].mean(1)
+    last = jnp.clip(mask.sum(1), 1, weights.shape[1]) - 1
+    return {"atmosphere": jnp.take_along_axis(weights, last[:, None, None], axis=1)[:, 0, 1:]}
 
 
 def predict_conversations(
@@ -91,17 +114,18 @@ def predict_together(
 
 def _unpadded(outputs: Sequence[tuple[np.ndarray, tuple]], conversations: Sequence[Conversation]) -> Predictions:
     """Puts the rows of batches, each with the positions of its conversations, in these conversations' order."""
-    probabilities: dict[int, np.ndarray] = {}
-    weights: dict[int, dict[str, np.ndarray]] = {}
-    for index, (batch_probabilities, batch_weights) in outputs:
+    found: dict[int, tuple] = {}
+    for index, output in outputs:
         for row, position in enumerate(index):
             if position >= 0:
-                length = len(conversations[position])
-                probabilities[position] = batch_probabilities[row, :length]
-                weights[position] = {m: w[row, :length] for m, w in batch_weights.items()}
-    order = range(len(conversations))
-    names = weights[0] if weights else {}
-    return Predictions([probabilities[i] for i in order], {m: [weights[i][m] for i in order] for m in names})
+                own = row, slice(len(conversations[position]))
+                found[position] = jax.tree.map(lambda x, own=own: x[own], output)
+    rows = [found[i] for i in range(len(conversations))]
+    return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
+
+
+def _by_name(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def predict(
@@ -131,14 +155,14 @@ def predict(
     Raises:
       UserError: if the corpus has no such split.
     """
-    run = jax.jit(forward(model))
+    run = jax.jit(forward(model, attention=True))
     widths = corpus.card.widths if statistics is None else {m: len(s.mean) for m, s in statistics.items()}
     tables = []
     for name in [split] if split else corpus.splits:
         conversations = batch_rows(corpus, name, context=context)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
         found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size)
-        table = prediction_table(conversations, corpus.card, found.probabilities, found.weights)
+        table = prediction_table(conversations, corpus.card, found.probabilities, found.weights, found.attention)
         table.insert(0, "split", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -24,6 +24,7 @@ def prediction_table(
     card: Card,
     probabilities: Sequence[np.ndarray],
     weights: Mapping[str, Sequence[np.ndarray]],
+    attention: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> pd.DataFrame:
     """Lays out what a model says about each utterance.
 
@@ -32,11 +33,12 @@ def prediction_table(
       card: their corpus' card.
       probabilities: `k` arrays `[n_i, C]`; the emotion with the largest one is the prediction.
       weights: modality -> `k` arrays `[n_i]`, the modality's weight in the fusion; empty for a model without fusion.
+      attention: token -> `k` arrays `[n_i]`, the attention that it pays to the utterance; None = none.
 
     Returns:
       Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, a
-      `probability_<emotion>` per emotion, and a `weight_<modality>` per modality in `weights`, NaN where the utterance
-      lacks that modality.
+      `probability_<emotion>` per emotion, a `weight_<modality>` per modality in `weights`, NaN where the utterance
+      lacks that modality, and an `attention_<token>` per token in `attention`.
 
     Raises:
       UserError: if shapes differ from the conversations', or a probability is not finite.
@@ -61,6 +63,8 @@ def prediction_table(
         available = np.concatenate([c.available[modality] for c in conversations])
         weight = np.where(available, _per_utterance(conversations, f"{modality} weights", values, ()), np.nan)
         columns[f"weight_{modality}"] = weight
+    for token, values in (attention or {}).items():
+        columns[f"attention_{token}"] = _per_utterance(conversations, f"{token} attention", values, ())
     return pd.DataFrame(columns)
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jmer.data.corpus import Card, Corpus
 from jmer.errors import UserError
+from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.predict import forward
 from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
 from jmer.evaluation.report import REPORT_FILE, Report, split_sizes, write_report
@@ -69,16 +70,19 @@ def evaluate(
         folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, corpus.card)
     reporting = labelled and is_lead()
     history = _history(workdir) if reporting else []
-    run = setup.parallel.forward(forward(setup.model))
-    scores = {}
+    run = setup.parallel.forward(forward(setup.model, attention=True))
+    scores, shown = {}, {}
     for split in setup.conversations:
         predictions = setup.predict(run, trained.variables, split)
         if labelled and setup.is_labelled(split):
             scores[split] = setup.score(predictions, split)
+            shown[split] = PredictedSplit(setup.conversations[split], predictions)
         if not is_lead():
             continue
         rows = setup.conversations[split]
-        table = prediction_table(rows, corpus.card, predictions.probabilities, predictions.weights)
+        table = prediction_table(
+            rows, corpus.card, predictions.probabilities, predictions.weights, predictions.attention
+        )
         path = folder / PREDICTION_FOLDER / f"{split}.csv"
         write_predictions(table, path)
         say(f"wrote {path}")
@@ -100,12 +104,14 @@ def evaluate(
         seconds=trained.position.seconds,
     )
     path = write_report(folder, report)
+    # To look into the utterances that a model was trained on says little, and they are the most.
+    page = write_html_report(folder, report, {split: shown[split] for split in shown if split != "train"})
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
     chosen = {"selection": config.selection, "epoch": trained.position.epoch, "epochs": trained.epochs}
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         say(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
-    say(f"report: {path}")
+    say(f"report: {path}, {page.name}")
 
 
 def _history(workdir: Path) -> list[dict]:

@@ -1,0 +1,245 @@
+"""The report of a run as one HTML page that needs nothing else: scores, charts, and every utterance to look into."""
+
+import base64
+import dataclasses
+import datetime
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+
+from jmer.data.corpus import SPLITS, Conversation
+from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.html_charts import LineChart, ReliabilityChart, line_chart, reliability_chart
+from jmer.evaluation.metrics import Scores
+from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
+from jmer.evaluation.predict import Predictions
+from jmer.evaluation.predictions import corpus_title
+from jmer.evaluation.report import (
+    ORACLE,
+    ORACLE_BANNER,
+    SYNTHETIC_BANNER,
+    Report,
+    _config_lines,
+    _headline,
+    _percent,
+    _split_title,
+)
+from jmer.files import atomically
+
+HTML_REPORT_FILE = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
+# Digits that a reader sees; more would make the page of a large corpus slow to open.
+DIGITS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedSplit:
+    """A split and what the model says about it.
+
+    Attributes:
+      conversations: of the split, or its single utterances, those of a conversation one after the other.
+      predictions: of these.
+    """
+
+    conversations: Sequence[Conversation]
+    predictions: Predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """A number of a confusion matrix; `share` is of the gold emotion's utterances, None if there are none."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float | None
+    right: bool
+    link: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _SplitSection:
+    """What the page says of a scored split; one whose predictions were not given has no calibration."""
+
+    title: str
+    scores: Scores
+    confusion: Sequence[tuple[str, int, Sequence[_Cell]]]
+    calibration: Calibration | None
+    reliability: ReliabilityChart | None
+
+
+def write_html_report(folder: str | Path, report: Report, predicted: Mapping[str, PredictedSplit]) -> Path:
+    """Writes `report.html`: one file without any reference to another, for a browser, a phone or a printer.
+
+    Args:
+      folder: where to.
+      report: what `jmer.evaluation.report.write_report` takes.
+      predicted: split -> its utterances and predictions, for the calibration and the conversation viewer.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    path = Path(folder) / HTML_REPORT_FILE
+    page = _page(report, {split: predicted[split] for split in reversed(SPLITS) if split in predicted})
+    with atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["percent"] = _percent
+    environment.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False,
+        "separators": (",", ":"),
+        "allow_nan": False,
+    }
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    scored = [split for split in reversed(SPLITS) if split in report.scores]
+    return environment.get_template("report.html").render(
+        title=f"{report.model} on {corpus_title(report.card)}",
+        report=report,
+        banners=_banners(report),
+        headline=_emphasized(_headline(report)),
+        sections=[_split_section(report, split, predicted.get(split)) for split in scored],
+        curves=_curves(report),
+        colours=[colour for colour, _ in STYLES],
+        facts={
+            "trained parameters": f"{report.parameters:,}",
+            "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(report.seconds))),
+            **report.versions,
+        },
+        config="\n".join(_config_lines(report.config)),
+        viewer=_viewer(report, predicted),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # The browser runs this script and no other, whatever a sentence of the corpus holds.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _banners(report: Report) -> list[Markup]:
+    apply = {SYNTHETIC_BANNER: report.card.synthetic, ORACLE_BANNER: report.selection == ORACLE}
+    return [_emphasized(re.sub(r"^> ", "", banner, flags=re.MULTILINE)) for banner in apply if apply[banner]]
+
+
+def _emphasized(text: str) -> Markup:
+    """Turns the two marks that the text of a report uses, `**strong**` and `` `code` ``, into HTML."""
+    marked = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", marked))
+
+
+def _curves(report: Report) -> list[LineChart]:
+    if not report.history:
+        return []
+    epochs = [row["epoch"] for row in report.history]
+    losses, scores = loss_series(report.history), score_series(report.history)
+    charts = []
+    if losses:
+        logarithmic = spans_decades(losses.values())
+        charts.append(line_chart(epochs, losses, label="loss", chosen=report.epoch, logarithmic=logarithmic))
+    if scores:
+        charts.append(line_chart(epochs, scores, label="weighted F1 (%)", chosen=report.epoch))
+    return charts
+
+
+def _split_section(report: Report, split: str, predicted: PredictedSplit | None) -> _SplitSection:
+    measured = None
+    if predicted is not None:
+        labels = np.concatenate([conversation.labels for conversation in predicted.conversations])
+        measured = calibration(np.concatenate(predicted.predictions.probabilities), labels)
+    return _SplitSection(
+        title=_split_title(report, split),
+        scores=report.scores[split],
+        confusion=list(_confusion_rows(report.scores[split], split if predicted else None)),
+        calibration=measured,
+        reliability=None if measured is None else reliability_chart(measured),
+    )
+
+
+def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, int, list[_Cell]]]:
+    """Yields emotion, support and cells of each row; a cell leads to its utterances in the viewer of `split`."""
+    names = tuple(scores.classes)
+    for i, counts in enumerate(scores.confusion):
+        support = sum(counts)
+        cells = [
+            _Cell(
+                gold=names[i],
+                predicted=names[j],
+                count=count,
+                share=count / support if support else None,
+                right=i == j,
+                link=f"#split={split}&filter={i}-{j}" if split and count else None,
+            )
+            for j, count in enumerate(counts)
+        ]
+        yield names[i], support, cells
+
+
+def _viewer(report: Report, predicted: Mapping[str, PredictedSplit]) -> dict[str, Any]:
+    """Returns what the page's script shows, as JSON holds it."""
+    return {
+        "emotions": list(report.card.emotions),
+        "splits": {split: _conversations(found) for split, found in predicted.items()},
+    }
+
+
+def _conversations(predicted: PredictedSplit) -> list[dict[str, Any]]:
+    """Returns a split's conversations, put together again where each utterance is a row of its own."""
+    rows = [_row(predicted, i) for i in range(len(predicted.conversations))]
+    whole = []
+    for _, parts in itertools.groupby(rows, key=lambda row: row["id"]):
+        first, *others = parts
+        for other in others:
+            _extend(first, other)
+        whole.append(first)
+    return whole
+
+
+def _row(predicted: PredictedSplit, i: int) -> dict[str, Any]:
+    conversation, predictions = predicted.conversations[i], predicted.predictions
+    weights = {
+        modality: np.where(conversation.available[modality], values[i], np.nan)
+        for modality, values in predictions.weights.items()
+    }
+    return {
+        "id": conversation.id,
+        "utterances": list(conversation.utterances),
+        "speakers": list(conversation.speakers),
+        "sentences": list(conversation.sentences),
+        "gold": conversation.labels.tolist(),
+        "predicted": predictions.probabilities[i].argmax(-1).tolist(),
+        "probabilities": [_rounded(row) for row in predictions.probabilities[i]],
+        "weights": {modality: _rounded(values) for modality, values in weights.items()},
+        "attention": {token: _rounded(values[i]) for token, values in predictions.attention.items()},
+    }
+
+
+def _extend(row: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Appends the utterances of `other` to those of `row`."""
+    for name, values in row.items():
+        if isinstance(values, dict):
+            _extend(values, other[name])
+        elif isinstance(values, list):
+            values.extend(other[name])
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """Rounds to `DIGITS` decimals; None where there is no number, which JSON does not know."""
+    return [round(value, DIGITS) if np.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,183 @@
+"use strict";
+
+// The conversation viewer. What it shows is a function of the address after "#": controls change the address, and
+// every change of the address draws anew. So a link leads to a conversation, and the browser's "back" goes back.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (name) => document.getElementById(name);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+// Texts of the corpus are only ever appended as text, never read as HTML.
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.append(...children);
+  return made;
+}
+
+function matches(conversation, i, filter) {
+  const gold = conversation.gold[i];
+  const predicted = conversation.predicted[i];
+  if (filter === "all") return true;
+  if (filter === "unlabelled") return gold < 0;
+  if (filter === "errors") return gold >= 0 && gold !== predicted;
+  return filter === `${gold}-${predicted}`;
+}
+
+function hits(conversation, filter) {
+  return conversation.gold.reduce((sum, _, i) => sum + matches(conversation, i, filter), 0);
+}
+
+// Filter -> what it is called, those by emotion with the most utterances first.
+function filters(split) {
+  const pairs = new Map();
+  let unlabelled = 0;
+  for (const conversation of data.splits[split]) {
+    conversation.gold.forEach((gold, i) => {
+      const pair = `${gold}-${conversation.predicted[i]}`;
+      if (gold < 0) unlabelled += 1;
+      else pairs.set(pair, (pairs.get(pair) || 0) + 1);
+    });
+  }
+  const named = new Map([["all", "all utterances"], ["errors", "all errors"]]);
+  if (unlabelled) named.set("unlabelled", `unlabelled (${unlabelled})`);
+  const sorted = [...pairs].sort((a, b) => b[1] - a[1]);
+  for (const wrong of [true, false]) {
+    for (const [pair, count] of sorted) {
+      const [gold, predicted] = pair.split("-");
+      const text = wrong ? `${data.emotions[gold]} → ${data.emotions[predicted]}` : `right: ${data.emotions[gold]}`;
+      if (wrong === (gold !== predicted)) named.set(pair, `${text} (${count})`);
+    }
+  }
+  return named;
+}
+
+// Reads the address; what it lacks, or names wrongly, is the first there is.
+function readState() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const split = Object.hasOwn(data.splits, asked.get("split")) ? asked.get("split") : Object.keys(data.splits)[0];
+  const named = filters(split);
+  const filter = named.has(asked.get("filter")) ? asked.get("filter") : "all";
+  const conversations = data.splits[split];
+  const found = [...conversations.keys()].filter((i) => hits(conversations[i], filter));
+  const wanted = Math.max(0, conversations.findIndex((conversation) => conversation.id === asked.get("conversation")));
+  // Without a hit there, the next conversation that has one.
+  const current = found.find((i) => i >= wanted) ?? found[0] ?? wanted;
+  return { split, filter, named, found, current };
+}
+
+function go(changes) {
+  const state = readState();
+  const address = {
+    split: state.split,
+    conversation: data.splits[state.split][state.current].id,
+    filter: state.filter,
+    ...changes,
+  };
+  location.hash = new URLSearchParams(address).toString();
+}
+
+function turn(by) {
+  const { split, found, current } = readState();
+  const next = found[(found.indexOf(current) + by + found.length) % found.length];
+  if (next !== undefined) go({ conversation: data.splits[split][next].id });
+}
+
+function fillSelect(select, options, chosen) {
+  select.replaceChildren(...options.map(([value, text]) => new Option(text, value, false, value === chosen)));
+}
+
+// A heading and lines of name, bar and number; `length` is the bar's, 0 to 1, and null stands for "not there".
+function bars(heading, lines) {
+  const list = element("dl", "");
+  for (const { name, length, number, predicted } of lines) {
+    const fill = element("span", "fill");
+    fill.style.width = `${100 * (length ?? 0)}%`;
+    const bar = element("span", "bar", fill);
+    bar.setAttribute("aria-hidden", "true");
+    const kind = predicted ? "predicted" : "";
+    list.append(element("dt", kind, name), element("dd", kind, bar, element("span", "number", number)));
+  }
+  return element("div", "bars", element("h3", "", heading), list);
+}
+
+function utterance(conversation, i) {
+  const gold = conversation.gold[i];
+  const predicted = conversation.predicted[i];
+  const outcome = gold < 0 ? "unlabelled" : gold === predicted ? "right" : "wrong";
+  const said = element("div", "said");
+  const speaker = element("strong", "", conversation.speakers[i]);
+  said.append(element("p", "who", `${i + 1} · `, speaker, ` · ${conversation.utterances[i]}`));
+  if (conversation.sentences[i]) said.append(element("p", "sentence", conversation.sentences[i]));
+  const verdict = element("p", "verdict", element("strong", "", { right: "✓ right", wrong: "✗ wrong", unlabelled: "– unlabelled" }[outcome]));
+  if (gold >= 0) verdict.append(" · gold ", element("strong", "gold", data.emotions[gold]));
+  verdict.append(" · predicted ", element("strong", "guess", data.emotions[predicted]));
+  said.append(verdict);
+
+  const probabilities = conversation.probabilities[i].map((probability, emotion) => ({
+    name: data.emotions[emotion] + (emotion === gold ? " (gold)" : ""),
+    length: probability,
+    number: percent(probability),
+    predicted: emotion === predicted,
+  }));
+  const inside = element("div", "inside");
+  const weights = Object.entries(conversation.weights).map(([modality, values]) => ({
+    name: modality,
+    length: values[i],
+    number: values[i] === null ? "absent" : values[i].toFixed(2),
+  }));
+  if (weights.length) inside.append(bars("fusion weights", weights));
+  for (const [token, values] of Object.entries(conversation.attention)) {
+    // As long as the most attended utterance's bar: in a long conversation, every share is small.
+    const length = values[i] / Math.max(...values);
+    inside.append(bars("attention to this utterance", [{ name: token, length, number: percent(values[i]) }]));
+  }
+  const item = element("li", `utterance ${outcome}`, said, bars("probabilities", probabilities));
+  if (inside.childNodes.length) item.append(inside);
+  return item;
+}
+
+function draw() {
+  const { split, filter, named, found, current } = readState();
+  const conversations = data.splits[split];
+  const conversation = conversations[current];
+  fillSelect(byId("split"), Object.keys(data.splits).map((name) => [name, name]), split);
+  fillSelect(byId("filter"), [...named], filter);
+  const listed = found.length ? found : [current];
+  const options = listed.map((i) => {
+    const { id, gold } = conversations[i];
+    const some = filter === "all" ? "" : `${hits(conversations[i], filter)} of `;
+    return [id, `${id} (${some}${gold.length} utterances)`];
+  });
+  fillSelect(byId("conversation"), options, conversation.id);
+  const shown = [...conversation.gold.keys()].filter((i) => matches(conversation, i, filter));
+  byId("utterances").replaceChildren(...shown.map((i) => utterance(conversation, i)));
+  const place = `conversation ${found.indexOf(current) + 1} of ${found.length}`;
+  byId("status").textContent = found.length
+    ? `${place}${filter === "all" ? "" : " with such utterances"}; ${shown.length} of ${conversation.gold.length} utterances shown`
+    : `no utterance of split ${split} is so`;
+}
+
+// After a turn, the conversation's beginning; also for a link from elsewhere on the page.
+function reveal() {
+  const top = byId("utterances").getBoundingClientRect().top;
+  if (top < 0 || top > window.innerHeight - 100) byId("utterances").scrollIntoView();
+}
+
+byId("controls").addEventListener("submit", (event) => event.preventDefault());
+for (const name of ["split", "filter", "conversation"]) {
+  byId(name).addEventListener("change", (event) => go({ [name]: event.target.value }));
+}
+byId("previous").addEventListener("click", () => turn(-1));
+byId("next").addEventListener("click", () => turn(1));
+byId("utterances").addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) turn(by);
+});
+window.addEventListener("hashchange", () => {
+  draw();
+  if (new URLSearchParams(location.hash.slice(1)).has("split")) reveal();
+});
+byId("controls").hidden = byId("turn").hidden = false;
+draw();
+if (location.hash) reveal();

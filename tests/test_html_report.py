@@ -1,0 +1,243 @@
+"""The page of a run holds its numbers, refers to nothing outside, and takes no text of a corpus for HTML."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from paged import EMOTIONS, HISTORY, HOSTILE, guesses, labels, predicted_split, report_and_splits
+
+from jmer.data.frames import single_utterances
+from jmer.errors import UserError
+from jmer.evaluation import html_report
+from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.html_charts import line_chart, reliability_chart
+from jmer.evaluation.html_report import PredictedSplit, write_html_report
+from jmer.evaluation.predict import Predictions
+
+REPORT, SPLITS = report_and_splits()
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and the texts between them."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.texts, self.scripts = [], [], []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        inside = self.tags and self.tags[-1][0] in ("script", "style") and self.cdata_elem
+        (self.scripts if inside else self.texts).append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def data(self):
+        return json.loads(next(text for text in self.scripts if text.startswith('{"emotions"')))
+
+
+def written(folder, predicted=SPLITS, **changes):
+    return write_html_report(folder, dataclasses.replace(REPORT, **changes), predicted).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def page(source):
+    return Page(source)
+
+
+def test_headline_scores_calibration_and_facts(page):
+    test = REPORT.scores["test"]
+    assert page.text.count("LFVD on meld") == 2
+    accuracy = f"accuracy {100 * test.accuracy:.2f} %"
+    assert f"Test weighted F1 {100 * test.weighted_f1:.2f} %, {accuracy} on {test.support} utterances" in page.text
+    assert "epoch 2 of 3, chosen by validation weighted F1." in page.text
+    for row in test.classes.values():
+        assert f"{100 * row.precision:.2f} {100 * row.recall:.2f} {100 * row.f1:.2f} {row.support}" in page.text
+    measured = calibration(np.concatenate(SPLITS["test"].predictions.probabilities), labels(SPLITS["test"]))
+    assert f"expected error {100 * measured.expected_error:.1f} %" in page.text
+    for fact in ("1,234,567", "0:03:12", "model.width = 300", "configs/lfvd_meld.py", "text 6, audio 4"):
+        assert fact in page.text
+
+
+def test_the_cells_of_the_confusion_matrix_lead_to_their_utterances(page):
+    gold, predicted = labels(SPLITS["test"]), guesses(SPLITS["test"])
+    links = {a["href"]: a["aria-label"] for a in page.named("a")}
+    for i, j in np.ndindex(len(EMOTIONS), len(EMOTIONS)):
+        count = ((gold == i) & (predicted == j)).sum()
+        label = f"{count} utterances, gold {EMOTIONS[i]}, predicted {EMOTIONS[j]}"
+        assert links.get(f"#split=test&filter={i}-{j}") == (label if count else None)
+    assert any(link.startswith("#split=validation") for link in links)
+    assert not any(link.startswith("#split=train") for link in links)
+
+
+def test_the_viewers_data_is_what_was_predicted(page):
+    data = page.data
+    assert data["emotions"] == list(EMOTIONS) and list(data["splits"]) == ["test", "validation"]
+    for split, found in SPLITS.items():
+        assert [c["id"] for c in data["splits"][split]] == [c.id for c in found.conversations]
+        for i, (shown, conversation) in enumerate(zip(data["splits"][split], found.conversations, strict=True)):
+            for name in ("utterances", "speakers", "sentences"):
+                assert shown[name] == getattr(conversation, name)
+            probabilities = found.predictions.probabilities[i]
+            assert shown["gold"] == conversation.labels.tolist()
+            assert shown["predicted"] == probabilities.argmax(1).tolist()
+            np.testing.assert_allclose(shown["probabilities"], probabilities, atol=5.1e-5)
+            for modality, values in found.predictions.weights.items():
+                expected = np.where(conversation.available[modality], values[i], np.nan)
+                np.testing.assert_allclose(np.array(shown["weights"][modality], float), expected, atol=5.1e-5)
+            np.testing.assert_allclose(
+                shown["attention"]["atmosphere"], found.predictions.attention["atmosphere"][i], atol=5.1e-5
+            )
+
+
+def test_single_utterances_are_put_together_again(tmp_path):
+    found = SPLITS["test"]
+
+    def apart(values):
+        return [row[None] for value in values for row in value]
+
+    alone = PredictedSplit(
+        single_utterances(found.conversations),
+        Predictions(
+            apart(found.predictions.probabilities),
+            {m: apart(values) for m, values in found.predictions.weights.items()},
+            {},
+        ),
+    )
+    whole = PredictedSplit(found.conversations, dataclasses.replace(found.predictions, attention={}))
+    assert Page(written(tmp_path, {"test": alone})).data == Page(written(tmp_path, {"test": whole})).data
+
+
+def test_refers_to_nothing_outside(source, page):
+    for _, attributes in page.tags:
+        assert "src" not in attributes
+        for name in ("href", "action", "data", "poster", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:,"))
+    assert not re.search(r"https?:|//\w+\.|@import|url\(", source)
+    policy = next(tag["content"] for tag in page.named("meta") if "http-equiv" in tag)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_texts_of_the_corpus_stay_texts(source, page):
+    assert HOSTILE not in source
+    assert {name for name, _ in page.tags} & {"img", "b", "i"} == set()
+    assert len(page.named("script")) == 2
+    assert page.data["splits"]["test"][0]["sentences"][0] == HOSTILE
+    # The command and the corpus' provenance are others' words, too.
+    assert page.text.count(" ".join(HOSTILE.split())) == 2
+    assert "joy & <b>love</b>" in page.text
+
+
+def test_says_what_is_synthetic_and_optimistic(tmp_path, page):
+    assert "synthetic" not in page.text.lower() and "oracle" not in page.text.lower()
+    card = dataclasses.replace(REPORT.card, synthetic=True)
+    labelled = Page(written(tmp_path, card=card, selection="test_oracle")).text
+    assert labelled.count("LFVD on meld (synthetic)") == 2
+    assert "SYNTHETIC CORPUS. Its utterances were drawn" in labelled
+    assert "TEST ORACLE. The epoch was chosen by the test split itself ( test_oracle )." in labelled
+    assert "test (test_oracle: optimistic)" in labelled
+
+
+def test_leaves_out_what_there_is_not(tmp_path):
+    bare = written(tmp_path, {}, scores={}, history=())
+    assert "No split has labels, so nothing was scored." in bare
+    for part in ('id="scores"', 'id="curves"', 'id="emotions"', 'id="viewer"', "<script"):
+        assert part not in bare
+    unseen = Page(written(tmp_path, {}))
+    assert "expected error" not in unseen.text and not unseen.named("a") and not unseen.named("script")
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    before = written(tmp_path)
+
+    def full_disk(path, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full_disk)
+    with pytest.raises(UserError, match=r"cannot write .*report\.html \(No space left on device\)"):
+        written(tmp_path, epoch=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == before
+
+
+def test_a_corpus_as_large_as_meld_makes_a_page_of_few_megabytes(tmp_path):
+    large = predicted_split("t", [13] * 1000, np.random.default_rng(0))
+    write_html_report(tmp_path, REPORT, {"test": large})
+    assert (tmp_path / html_report.HTML_REPORT_FILE).stat().st_size < 4e6
+
+
+def test_curves_are_interrupted_where_a_value_is_missing():
+    values = {"a": np.array([0.0, np.nan, 10.0, 5.0]), "b": np.full(4, np.nan)}
+    chart = line_chart([1, 2, 3, 4], values, label="loss", chosen=3)
+    a, b = chart.lines
+    # Four epochs share 290 units; 0 to 10 go from the bottom, 190, to the top, 10.
+    assert a.pieces == [[(76.2, 190.0)], [(221.2, 10.0), (293.8, 100.0)]]
+    assert (a.marked, a.style, b.pieces, b.style) == (True, 0, [], 1)
+    assert [(tick.text, tick.position) for tick in chart.x_ticks] == [
+        ("1", 76.2),
+        ("2", 148.8),
+        ("3", 221.2),
+        ("4", 293.8),
+    ]
+    assert [(tick.text, tick.position) for tick in chart.y_ticks][::5] == [("0", 190.0), ("10", 10.0)]
+    assert chart.chosen == 221.2
+
+
+def test_a_logarithmic_axis_has_powers_of_ten():
+    chart = line_chart([1, 2], {"a": np.array([50.0, 0.5])}, label="loss", chosen=1, logarithmic=True)
+    assert [tick.text for tick in chart.y_ticks] == ["0.1", "1", "10", "100"]
+    expected = [190 - 180 * (np.log10(value) + 1) / 3 for value in (50, 0.5)]
+    np.testing.assert_allclose([y for _, y in chart.lines[0].pieces[0]], expected, atol=0.06)
+
+
+@pytest.mark.parametrize("values", [[3.0], [np.nan], [0.0]])
+def test_one_epoch_makes_a_chart(values):
+    chart = line_chart([7], {"a": np.array(values)}, label="loss", chosen=7)
+    assert [(tick.text, tick.position) for tick in chart.x_ticks] == [("7", 185.0)]
+    assert all(10 <= y <= 190 for line in chart.lines for piece in line.pieces for _, y in piece)
+    assert np.isfinite([tick.position for tick in chart.y_ticks]).all()
+
+
+def test_many_epochs_are_not_marked_one_by_one():
+    chart = line_chart(list(range(1, 81)), {"a": np.linspace(2, 1, 80)}, label="loss", chosen=80)
+    assert not chart.lines[0].marked and 3 <= len(chart.x_ticks) <= 8
+
+
+def test_bars_are_as_tall_as_their_shares():
+    measured = Calibration(
+        confidence=np.array([np.nan, 0.75]),
+        accuracy=np.array([np.nan, 0.5]),
+        count=np.array([0, 8]),
+        expected_error=0.25,
+        maximum_error=0.25,
+    )
+    chart = reliability_chart(measured)
+    (bar,) = chart.bins
+    assert (bar.x, bar.width) == (185.0, 145.0)
+    assert bar.accuracy == (120.0, 110.0) and bar.gap == (65.0, 55.0) and bar.count == (240.0, 54.0)
+    assert bar.text == "confidence 75 %: 8 utterances, 50 % right"
+    assert (chart.most.text, chart.most.position) == ("8", 240.0)
+
+
+def test_the_history_is_drawn(page):
+    curves = [tag["points"] for tag in page.named("polyline") if tag["points"] != "0,4 28,4"]
+    # Two losses, one of them with a gap, and two scores.
+    assert len(curves) == 5 and len(HISTORY) == 3
+    circles = len(page.named("circle"))
+    assert circles == 2 + 3 + 3 + 3
