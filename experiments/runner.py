@@ -4,6 +4,9 @@ A cell is what `python -m jmer.main --config ... --workdir OUT/<corpus>/<row>/se
 cache, resumption and results, and anyone can repeat it by hand. Its `main` is called, not started as a program: a
 process then pays once for its imports, hands a mistake back as an exception, and ends with the one that started it.
 What it prints goes to a log file beside the run's folder.
+
+Several processes, on several machines if they share the folder, can run the same rows at the same time: a cell belongs
+to the process that works in its folder. The others go on with the next one, and read what it has left when it is done.
 """
 
 import contextlib
@@ -34,10 +37,13 @@ from jmer.training.folder import (
     COMPUTATION,
     CONFIG_FILE,
     SCORES_FILE,
+    FolderInUse,
     check_same,
+    is_in_use,
     read_config,
     read_facts,
     read_json,
+    working_in,
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.loop import Interrupted, check
@@ -46,6 +52,8 @@ from jmer.training.together import train_together
 from jmer.training.variations import common_fields
 
 LAST_EPOCHS = 5
+# How often to look whether another process has left a cell.
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +156,9 @@ def run(
 ) -> list[Outcome]:
     """Brings every cell to its end: runs that are finished are only read, interrupted ones go on.
 
+    Cells in which another process works come last, and are waited for: what it finishes is read, and where it stops or
+    dies, its run goes on here.
+
     Args:
       rows: what to run.
       seeds: of each row.
@@ -165,20 +176,19 @@ def run(
       KeyboardInterrupt: after Ctrl-C, when the runs have been saved.
     """
     cells = _cells(rows, seeds, out)
-    plans = {cell: _plan(cell) for cell in cells}
-    failures = {cell: plan for cell, plan in plans.items() if isinstance(plan, str)}
-    todo = [cell for cell in cells if cell not in failures and not _is_finished(cell, plans[cell])]
+    failures = {cell: plan for cell in cells if isinstance(plan := _plan(cell), str)}
+    todo = [cell for cell in cells if cell not in failures and not _is_finished(cell)]
     done = len(cells) - len(failures) - len(todo)
     at_once = f", {jobs} at a time" if jobs > 1 else ""
     say(f"{len(cells)} runs in {out}: {done} finished before, {len(todo)} to do{at_once}")
     for cell, reason in failures.items():
         say(f"{cell.title}: FAILED: {reason}")
     started = time.monotonic()
-    with contextlib.closing(_executed(_groups(todo, plans, together), jobs)) as executed:
+    with contextlib.closing(_executed(todo, jobs, together, say)) as executed:
         for count, (cell, problem) in enumerate(executed, 1):
             left = datetime.timedelta(seconds=round((time.monotonic() - started) / count * (len(todo) - count)))
             if problem is not None:
-                failures[cell] = problem.reason if isinstance(problem, Died) else problem
+                failures[cell] = problem
             news = f"FAILED: {failures[cell]}" if cell in failures else _news(read_result(cell.folder))
             say(f"[{count:{len(str(len(todo)))}}/{len(todo)}] {cell.title}: {news}; ETA {left}")
     return [
@@ -191,26 +201,34 @@ def run(
     ]
 
 
-def execute_together(cells: Sequence[Cell]) -> list[str | None]:
+def execute_together(cells: Sequence[Cell]) -> dict[int, str | None]:
     """Trains cells in one program, in this process, and scores them; what it does not bring to its end goes alone.
 
     Returns:
-      For each cell what went wrong, in one line, or None.
+      Position of a cell -> what went wrong, in one line, or None. A cell in which another process works is left out.
 
     Raises:
       KeyboardInterrupt: after SIGINT or SIGTERM, when the runs have been saved.
     """
-    if len(cells) > 1:
-        with _output_in_log(cells[0]):
+    problems: dict[int, str | None] = {}
+    with contextlib.ExitStack() as ours:
+        todo = []
+        for position, cell in enumerate(cells):
             try:
-                _train_together(cells)
-            except Interrupted as stop:
-                raise KeyboardInterrupt from stop
-            except Exception:  # whatever it is: alone each cell says what is wrong with it, if anything is
-                traceback.print_exc()
-            finally:
-                jax.clear_caches()
-    return [execute(cell) for cell in cells]
+                ours.enter_context(working_in(cell.folder))
+                if _is_finished(cell):  # by another process, since the last look
+                    problems[position] = None
+                else:
+                    todo.append(position)
+            except FolderInUse:
+                continue
+            except UserError as error:
+                problems[position] = str(error)
+        if len(todo) > 1:
+            _train_together([cells[position] for position in todo])
+        for position in todo:
+            problems[position] = execute(cells[position])
+    return problems
 
 
 @functools.cache
@@ -290,6 +308,7 @@ def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
     return cells
 
 
+@functools.cache
 def _plan(cell: Cell) -> ConfigDict | str:
     """Returns the configuration that a cell's run will have, or why the corpus does not fit it."""
     corpus = sound_corpus(cell.row.corpus)
@@ -301,9 +320,10 @@ def _plan(cell: Cell) -> ConfigDict | str:
         return str(error)
 
 
-def _is_finished(cell: Cell, config: ConfigDict) -> bool:
+def _is_finished(cell: Cell) -> bool:
     if not (cell.folder / CONFIG_FILE).exists():
         return False
+    config = _plan(cell)
     try:
         check_same(cell.folder, read_config(cell.folder), config, ignore=COMPUTATION)
     except UserError as error:
@@ -316,9 +336,17 @@ def _is_finished(cell: Cell, config: ConfigDict) -> bool:
 def _train_together(cells: Sequence[Cell]) -> None:
     configs = [cell.config for cell in cells]
     commands = [command_line(cell.arguments) for cell in cells]
-    use_compilation_cache()
     folders = [cell.folder for cell in cells]
-    train_together(configs, sound_corpus(cells[0].row.corpus), folders, commands=commands, say=print)
+    with _output_in_log(cells[0]):
+        use_compilation_cache()
+        try:
+            train_together(configs, sound_corpus(cells[0].row.corpus), folders, commands=commands, say=print)
+        except Interrupted as stop:
+            raise KeyboardInterrupt from stop
+        except Exception:  # whatever it is: alone each cell says what is wrong with it, if anything is
+            traceback.print_exc()
+        finally:
+            jax.clear_caches()
 
 
 @contextlib.contextmanager
@@ -330,13 +358,13 @@ def _output_in_log(cell: Cell) -> Iterator[Path]:
         yield log
 
 
-def _groups(cells: Sequence[Cell], plans: Mapping[Cell, ConfigDict], size: int) -> list[tuple[Cell, ...]]:
+def _groups(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
     """Puts cells together that one program can train, up to `size` of them; the seeds of a row stay together."""
     if size == 1:
         return [(cell,) for cell in cells]
     alike: dict[str, dict[Row, list[Cell]]] = {}
     for cell in cells:
-        alike.setdefault(repr(common_fields(plans[cell])), {}).setdefault(cell.row, []).append(cell)
+        alike.setdefault(repr(common_fields(_plan(cell))), {}).setdefault(cell.row, []).append(cell)
     groups = []
     for rows in alike.values():
         ordered = list(itertools.chain.from_iterable(rows.values()))
@@ -344,14 +372,38 @@ def _groups(cells: Sequence[Cell], plans: Mapping[Cell, ConfigDict], size: int) 
     return groups
 
 
-def _executed(groups: Sequence[tuple[Cell, ...]], jobs: int) -> Generator[tuple[Cell, str | Died | None]]:
-    if jobs == 1:
-        results = ((group, execute_together(group)) for group in groups)
-    else:
-        results = in_processes(execute_together, groups, jobs)
-    with contextlib.closing(results):
-        for group, problems in results:
-            yield from zip(group, [problems] * len(group) if isinstance(problems, Died) else problems, strict=True)
+def _executed(
+    cells: Sequence[Cell], jobs: int, together: int, say: Callable[[str], None]
+) -> Generator[tuple[Cell, str | None]]:
+    """Executes cells; gives each with what went wrong, or None, as soon as it is there."""
+    left, trying = list(cells), cells
+    while left:
+        groups = _groups(trying, together)
+        if jobs == 1:
+            results = ((group, execute_together(group)) for group in groups)
+        else:
+            results = in_processes(execute_together, groups, jobs)
+        with contextlib.closing(results):
+            for group, problems in results:
+                if isinstance(problems, Died):
+                    problems = dict.fromkeys(range(len(group)), problems.reason)
+                for position, problem in problems.items():
+                    left.remove(group[position])
+                    yield group[position], problem
+        if left:
+            trying = _wait_for_one(left, say)
+
+
+def _wait_for_one(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Cell]:
+    """Waits until other processes have left one of the cells, and returns those that are free."""
+    waiting = False
+    while not (free := [cell for cell in cells if not is_in_use(cell.folder)]):
+        if not waiting:
+            more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+            say(f"waiting for another process, which works on {cells[0].title}{more}")
+            waiting = True
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return free
 
 
 def _news(result: Result) -> str:

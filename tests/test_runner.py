@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from tiny import tiny_corpus
 
+from experiments import runner
 from experiments.runner import Row, run
 from jmer.command import exit_status
 from jmer.data.corpus import make_corpus, save_corpus
@@ -19,7 +21,7 @@ from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main as train_and_score
 from jmer.models import registry
-from jmer.training.folder import read_config, read_facts
+from jmer.training.folder import FolderInUse, read_config, read_facts, working_in
 from jmer.training.log import read_json_lines
 
 TESTS = Path(__file__).parent
@@ -189,26 +191,30 @@ def test_a_run_on_another_version_of_the_corpus_is_refused(corpus, finished, tmp
 LONG = 30
 
 PROGRAM = """
+import json
 import sys
 from pathlib import Path
 from experiments.program import launch
 from experiments.runner import Row, run
 
 def main(arguments):
-    experiment, corpus, out, epochs, jobs = arguments
-    overrides = {"training.epochs": epochs}
+    experiment, corpus, out, *numbers = arguments
+    epochs, seeds, jobs, together = map(int, numbers)
+    overrides = {"training.epochs": str(epochs)}
     rows = [Row(name, experiment, corpus, overrides) for name in "ab"]
-    outcomes = run(rows, [0], Path(out), jobs=int(jobs), say=lambda line: print(line, flush=True))
+    say = lambda line: print(line, flush=True)
+    outcomes = run(rows, range(seeds), Path(out), jobs=jobs, together=together, say=say)
+    print(json.dumps([outcome.scores("weighted_f1") for outcome in outcomes]))
     return int(any(outcome.failures for outcome in outcomes))
 
 sys.exit(launch("a.study", main, sys.argv[1:]))
 """
 
 
-def started(*arguments):
+def started(corpus, out, *, seeds=1, jobs=1, together=1):
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, EXPERIMENT, *map(str, arguments)],
+        [sys.executable, "-c", PROGRAM, EXPERIMENT, corpus, *map(str, (out, LONG, seeds, jobs, together))],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -254,7 +260,7 @@ def undisturbed(corpus, tmp_path_factory):
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_goes_on_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path, number, jobs):
-    process = started(corpus, tmp_path, LONG, jobs)
+    process = started(corpus, tmp_path, jobs=jobs)
     runs = [tmp_path / "talks" / name / "seed0" for name in "ab"]
     wait_until(lambda: all(epochs_of(folder) >= 2 for folder in runs[:jobs]))
     workers = children(process.pid)
@@ -282,7 +288,7 @@ def test_goes_on_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path
 
 @pytest.mark.slow
 def test_a_killed_process_fails_its_cell_alone(corpus, tmp_path):
-    process = started(corpus, tmp_path / "out", LONG, 2)
+    process = started(corpus, tmp_path / "out", jobs=2)
     runs = [tmp_path / "out" / "talks" / name / "seed0" for name in "ab"]
     wait_until(lambda: all(epochs_of(folder) >= 2 for folder in runs))
     # The order in which processes were started is that of the rows.
@@ -332,3 +338,169 @@ def test_cells_that_one_program_does_not_finish_go_alone(corpus, tmp_path):
     exploding, plain = run(rows, [0], tmp_path, together=2, say=print)
     assert not exploding.results and "squares is not finite in step " in exploding.failures[0]
     assert list(plain.results) == [0] and not plain.failures
+
+
+# Two runners on one folder.
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Stands for another process: a thread works in a folder until it is told to leave, and does something first."""
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.01)
+    threads = []
+
+    def start(folder, before_leaving=lambda: None):
+        inside, leave = threading.Event(), threading.Event()
+
+        def work():
+            with working_in(folder):
+                inside.set()
+                leave.wait(60)
+                before_leaving()
+
+        thread = threading.Thread(target=work)
+        threads.append((thread, leave))
+        thread.start()
+        assert inside.wait(10)
+        return leave
+
+    yield start
+    for thread, leave in threads:
+        leave.set()
+        thread.join()
+
+
+def place(finished, folder):
+    """Puts a finished run where a run should lead to."""
+    shutil.copytree(finished[0] / folder.relative_to(folder.parents[2]), folder, dirs_exist_ok=True)
+
+
+def told_by(leave, lines):
+    """Notes what the runner says, and lets the other process leave when the runner waits for it."""
+
+    def say(line):
+        lines.append(line)
+        if line.startswith("waiting"):
+            leave.set()
+
+    return say
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_another_runner_finishes_is_read(corpus, finished, elsewhere, tmp_path, monkeypatch, together):
+    busy = tmp_path / "talks" / "plain" / "seed3"
+    leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
+    ran, lines = [], []
+
+    def train_and_score(arguments):
+        ran.append(Path(arguments[arguments.index("--workdir") + 1]))
+        place(finished, ran[-1])
+        return 0
+
+    monkeypatch.setattr(runner, "train_and_score", train_and_score)
+    # Rows that could go together, were it not for the other process.
+    rows = [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"})]
+    outcomes = run(rows, [3], tmp_path, together=together, say=told_by(leave, lines))
+    assert ran == [tmp_path / "talks" / "dry" / "seed3"]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "[1/2] talks dry seed 3",
+        "waiting for another process, which works on talks plain seed 3",
+        "[2/2] talks plain seed 3",
+    ]
+    expected = run(rows_on(corpus), [3], finished[0], say=print)
+    assert [outcome.results for outcome in outcomes] == [outcome.results for outcome in expected]
+
+
+def test_what_another_runner_leaves_undone_goes_on_here(corpus, finished, elsewhere, tmp_path, monkeypatch):
+    folders = [tmp_path / "talks" / name / "seed3" for name in ("plain", "dry")]
+    leave, never = elsewhere(folders[0]), elsewhere(folders[1], before_leaving=lambda: place(finished, folders[1]))
+    ran, lines = [], []
+
+    def train_and_score(arguments):
+        with working_in(folders[0]):
+            ran.append(arguments)
+        place(finished, folders[0])
+        never.set()
+        return 0
+
+    monkeypatch.setattr(runner, "train_and_score", train_and_score)
+    outcomes = run(rows_on(corpus), [3], tmp_path, say=told_by(leave, lines))
+    assert len(ran) == 1 and all(len(outcome.results) == 1 for outcome in outcomes)
+    assert lines[1] == "waiting for another process, which works on talks plain seed 3 and 1 more"
+
+
+def test_a_cell_is_locked_while_it_runs_and_free_afterwards(corpus, tmp_path, monkeypatch):
+    folder, seen = tmp_path / "talks" / "plain" / "seed3", []
+
+    def look():
+        try:
+            with working_in(folder):
+                seen.append("free")
+        except FolderInUse:
+            seen.append("locked")
+
+    def train_and_score(arguments):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        raise UserError("it went wrong")
+
+    monkeypatch.setattr(runner, "train_and_score", train_and_score)
+    (outcome,) = run([Row("plain", EXPERIMENT, corpus)], [3], tmp_path, say=print)
+    look()
+    assert seen == ["locked", "free"] and outcome.failures == {3: "it went wrong"}
+
+
+def test_a_cell_that_another_runner_made_with_another_configuration_fails(corpus, finished, elsewhere, tmp_path):
+    busy = tmp_path / "talks" / "plain" / "seed3"
+    leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
+    row = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
+    (outcome,) = run([row], [3], tmp_path, say=told_by(leave, []))
+    assert "training.epochs is 7 there and 9 here; name another --out" in outcome.failures[3]
+
+
+def times_trained(folder):
+    """How often training began in a folder: each time opens a file of events."""
+    return len(list((folder / "tensorboard").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "together"), [(1, 1), (2, 1), (1, 2)])
+def test_two_runners_share_the_work(corpus, undisturbed, tmp_path, jobs, together):
+    processes = [started(corpus, tmp_path, seeds=2, jobs=jobs, together=together) for _ in range(2)]
+    told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert [errors for _, errors in told] == ["", ""]
+    one, other = (output.splitlines() for output, _ in told)
+    assert one[-1] == other[-1] and all(len(scores) == 2 for scores in json.loads(one[-1]))
+    assert sum("validation W-F1" in line for line in one) == 4 == sum("validation W-F1" in line for line in other)
+    for name in "ab":
+        for seed in range(2):
+            folder = tmp_path / "talks" / name / f"seed{seed}"
+            assert times_trained(folder) == 1
+            assert [row["step"] for row in read_json_lines(folder / "metrics.jsonl")] == [3 * n for n in range(1, 31)]
+            assert folder.with_suffix(".log").read_text().count("report: ") == 1
+        if together == 1:
+            first = Path("talks") / name / "seed0"
+            assert log(tmp_path / first) == log(undisturbed / first)
+
+
+@pytest.mark.slow
+def test_a_runner_takes_over_from_one_that_is_killed(corpus, undisturbed, tmp_path):
+    runs = [tmp_path / "talks" / name / "seed0" for name in "ab"]
+    victim = started(corpus, tmp_path)
+    wait_until(lambda: epochs_of(runs[0]) >= 2)
+    victim.send_signal(signal.SIGSTOP)
+    survivor = started(corpus, tmp_path)
+    lines = [survivor.stdout.readline() for _ in range(3)]
+    assert lines[2] == "waiting for another process, which works on talks a seed 0\n", lines
+    assert lines[1].startswith("[1/2] talks b seed 0: validation W-F1")
+    victim.kill()
+    victim.communicate()
+    _, errors = survivor.communicate(timeout=120)
+    assert (survivor.returncode, errors) == (0, "")
+    assert [times_trained(folder) for folder in runs] == [2, 1]
+    for folder in runs:
+        expected = undisturbed / folder.relative_to(tmp_path)
+        assert log(folder) == log(expected)
+        assert (folder / "scores.json").read_bytes() == (expected / "scores.json").read_bytes()

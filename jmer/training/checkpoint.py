@@ -58,7 +58,16 @@ class Checkpoints:
     best score; a checkpoint without a finite score never is the best.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, clean: bool = True):
+        """Opens a run's checkpoints.
+
+        Args:
+          folder: made if it is not there.
+          clean: remove what killed saves have left; False = another process may be saving there right now.
+
+        Raises:
+          UserError: if the folder cannot be written, or a score in it is damaged.
+        """
         self.folder = Path(folder).absolute()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -82,7 +91,7 @@ class Checkpoints:
                     best_fn=lambda metrics: metrics[SCORE],
                     # The step donates its state; a save in the background could read what is already overwritten.
                     enable_async_checkpointing=False,
-                    cleanup_tmp_directories=True,
+                    cleanup_tmp_directories=clean,
                 ),
             )
         except OSError as error:

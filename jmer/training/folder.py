@@ -1,12 +1,14 @@
 """The folder of a run: which configuration and corpus it belongs to, and what lies where."""
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from jmer.config import base_config, flatten
@@ -17,6 +19,7 @@ from jmer.files import TEMPORARY, atomically
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
 CHECKPOINT_FOLDER = "checkpoints"
 PREDICTION_FOLDER = "predictions"
 SCORES_FILE = "scores.json"
@@ -45,12 +48,68 @@ class RunFacts:
     parameters: int
 
 
-def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
-    """Makes a folder this run's: writes its configuration and facts, or finds that they are there already.
+class FolderInUse(UserError):
+    """Another process works in a run's folder."""
+
+
+@contextlib.contextmanager
+def working_in(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder, which is made if it is not there, as long as the block lasts.
+
+    A process that is in may enter again. However it ends, the operating system lets others in; the lock's file stays
+    and means nothing.
 
     Raises:
+      FolderInUse: if another process works there.
+      UserError: if the folder cannot be written.
+    """
+    # One object per path: a second one would find the folder locked by the first.
+    lock = FileLock(workdir.resolve() / LOCK_FILE, is_singleton=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FolderInUse(
+            f"another process works in {workdir}: wait until it has ended, stop it, or name another --workdir"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {workdir} ({error.strerror or error}): name another --workdir") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_in_use(workdir: Path) -> bool:
+    """Whether another process works in a run's folder."""
+    try:
+        with working_in(workdir):
+            return False
+    except FolderInUse:
+        return True
+
+
+@contextlib.contextmanager
+def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> Iterator[None]:
+    """Makes a folder this run's and keeps other processes out of it as long as the block lasts.
+
+    Its configuration and facts are written, or found to be there already.
+
+    Raises:
+      FolderInUse: if another process works there.
       UserError: if the folder belongs to another configuration or another corpus, or cannot be written.
     """
+    # Before a lock is left there, and again behind it: another process may have been faster.
+    _check_ours(workdir, config, facts)
+    with working_in(workdir):
+        _check_ours(workdir, config, facts)
+        write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
+        write_json(workdir / CONFIG_FILE, config.to_dict())
+        yield
+
+
+def _check_ours(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
+    """Raises UserError if a folder holds another run or anything else."""
     if (workdir / CONFIG_FILE).exists():
         saved = read_config(workdir)
         # A run may go on for longer than planned, unless the learning rate was planned to its end.
@@ -60,9 +119,7 @@ def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
             raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': name another --workdir")
     elif workdir.exists():
         # A run that was killed before its configuration was written has left these.
-        _check_free(workdir, own=re.escape(RUN_FILE))
-    write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
-    write_json(workdir / CONFIG_FILE, config.to_dict())
+        _check_free(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
 
 
 def check_parent(workdir: Path) -> None:

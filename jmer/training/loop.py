@@ -69,16 +69,15 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
     initialise = functools.partial(create_state, setup.model, optimizer, widths, config.seed, frames=corpus.card.frames)
     # Counted without computing, so that a folder that is taken is refused at once.
     parameters = int(parameter_overview.count_parameters(jax.eval_shape(initialise).params))
-    if is_lead():
-        claim(workdir, config, RunFacts(corpus.card, collect_versions(), command, parameters))
-    for line in introduction(setup, corpus, parameters):
-        say(line)
-    devices = setup.parallel.devices
-    say(f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}")
+    facts = RunFacts(corpus.card, collect_versions(), command, parameters)
+    claimed = claim(workdir, config, facts) if is_lead() else contextlib.nullcontext()
 
-    state = initialise()
-    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints, interrupts() as heard:
-        position = Position()
+    with claimed, Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints, interrupts() as heard:
+        for line in introduction(setup, corpus, parameters):
+            say(line)
+        devices = setup.parallel.devices
+        say(f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}")
+        state, position = initialise(), Position()
         if checkpoints.newest is not None:
             restored = checkpoints.restore(checkpoints.newest, state, statistics, setup.parallel.state_sharding)
             state, position = restored.state, restored.position

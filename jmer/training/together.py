@@ -105,16 +105,17 @@ def train_together(
     shapes = jax.eval_shape(lambda: initialise(config.seed))
     varied = variations(fitted, setup.model, shapes, next(setup.batches("train")))
     parameters = int(parameter_overview.count_parameters(shapes.params))
-    for run in runs:
-        claim(run.workdir, run.config, RunFacts(corpus.card, collect_versions(), run.command, parameters))
     spreading = spread(len(runs), devices)
-    for line in introduction(setup, corpus, parameters):
-        say(line)
     parent = os.path.commonpath([workdir.parent for workdir in workdirs])
     names = ", ".join(os.path.relpath(workdir, parent) for workdir in workdirs)
-    say(f"{len(runs)} runs together on {len(spreading.devices)} x {devices[0].device_kind}: {names}")
 
     with contextlib.ExitStack() as stack, interrupts() as heard:
+        for run in runs:
+            facts = RunFacts(corpus.card, collect_versions(), run.command, parameters)
+            stack.enter_context(claim(run.workdir, run.config, facts))
+        for line in introduction(setup, corpus, parameters):
+            say(line)
+        say(f"{len(runs)} runs together on {len(spreading.devices)} x {devices[0].device_kind}: {names}")
         states = []
         for run in runs:
             run.checkpoints = stack.enter_context(Checkpoints(run.workdir / CHECKPOINT_FOLDER))

@@ -65,7 +65,7 @@ def load_run(workdir: Path, *, config: ConfigDict | None = None, parallel: Paral
     model = create(config)
     template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed, frames=card.frames))
     statistics = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
-    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+    with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
         if checkpoints.newest is None:
             raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
         chosen = checkpoints.newest if config.selection == "last" else checkpoints.best
