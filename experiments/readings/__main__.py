@@ -9,18 +9,20 @@ command again goes on where it was stopped, and a command with more seeds or fac
 """
 
 import dataclasses
+import itertools
+import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from experiments import program, tables
 from experiments.models import model_row
 from experiments.readings.factors import FACTORS
-from experiments.readings.paired import Difference, compare
 from experiments.runner import Outcome, Row, run, sound_corpus
 from jmer.config import flatten
 from jmer.evaluation.predictions import corpus_title
+from jmer.evaluation.significance import ALPHA, PairedComparison, compare_paired, holm, verdict
 
 PROGRAM = "experiments.readings"
 DEFAULT = "default"
@@ -69,18 +71,44 @@ def settings(
     return found
 
 
+def compare(
+    found: Sequence[Setting], outcomes: Mapping[Row, Outcome]
+) -> Iterator[tuple[Setting, PairedComparison | None, float]]:
+    """Compares settings with what they are to be compared with, by validation weighted F1 over the same seeds.
+
+    Args:
+      found: grouped by factor.
+      outcomes: of all rows.
+
+    Yields:
+      A setting; its comparison, None for the default; and the p of the paired t-test with Holm's correction for the
+      values of the factor on the corpus, NaN where there was no test.
+    """
+    for _, group in itertools.groupby(found, key=lambda setting: (setting.row.corpus, setting.factor)):
+        factor = list(group)
+        comparisons = [
+            None
+            if setting.row is setting.against
+            else compare_paired(*(outcomes[row].scores("weighted_f1") for row in (setting.row, setting.against)))
+            for setting in factor
+        ]
+        p_values = holm([math.nan if comparison is None else comparison.t_p for comparison in comparisons])
+        yield from zip(factor, comparisons, p_values, strict=True)
+
+
 def lay_out(
     model: str, found: Sequence[Setting], outcomes: Mapping[Row, Outcome]
 ) -> tuple[str, list[dict[str, object]]]:
     """Returns the text of the study, and its rows with unrounded values. Raises UserError if no run succeeded."""
     shown, values = [], []
-    for setting in found:
+    for setting, comparison, p in compare(found, outcomes):
         outcome, card = outcomes[setting.row], sound_corpus(setting.row.corpus).card
         scores = outcome.scores("weighted_f1")
         last_epochs = [result.last_epochs for result in outcome.results.values()]
-        against, difference = setting.against.name, compare(scores, outcomes[setting.against].scores("weighted_f1"))
-        if setting.row is setting.against:
-            against, difference = "", Difference((), DEFAULT)
+        against, differences, judgement = "", (), DEFAULT
+        if comparison is not None:
+            against, differences = setting.against.name, comparison.differences
+            judgement = verdict(p, comparison.mean)
         named = {"factor": setting.factor, "value": setting.value}
         shown.append(
             {
@@ -90,8 +118,9 @@ def lay_out(
                 "n": str(len(scores)),
                 "W-F1 %, last 5 epochs": tables.percent(last_epochs),
                 "compared with": against,
-                "difference": tables.percent(difference.values),
-                "verdict": difference.verdict,
+                "difference": tables.percent(differences),
+                "p": tables.NOTHING if math.isnan(p) else f"{p:.3f}",
+                "verdict": judgement,
             }
         )
         values.append(
@@ -103,9 +132,10 @@ def lay_out(
                 **tables.statistics_of("weighted_f1", scores.values()),
                 **tables.statistics_of("weighted_f1_last_epochs", last_epochs),
                 "compared_with": against,
-                "pairs": len(difference.values),
-                **tables.statistics_of("difference", difference.values),
-                "verdict": difference.verdict,
+                "pairs": len(differences),
+                **tables.statistics_of("difference", differences),
+                "p": "" if math.isnan(p) else p,
+                "verdict": judgement,
             }
         )
     ran = list(outcomes.values())
@@ -114,8 +144,8 @@ def lay_out(
         *tables.banner(any(sound_corpus(setting.row.corpus).card.synthetic for setting in found)),
         "Weighted F1 on the VALIDATION split, mean ± sample standard deviation over n seeds. The epoch of a run was "
         f"{tables.how_chosen(ran)}; the mean over the last five epochs chooses nothing. The difference is that of the "
-        'same seeds, in percentage points. "Beyond the spread": at least three seeds, more than two standard errors '
-        "of the paired difference, and more than the standard deviation of what it is compared with.",
+        "same seeds, in percentage points. p: paired t-test over the seeds, two-sided, with Holm's correction for the "
+        f"values of the factor; below {ALPHA} the value is better or worse than what it is compared with.",
         tables.markdown(shown),
         *tables.listed("Failed runs:", tables.failures(ran)),
     ]
