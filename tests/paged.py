@@ -39,7 +39,7 @@ def predicted_split(prefix, lengths, rng) -> PredictedSplit:
     for c in conversations:
         logits = rng.normal(size=(len(c), len(EMOTIONS))) + 2 * (np.arange(len(EMOTIONS)) == c.labels[:, None])
         probabilities.append((np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32))
-    weights = {m: [rng.random(len(c)).astype(np.float32) for c in conversations] for m in CARD.widths}
+    weights = {m: [rng.random(len(c)).astype(np.float32) for c in conversations] for m in sorted(CARD.widths)}
     attention = {"atmosphere": [rng.dirichlet(np.ones(len(c) + 1))[1:].astype(np.float32) for c in conversations]}
     return PredictedSplit(conversations, Predictions(probabilities, weights, attention))
 

@@ -99,8 +99,8 @@ def expected_card(split, conversation, i):
     texts.append(f"predicted {EMOTIONS[guess]}")
     texts.append(UNLABELLED if gold < 0 else f"{RIGHT if gold == guess else WRONG} · gold {EMOTIONS[gold]}")
     attention = predictions.attention["atmosphere"][conversation][i]
-    there = [m for m in predictions.weights if c.available[m][i]]
-    texts += [f"{m} absent" for m in predictions.weights if m not in there]
+    there = [m for m in REPORT.card.widths if c.available[m][i]]
+    texts += [f"{m} absent" for m in REPORT.card.widths if m not in there]
     return texts, [*(100 * row), 100 * attention], [predictions.weights[m][conversation][i] for m in there]
 
 
@@ -176,6 +176,15 @@ def test_a_link_leads_to_a_conversation_and_back_goes_back(page, address):
     for nonsense in ("#split=__proto__&filter=9-9&conversation=none", "#scores", "#%&="):
         page.get(address + nonsense)
         assert len(cards(page)) == len(SPLITS["test"].conversations[0])
+
+
+def test_a_link_to_a_heading_leaves_the_conversation_as_it_is(page):
+    click(page, "next")
+    shown = chosen(page, "conversation")
+    page.find_element(By.CSS_SELECTOR, ".contents a[href='#scores']").click()
+    assert chosen(page, "conversation") == shown == SPLITS["test"].conversations[1].id
+    click(page, "next")
+    assert chosen(page, "conversation") == SPLITS["test"].conversations[2].id
 
 
 def test_works_from_the_keyboard(page):

@@ -24,7 +24,7 @@ class Chart:
     y_ticks: Sequence["Tick"]
     width: float = 340
     left: float = 40
-    right: float = 330
+    right: float = 322
     top: float = 10
 
 
@@ -126,7 +126,7 @@ def reliability_chart(calibration: Calibration) -> ReliabilityChart:
     """Lays out a reliability diagram; bins without an utterance have no bar."""
     chart, most = ReliabilityChart, int(calibration.count.max())
     x, y = _scale(0, 1, chart.left, chart.right), _scale(0, 1, chart.bottom, chart.top)
-    amount = _scale(0, most, chart.floor, chart.bottom + 10)
+    amount = _scale(0, most, chart.floor, chart.bottom + 16)
     edges = np.linspace(0, 1, len(calibration.count) + 1)
     bins = []
     for i in np.flatnonzero(calibration.count):

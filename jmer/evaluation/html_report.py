@@ -54,12 +54,12 @@ class PredictedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class _Cell:
-    """A number of a confusion matrix; `share` is of the gold emotion's utterances, None if there are none."""
+    """A number of a confusion matrix; `share` is of the gold emotion's utterances."""
 
     gold: str
     predicted: str
     count: int
-    share: float | None
+    share: float
     right: bool
     link: str | None
 
@@ -183,7 +183,7 @@ def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, in
                 gold=names[i],
                 predicted=names[j],
                 count=count,
-                share=count / support if support else None,
+                share=count / max(support, 1),
                 right=i == j,
                 link=f"#split={split}&filter={i}-{j}" if split and count else None,
             )
@@ -214,9 +214,11 @@ def _conversations(predicted: PredictedSplit) -> list[dict[str, Any]]:
 
 def _row(predicted: PredictedSplit, i: int) -> dict[str, Any]:
     conversation, predictions = predicted.conversations[i], predicted.predictions
+    # In the corpus' order of modalities; what was computed comes in that of the alphabet.
     weights = {
-        modality: np.where(conversation.available[modality], values[i], np.nan)
-        for modality, values in predictions.weights.items()
+        modality: np.where(available, predictions.weights[modality][i], np.nan)
+        for modality, available in conversation.available.items()
+        if modality in predictions.weights
     }
     return {
         "id": conversation.id,

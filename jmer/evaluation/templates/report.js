@@ -1,11 +1,15 @@
 "use strict";
 
 // The conversation viewer. What it shows is a function of the address after "#": controls change the address, and
-// every change of the address draws anew. So a link leads to a conversation, and the browser's "back" goes back.
+// every such address draws anew; others, of headings, leave the viewer as it is. So a link leads to a conversation, and the browser's "back" goes back.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (name) => document.getElementById(name);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+// The last address that was the viewer's.
+let address = location.hash;
+const ofViewer = (hash) => new URLSearchParams(hash.slice(1)).has("split");
 
 // Texts of the corpus are only ever appended as text, never read as HTML.
 function element(tag, className, ...children) {
@@ -54,7 +58,7 @@ function filters(split) {
 
 // Reads the address; what it lacks, or names wrongly, is the first there is.
 function readState() {
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const asked = new URLSearchParams(address.slice(1));
   const split = Object.hasOwn(data.splits, asked.get("split")) ? asked.get("split") : Object.keys(data.splits)[0];
   const named = filters(split);
   const filter = named.has(asked.get("filter")) ? asked.get("filter") : "all";
@@ -68,13 +72,13 @@ function readState() {
 
 function go(changes) {
   const state = readState();
-  const address = {
+  const next = {
     split: state.split,
     conversation: data.splits[state.split][state.current].id,
     filter: state.filter,
     ...changes,
   };
-  location.hash = new URLSearchParams(address).toString();
+  location.hash = new URLSearchParams(next).toString();
 }
 
 function turn(by) {
@@ -175,9 +179,11 @@ byId("utterances").addEventListener("keydown", (event) => {
   if (by) turn(by);
 });
 window.addEventListener("hashchange", () => {
+  if (location.hash && !ofViewer(location.hash)) return;
+  address = location.hash;
   draw();
-  if (new URLSearchParams(location.hash.slice(1)).has("split")) reveal();
+  if (address) reveal();
 });
 byId("controls").hidden = byId("turn").hidden = false;
 draw();
-if (location.hash) reveal();
+if (ofViewer(address)) reveal();
