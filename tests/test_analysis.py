@@ -316,7 +316,7 @@ def test_constant_weights_have_no_relation_to_anything():
     assert got["at_highest"] == 1 and got["sd"] == 0
     assert all(np.isnan(got[name]) for name in ("correlation", "quarter_1", "quarter_4"))
     text = fusion_weights.describe(frame.assign(seed=0, modality="audio"))
-    assert "| –" in text[-1] and "100.00" in text[1]
+    assert "| –" in text[-1] and "1.000" in text[1] and "100.00" in text[1]
 
 
 # Variational heads.
@@ -369,7 +369,7 @@ def test_verdicts_on_heads_that_say_nothing_and_on_weights_that_are_all_alike(ru
 def test_a_range_follows_the_weighting(runs):
     def limits(weighting):
         module = runs[0].trained.model.module.clone(weight_fn=weighting)
-        model = dataclasses.replace(runs[0].trained.model, module=module)
+        model = runs[0].trained.model._replace(module=module)
         trained = dataclasses.replace(runs[0].trained, model=model)
         return fusion_weights.limits(dataclasses.replace(runs[0], trained=trained))
 
@@ -489,6 +489,7 @@ def test_a_model_may_lack_what_an_analysis_needs(linear, tmp_path):
     frame = space.measure([run], SPLIT)
     gold = np.concatenate([c.labels for c in run.conversations(SPLIT)])
     assert len(frame) == (gold >= 0).sum() and frame["x"].notna().all()
+    assert "the space of the logits" in space.describe(frame)[0]
 
 
 def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
@@ -508,10 +509,12 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
     assert "--only has 'magic': choose from missing, noise" in refused(one, "--only", "magic")
     assert "has no split 'holdout', only train" in refused(one, "--split", "holdout", *text)
     assert "no corpus 'elsewhere'" in refused(one, "--corpus", "elsewhere")
-    assert "corpus 'synthetic-iemocap4' does not fit runs on 'synthetic-iemocap4'" in refused(
-        one, "--corpus", "synthetic-iemocap4"
-    )
     made = tiny_corpus()
+    renamed = dataclasses.replace(made.card, name="other", emotions=EMOTIONS[::-1])
+    save_corpus(make_corpus({SPLIT: made.conversations(SPLIT)}, renamed), tmp_path / "other")
+    assert "corpus 'other' does not fit runs on 'synthetic-iemocap4': name one with the same emotions" in refused(
+        one, "--corpus", tmp_path / "other"
+    )
     unlabelled = [dataclasses.replace(c, labels=np.full(len(c), -1, np.int32)) for c in made.conversations(SPLIT)]
     save_corpus(make_corpus({SPLIT: unlabelled}, made.card), tmp_path / "unlabelled")
     assert "split 'validation' of corpus 'synthetic-iemocap4' has no labels" in refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.pictures import MARKERS, curve, make_figure, tidy
+from experiments.analysis.pictures import MARKERS, curve, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run
 from experiments.tables import markdown, percent
 from jmer.data.corpus import Conversation
@@ -52,15 +52,16 @@ def generator(conversation: Conversation, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str) -> None:
+def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str, legend: str) -> None:
     """Draws both scores over the level, a line per set of modalities."""
-    figure = make_figure(10, 5, title)
+    figure = make_figure(10, 5.2, with_spread(title, frame))
     for axes, (score, name) in zip(figure.subplots(1, 2), SCORES.items(), strict=True):
         groups = frame.groupby("modalities", sort=False)
         for (group, rows), style, marker in zip(groups, STYLES, MARKERS, strict=False):
             curve(axes, 100 * _by_seed(rows, level, score), *style, marker, group)
         tidy(axes, xlabel=label, ylabel=name)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    lines = axes.get_legend_handles_labels()
+    figure.legend(*lines, title=legend, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     save(figure, path)
 
 

@@ -1,6 +1,5 @@
 """How a model weighs its modalities, and whether the weights have to do with being right."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.pictures import make_figure, tidy
+from experiments.analysis.pictures import make_figure, tidy, with_spread
 from experiments.analysis.runs import Run, available, labelled, labels
+from experiments.analysis.text import number
 from experiments.tables import markdown, percent
 from jmer.evaluation.plots import STYLES, save
 
@@ -84,7 +84,7 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
     to `quarter_4`, the accuracy among the weights up to the first quartile, between it and the median, and so on.
     """
     weight, right = rows["weight"].to_numpy(), rows["right"].to_numpy()
-    varies = len(weight) > 0 and np.ptp(weight) > 0 and np.ptp(right) > 0
+    varies = len(np.unique(weight)) > 1 and len(np.unique(right)) > 1
     figures = {
         "mean": _mean(weight),
         "sd": weight.std(ddof=1) if len(weight) > 1 else np.nan,
@@ -111,7 +111,7 @@ def summaries(frame: pd.DataFrame) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws for each modality the histogram among right and wrong predictions, and the accuracy by quarter."""
     figures, modalities = summaries(frame), list(dict.fromkeys(frame["modality"]))
-    figure = make_figure(2 + 4 * len(modalities), 6.4, title)
+    figure = make_figure(2 + 4 * len(modalities), 6.6, with_spread(title, frame))
     panels = figure.subplots(2, len(modalities), sharey="row", squeeze=False)
     for modality, (above, below) in zip(modalities, panels.T, strict=True):
         rows = frame[frame["modality"] == modality]
@@ -119,6 +119,7 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
         for name, style in ((RIGHT, STYLES[0]), (WRONG, STYLES[1])):
             _histogram(above, rows[rows["right"] == (name == RIGHT)], edges, *style, name)
         tidy(above, xlabel=f"weight of {modality}", ylabel="share of predictions (%)" if above is panels[0, 0] else "")
+        above.set_ylim(bottom=0)
         of_modality = figures[figures["modality"] == modality]
         quarters = 100 * of_modality[[f"quarter_{i}" for i in range(1, 5)]]
         below.errorbar(range(4), quarters.mean(), quarters.std().fillna(0), color=STYLES[0][0], marker="o", capsize=4)
@@ -136,7 +137,7 @@ def _histogram(axes, rows: pd.DataFrame, edges: np.ndarray, colour: str, style, 
         return
     shares = pd.DataFrame([100 * np.histogram(w, edges)[0] / len(w) for w in seeds])
     mean, deviation = shares.mean().to_numpy(), shares.std().fillna(0).to_numpy()
-    axes.stairs(mean, edges, color=colour, linestyle=style, linewidth=1.6, label=name)
+    axes.stairs(mean, edges, baseline=None, color=colour, linestyle=style, linewidth=1.6, label=name)
     axes.stairs(mean + deviation, edges, baseline=mean - deviation, color=colour, alpha=0.15, fill=True)
 
 
@@ -145,27 +146,26 @@ def describe(frame: pd.DataFrame) -> list[str]:
     spread, relation = [], []
     lowest, highest = frame["lowest"].iloc[0], frame["highest"].iloc[0]
     for modality, figures in summaries(frame).groupby("modality", sort=False):
-        shown = functools.partial(_cell, figures)
         spread.append(
             {
                 "modality": modality,
-                "mean": shown("mean"),
-                "sd": shown("sd"),
-                f"below {lowest + END:g}": shown("at_lowest"),
-                f"above {highest - END:g}": shown("at_highest"),
+                "mean": number(figures["mean"]),
+                "sd": number(figures["sd"]),
+                f"below {lowest + END:g}, %": _shares(figures["at_lowest"]),
+                f"above {highest - END:g}, %": _shares(figures["at_highest"]),
             }
         )
         relation.append(
             {
                 "modality": modality,
-                "mean, right": shown(RIGHT),
-                "mean, wrong": shown(WRONG),
-                "rank correlation": shown("correlation"),
-                **{f"accuracy, quarter {i}": shown(f"quarter_{i}") for i in range(1, 5)},
+                "mean, right": number(figures[RIGHT]),
+                "mean, wrong": number(figures[WRONG]),
+                "rank correlation": number(figures["correlation"]),
+                **{f"accuracy %, quarter {i}": _shares(figures[f"quarter_{i}"]) for i in range(1, 5)},
             }
         )
     return [
-        f"Weights between {lowest:g} and {highest:g}; all figures in hundredths.",
+        f"Weights between {lowest:g} and {highest:g}, over the utterances that have every modality.",
         markdown(spread),
         'Their relation to being right ("right" and "wrong" are predictions; quarters from the lowest weights to the '
         "highest; rank correlation after Spearman):",
@@ -173,8 +173,8 @@ def describe(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _cell(figures: pd.DataFrame, name: str) -> str:
-    return percent(figures[name].dropna())
+def _shares(values: pd.Series) -> str:
+    return percent(values.dropna())
 
 
 ANALYSIS = Analysis("Fusion weights", measure, draw, describe, applies)

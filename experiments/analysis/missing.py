@@ -62,7 +62,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws the scores over the share, a line per set of modalities."""
-    curves.draw(frame, path, title, level="share", label="share of utterances that lack the modalities")
+    curves.draw(frame, path, title, level="share", label="share of utterances that lack it", legend="missing")
 
 
 def describe(frame: pd.DataFrame) -> list[str]:

@@ -48,7 +48,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws the scores over the deviation, a line per modality."""
     label = "standard deviation of the noise (features have 1)"
-    curves.draw(frame, path, title, level="deviation", label=label)
+    curves.draw(frame, path, title, level="deviation", label=label, legend="noise in")
 
 
 def describe(frame: pd.DataFrame) -> list[str]:

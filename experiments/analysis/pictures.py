@@ -18,6 +18,11 @@ def make_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+def with_spread(title: str, frame: pd.DataFrame) -> str:
+    """Adds to a heading what bands and error bars are, where `frame` has several seeds."""
+    return f"{title}; mean ± sd over seeds" if frame["seed"].nunique() > 1 else title
+
+
 def tidy(axes: Axes, **labels: str) -> None:
     """Labels axes, and takes away what distracts."""
     axes.set(**labels)

@@ -10,10 +10,10 @@ import pandas as pd
 
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.fusion_weights import END, limits, weights_of
-from experiments.analysis.pictures import bars, make_figure, tidy
+from experiments.analysis.pictures import bars, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run, available
+from experiments.analysis.text import number
 from experiments.tables import NOTHING, markdown
-from jmer.evaluation.metrics import mean_and_deviation
 from jmer.evaluation.plots import STYLES, save
 from jmer.layers.gaussian import Gaussian, gaussian_kl, standard_normal_like, symmetric_kl
 
@@ -100,7 +100,7 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
         "weight_mean": "mean weight",
     }
     frame = frame.assign(active=100 * frame["active_units"] / frame["units"])
-    figure = make_figure(12, 3.6, title)
+    figure = make_figure(12, 3.6, with_spread(title, frame))
     for axes, (name, label), (colour, _) in zip(figure.subplots(1, 4), panels.items(), STYLES, strict=False):
         shown = frame.reindex(columns=[*frame.columns.union([name])])
         values = {m: shown.loc[shown["modality"] == m, name].to_numpy() for m in modalities}
@@ -123,7 +123,7 @@ def describe(frame: pd.DataFrame) -> list[str]:
     }
     rows = []
     for modality, part in frame.groupby("modality", sort=False):
-        cells = {title: _cell(part[name]) if name in part else NOTHING for title, name in columns.items()}
+        cells = {title: number(part[name]) if name in part else NOTHING for title, name in columns.items()}
         verdicts = part["verdict"].value_counts(sort=False)
         verdict = ", ".join(f"{word} ({count} of {len(part)})" for word, count in verdicts.items())
         rows.append({"modality": modality, **cells, "verdict (seeds)": verdict})
@@ -133,14 +133,6 @@ def describe(frame: pd.DataFrame) -> list[str]:
         f"above {ACTIVE:g} over the utterances. Collapsed: no unit is active. Saturated: more than {100 * SATURATED:g} "
         f"% of the weights are within {END:g} of what an infinite divergence would make them.",
     ]
-
-
-def _cell(values: pd.Series) -> str:
-    values = values.dropna()
-    if values.empty:
-        return NOTHING
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.3g}" + ("" if np.isnan(deviation) else f" ± {deviation:.2g}")
 
 
 ANALYSIS = Analysis("Variational heads", measure, draw, describe, applies)

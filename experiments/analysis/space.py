@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.pictures import MARKERS, make_figure
 from experiments.analysis.runs import Run, labelled, labels
+from experiments.analysis.text import number
 from experiments.tables import percent
-from jmer.evaluation.metrics import mean_and_deviation
 from jmer.evaluation.plots import STYLES, save
 
 UTTERANCES = 2000
@@ -22,28 +22,31 @@ NEIGHBOURS = 10
 PERPLEXITY = 30
 
 
-def classified(output: Any) -> Any:
+def classified(output: Any) -> dict[str, Any]:
     """Returns what the classifier sees of each utterance; the logits of a model whose output does not have it."""
-    return getattr(output, "fused", output.logits)
+    return {"fused features": output.fused} if hasattr(output, "fused") else {"logits": output.logits}
 
 
 def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
     """Returns a row per seed and labelled utterance, of at most 2000 that are drawn by the seed.
 
-    Columns `seed`, `emotion`; `silhouette` of the gold emotions and `alike`, the share of the ten nearest neighbours
-    that have the same emotion, both in the original space; and for the first seed the place `x`, `y` on a t-SNE map,
-    which is only looked at: no distance in it is measured. NaN where it does not exist.
+    Columns `seed`, `space` (fused features or logits), `emotion`; `silhouette` of the gold emotions and `alike`, the
+    share of the ten nearest neighbours that have the same emotion, both in the original space; and for the first seed
+    the place `x`, `y` on a t-SNE map, which is only looked at: no distance in it is measured. NaN where there is none.
     """
     tables = []
     for run in runs:
         conversations = run.conversations(split)
         known = np.flatnonzero(labelled(conversations))
         drawn = np.random.default_rng(run.seed).permutation(known)[:UTTERANCES]
-        points = np.concatenate(run.outputs(conversations, classified)).astype(np.float64)[drawn]
+        outputs = run.outputs(conversations, classified)
+        (name,) = outputs[0]
+        points = np.concatenate([output[name] for output in outputs]).astype(np.float64)[drawn]
         gold = labels(conversations)[drawn]
         place = _map(points) if run is runs[0] else np.full((len(points), 2), np.nan)
         columns = {
             "seed": run.seed,
+            "space": name,
             "emotion": np.array(run.corpus.card.emotions)[gold],
             "silhouette": _silhouette(points, gold),
             "alike": _alike(points, gold),
@@ -77,12 +80,14 @@ def _alike(points: np.ndarray, gold: np.ndarray) -> np.ndarray | float:
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws the map of the first seed; each emotion has a colour and a marker."""
     rows = frame.dropna(subset=["x", "y"])
-    figure = make_figure(7, 6.4, f"{title}\nt-SNE of seed {frame['seed'].iloc[0]}, gold emotions")
+    figure = make_figure(
+        7, 6.4, f"{title}\nt-SNE of the {frame['space'].iloc[0]}, seed {frame['seed'].iloc[0]}; gold emotions"
+    )
     axes = figure.subplots()
     for (emotion, points), (colour, marker) in zip(rows.groupby("emotion"), _styles(), strict=False):
         axes.scatter(points["x"], points["y"], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0, label=emotion)
     axes.set(xticks=[], yticks=[])
-    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     save(figure, path)
 
 
@@ -95,16 +100,15 @@ def _styles() -> Iterator[tuple[str, str]]:
 def describe(frame: pd.DataFrame) -> list[str]:
     """Gives the mean silhouette and the share of neighbours alike, beside what chance would give."""
     seeds = [rows for _, rows in frame.groupby("seed")]
-    silhouette, deviation = mean_and_deviation([rows["silhouette"].mean() for rows in seeds])
-    spread = "" if np.isnan(deviation) else f" ± {deviation:.3f}"
+    silhouette = number(rows["silhouette"].mean() for rows in seeds)
     counts = seeds[0]["emotion"].value_counts()
     chance = (counts * (counts - 1)).sum() / max(counts.sum() * (counts.sum() - 1), 1)
     return [
-        f"Silhouette of the gold emotions, from −1 (among others) to 1 (apart): {silhouette:.3f}{spread}. Of an "
+        f"Silhouette of the gold emotions, from −1 (among others) to 1 (apart): {silhouette}. Of an "
         f"utterance's {NEIGHBOURS} nearest neighbours {percent(rows['alike'].mean() for rows in seeds)} % have its "
-        f"emotion, by chance {100 * chance:.2f} %. Both in the space that the classifier sees, {counts.sum()} "
+        f"emotion, by chance {100 * chance:.2f} %. Both in the space of the {frame['space'].iloc[0]}, {counts.sum()} "
         "utterances per seed. The map is that of the first seed; distances between its groups mean nothing.",
     ]
 
 
-ANALYSIS = Analysis("Space of the fused features", measure, draw, describe)
+ANALYSIS = Analysis("Space before the classifier", measure, draw, describe)

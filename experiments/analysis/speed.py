@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.pictures import bars, make_figure, tidy
+from experiments.analysis.pictures import bars, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run
+from experiments.analysis.text import number
 from experiments.benchmarks.clock import alternate
 from experiments.runner import read_result
-from jmer.evaluation.metrics import mean_and_deviation
 from jmer.evaluation.plots import STYLES, save
 from jmer.training.folder import SCORES_FILE, read_json
 
@@ -47,7 +47,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws utterances per second in training and in inference, each seed a dot."""
-    figure = make_figure(5.2, 4.2, title)
+    figure = make_figure(5.6, 4.4, with_spread(title, frame))
     axes = figure.subplots()
     names = ("training", "inference")
     bars(axes, {name: frame[name].to_numpy() for name in names}, STYLES[4][0])
@@ -59,17 +59,12 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
 
 def describe(frame: pd.DataFrame) -> list[str]:
     """Gives the size and both speeds."""
-    training, inference = (_rate(frame[name]) for name in ("training", "inference"))
+    training, inference = (number(frame[name], decimals=0) for name in ("training", "inference"))
     return [
         f"{frame['parameters'].iloc[0]:,} trained parameters. Utterances per second: {training} in training (median "
         f"over epochs, on {' / '.join(sorted(set(frame['devices'])))}), {inference} in inference (median of {PASSES} "
         "passes, here, batches padded anew each time); on a machine that others may have used.",
     ]
-
-
-def _rate(values: pd.Series) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:,.0f}" + ("" if np.isnan(deviation) else f" ± {deviation:,.0f}")
 
 
 def applies(run: Run) -> str:
