@@ -4,11 +4,16 @@ import dataclasses
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from paged import EMOTIONS, HISTORY, HOSTILE, guesses, labels, predicted_split, report_and_splits
+from tiny import tiny_corpus
 
+from jmer.command import exit_status
+from jmer.data.corpus import save_corpus
 from jmer.data.frames import single_utterances
 from jmer.errors import UserError
 from jmer.evaluation import html_report
@@ -16,6 +21,7 @@ from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.html_charts import line_chart, reliability_chart
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.predict import Predictions
+from jmer.main import main
 
 REPORT, SPLITS = report_and_splits()
 
@@ -243,3 +249,23 @@ def test_the_history_is_drawn(page):
     assert len(curves) == 5 and len(HISTORY) == 3
     circles = len(page.named("circle"))
     assert circles == 2 + 3 + 3 + 3
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_page_and_evaluation_makes_a_missing_one_again(tmp_path):
+    save_corpus(tiny_corpus(), tmp_path / "corpus")
+    folder, page = tmp_path / "run", tmp_path / "run" / "report.html"
+    experiment = ["--config", str(Path(__file__).parent / "linear_experiment.py"), "--config.training.epochs=2"]
+    assert exit_status(main, [*experiment, "--corpus", str(tmp_path / "corpus"), "--workdir", str(folder)]) == 0
+    first = page.read_bytes()
+    data = Page(first.decode()).data
+    assert list(data["splits"]) == ["test", "validation"]
+    for split, conversations in data["splits"].items():
+        table = pd.read_csv(folder / "predictions" / f"{split}.csv", keep_default_na=False)
+        shown = [(c["id"], name) for c in conversations for name in c["utterances"]]
+        assert shown == list(zip(table["conversation"], table["utterance"], strict=True))
+        guesses = [data["emotions"][guess] for c in conversations for guess in c["predicted"]]
+        assert guesses == list(table["predicted"])
+    page.unlink()
+    assert exit_status(main, ["--workdir", str(folder), "--mode", "evaluate"]) == 0
+    assert page.read_bytes() == first
