@@ -737,6 +737,8 @@ def two_steps(model, batch, mode, backend, devices):
         losses.append(metrics.loss)
     after = jax.device_get((state.params, state.statistics))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, before, after)
+    # The normalization after this bias takes it away again, so that rounding alone moves it.
+    del moved[0]["enhancement_0"]["conv"]["bias"]
     assert all(jax.tree.leaves(moved))
     return after, np.array(losses)
 

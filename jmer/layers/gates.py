@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jmer.layers.initializers import kernel_and_bias, torch_uniform
 from jmer.layers.parallel_attention import FOUR_PATHS, Path
-from jmer.layers.stacking import stacked
+from jmer.layers.stacking import stacked, unstacked
 
 UNIMODAL_GATES = ("learned", "identity", "none")
 
@@ -71,10 +71,11 @@ class GatedReduction(nn.Module):
             x = stacked(UnimodalGate)(kernel_init, name="unimodal")(x)
         elif self.gate == "identity":
             x = x * nn.sigmoid(x)
-        together = jnp.stack([jnp.concatenate([x[i] for i in end], axis=-1) for end in ends])
+        gated = unstacked(x)
+        together = jnp.stack([jnp.concatenate([gated[i] for i in end], axis=-1) for end in ends])
         kernel_init, bias_init = kernel_and_bias(self.initialization, together.shape[-1])
         reduction = stacked(nn.Dense)(width, kernel_init=kernel_init, bias_init=bias_init, name="reduction")
-        return dict(zip(targets, reduction(together), strict=True))
+        return dict(zip(targets, unstacked(reduction(together)), strict=True))
 
 
 class MultimodalGate(nn.Module):
@@ -109,4 +110,4 @@ class MultimodalGate(nn.Module):
         x = jnp.where(present, x, 0)
         scores = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="gate")(x)
         weights = nn.softmax(scores, axis=0, where=jnp.broadcast_to(present, scores.shape))
-        return jnp.sum(weights * x, axis=0), dict(zip(features, weights, strict=True))
+        return jnp.sum(weights * x, axis=0), dict(zip(features, unstacked(weights), strict=True))

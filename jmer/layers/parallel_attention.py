@@ -1,6 +1,6 @@
 """Attention within and across modalities, all paths at once (LPGNet's local-parallel interaction, steps 2 and 3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jmer.layers.attention import attention_weights
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import kernel_and_bias
 from jmer.layers.pooling import mean_pool
+from jmer.layers.stacking import unstacked
 
 Path = tuple[str, str]
 
@@ -75,14 +76,14 @@ class FourWayParallelAttention(nn.Module):
         longest = max(lengths.values())
         x = jnp.stack([_pad(jnp.where(masks[m][..., None], features[m], 0), longest, axis=-2) for m in names])
         mask = jnp.stack([_pad(masks[m], longest, axis=-1) for m in names])
-        sources, targets = (jnp.array([names.index(path[end]) for path in self.paths]) for end in (0, 1))
+        sources, targets = ([names.index(path[end]) for path in self.paths] for end in (0, 1))
         asking, asked = x, mask
         if self.pool_queries:
             asking, asked = mean_pool(x, mask)[..., None, :], mask.any(-1, keepdims=True)
         query = self._project(asking, targets, "query")
         key, value = self._project(x, sources, "key"), self._project(x, sources, "value")
         query, key, value = map(self._split_heads, (query, key, value))
-        weights = attention_weights(query, key, mask[sources])
+        weights = attention_weights(query, key, _chosen(mask, sources))
         if train and self.dropout:
             # Paths go behind conversations, which dropout is keyed by, and back.
             weights = jnp.moveaxis(weights, 0, 1)
@@ -92,14 +93,15 @@ class FourWayParallelAttention(nn.Module):
         context = context.reshape(*context.shape[:-2], -1)
         if self.output_projection:
             context = self._linear(context, "output", bias=True)
-        context = jnp.where(asked[targets][..., None], context, 0)
-        return {path: context[i, ..., : lengths[path[1]], :] for i, path in enumerate(self.paths)}
+        context = jnp.where(_chosen(asked, targets)[..., None], context, 0)
+        contexts = zip(self.paths, unstacked(context), strict=True)
+        return {path: x[..., : lengths[path[1]], :] for path, x in contexts}
 
-    def _project(self, x: jax.Array, chosen: jax.Array, name: str) -> jax.Array:
+    def _project(self, x: jax.Array, chosen: Sequence[int], name: str) -> jax.Array:
         """From `[M, ..., T, D]` per modality to `[P, ..., T, D]` per path."""
         if self.projections == "per_path":
-            return self._linear(x[chosen], name, self.bias)
-        return (self._linear(x, name, self.bias) if self.projections == "shared" else x)[chosen]
+            return self._linear(_chosen(x, chosen), name, self.bias)
+        return _chosen(self._linear(x, name, self.bias) if self.projections == "shared" else x, chosen)
 
     def _linear(self, x: jax.Array, name: str, bias: bool) -> jax.Array:
         """Applies to each entry of the first axis a linear layer of its own."""
@@ -125,6 +127,12 @@ class FourWayParallelAttention(nn.Module):
             raise ValueError(f"all modalities must have one width, but they have {widths}")
         if widths[names[0]] % self.heads:
             raise ValueError(f"heads must divide the width, but {self.heads} does not divide {widths[names[0]]}")
+
+
+def _chosen(x: jax.Array, entries: Sequence[int]) -> jax.Array:
+    """Returns some entries of the first axis; the derivative adds up what each of them got, and scatters nothing."""
+    all_entries = unstacked(x)
+    return jnp.stack([all_entries[i] for i in entries])
 
 
 def _pad(x: jax.Array, length: int, axis: int) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.layers.initializers import kernel_and_bias
+from jmer.layers.stacking import unstacked
 
 
 def gru_update(from_input: jax.Array, from_state: jax.Array, state: jax.Array) -> jax.Array:
@@ -131,4 +132,4 @@ def _read_all(module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], m
     states = states.reshape(len(states), len(inputs), len(directions), *states.shape[2:])
     outputs = [states[:, :, 0], states[::-1, :, 1]] if module.bidirectional else [states[:, :, 0]]
     read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 2)
-    return dict(zip(inputs, read, strict=True))
+    return dict(zip(inputs, unstacked(read), strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 from flax import linen as nn
 
 
@@ -29,3 +30,12 @@ def stacked(
         split_rngs={"params": not shared, "dropout": True},
         axis_size=size,
     )
+
+
+def unstacked(x: jax.Array, axis: int = 0) -> tuple[jax.Array, ...]:
+    """Returns the entries of an axis, without it.
+
+    What is indexed one by one has a derivative of padded arrays, one for each entry, that are added up; this one's is a
+    concatenation.
+    """
+    return tuple(entry.squeeze(axis) for entry in jax.lax.split(x, (1,) * x.shape[axis], axis))

@@ -21,7 +21,7 @@ from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.recurrent import ModalityBiGRUs
-from jmer.layers.stacking import stacked
+from jmer.layers.stacking import stacked, unstacked
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
@@ -231,7 +231,7 @@ class LFVD(nn.Module):
         return stacked(module, in_axes=in_axes, shared=shared, size=len(self.modalities))
 
     def _by_modality(self, stacked: jax.Array) -> dict[str, jax.Array]:
-        return dict(zip(self.modalities, stacked, strict=True))
+        return dict(zip(self.modalities, unstacked(stacked), strict=True))
 
     def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""

@@ -23,7 +23,7 @@ from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
 from jmer.layers.parallel_attention import PROJECTIONS, FourWayParallelAttention, Path
 from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
-from jmer.layers.stacking import stacked
+from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
 from jmer.models.model import Model
@@ -197,7 +197,7 @@ class LPGNet(nn.Module):
         if self.positional == "sinusoidal":
             x = x + sinusoidal_positions(longest, self.d)[None, None]
             x = ConversationDropout(self.dropout)(x, train=train, index=index)
-        return dict(zip(masks, jnp.moveaxis(x, 1, 0), strict=True)), masks
+        return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
     def _interact(self, x, masks, train: bool, index: jax.Array | None, axis: str | None, block: int):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
@@ -232,7 +232,7 @@ class LPGNet(nn.Module):
             index,
             axis,
         )
-        return dict(zip(self.paths, enhanced, strict=True))
+        return dict(zip(self.paths, unstacked(enhanced), strict=True))
 
     def _pool(self, x: Mapping[str, jax.Array], masks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Makes one vector `[S, d]` of each modality's frames."""
@@ -240,7 +240,7 @@ class LPGNet(nn.Module):
             return {m: mean_pool(x[m], masks[m]) for m in self.names}
         pool = stacked(AttentionPool, in_axes=(0, 0))(self.initialization, name="frame_pool")
         pooled = pool(jnp.stack([x[m] for m in self.names]), jnp.stack([masks[m] for m in self.names]))
-        return dict(zip(self.names, pooled, strict=True))
+        return dict(zip(self.names, unstacked(pooled), strict=True))
 
     def _fuse(self, x: Mapping[str, jax.Array], available: Mapping[str, jax.Array]):
         """Multimodal gated fusion, or what stands in for it. Returns F `[B, T, d]` and the gates, if there are any."""

@@ -18,7 +18,7 @@ from jmer.layers.gates import UNIMODAL_GATES, GatedReduction, MultimodalGate
 from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
 from jmer.layers.parallel_attention import FourWayParallelAttention, Path
 from jmer.layers.positions import sinusoidal_positions
-from jmer.layers.stacking import stacked
+from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.model import Model
@@ -130,7 +130,7 @@ class SDT(nn.Module):
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
         x = ConversationDropout(self.dropout)(x, train=train, index=batch.index)
-        return dict(zip(names, jnp.moveaxis(x, 1, 0), strict=True))
+        return dict(zip(names, unstacked(x, axis=1), strict=True))
 
     def _read(
         self, streams: Mapping[str, jax.Array], present: Mapping[str, jax.Array], index: jax.Array | None, train: bool
@@ -153,7 +153,7 @@ class SDT(nn.Module):
             self.d, self.dropout, initialization=self.initialization, name="feed_forward"
         )
         x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, index)
-        return dict(zip(self.paths, x, strict=True))
+        return dict(zip(self.paths, unstacked(x), strict=True))
 
 
 def defaults() -> dict[str, dict]:

@@ -14,7 +14,7 @@ from flax import struct
 from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import dense, kernel_and_bias
-from jmer.layers.stacking import stacked
+from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.distillation import soft_label_distillation
 from jmer.models.classification import classification_term
 
@@ -84,7 +84,7 @@ class SelfDistillationHeads(nn.Module):
         heads = stacked(nn.Dense, in_axes=1)(
             self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"
         )
-        return logits, dict(zip(self.modalities, heads(stack), strict=True))
+        return logits, dict(zip(self.modalities, unstacked(heads(stack)), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
