@@ -5,12 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.benchmarks.plain_torch.convert import load_linear, load_norm
+from experiments.benchmarks.plain_torch.convert import load_linear, load_norm, one_of
 from jmer.batch import Batch
 
 Path = tuple[str, str]
@@ -174,11 +173,6 @@ class SelfDistillationLoss(nn.Module):
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     count = weights.sum()
     return (weights * values).sum() / torch.where(count > 0, count, 1)
-
-
-def one_of(params: Any, i: int) -> Any:
-    """Returns the parameters of the i-th of several layers that jmer keeps in one array each."""
-    return jax.tree.map(lambda leaf: leaf[i], params)
 
 
 def load_feed_forward(layer: FeedForward, params: Mapping[str, Any]) -> None:
