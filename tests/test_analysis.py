@@ -38,7 +38,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("analysis")
     save_corpus(tiny_corpus(), folder / "corpus")
     corpus = load_corpus(folder / "corpus")
-    config = tiny_config(data__path=str(folder / "corpus"), seeds=2, training__parallel="jit")
+    # Without the contrastive terms, which take most of the time to compile.
+    config = tiny_config(seeds=2, training__parallel="jit", loss__gamma_self=0.0, loss__gamma_full=0.0)
+    config.data.path = str(folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)

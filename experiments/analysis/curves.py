@@ -53,15 +53,19 @@ def generator(conversation: Conversation, seed: int) -> np.random.Generator:
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str, legend: str) -> None:
-    """Draws both scores over the level, a line per set of modalities."""
-    figure = make_figure(10, 5.2, with_spread(title, frame))
-    for axes, (score, name) in zip(figure.subplots(1, 2), SCORES.items(), strict=True):
-        groups = frame.groupby("modalities", sort=False)
-        for (group, rows), style, marker in zip(groups, STYLES, MARKERS, strict=False):
+    """Draws both scores over the level, a line per set of modalities; sets of one and of two have rows of their own."""
+    sizes = list(dict.fromkeys(map(_size, frame["modalities"])))
+    figure = make_figure(10, 1.2 + 4 * len(sizes), with_spread(title, frame))
+    panels = figure.subplots(len(sizes), len(SCORES), sharex=True, sharey="col", squeeze=False)
+    groups = frame.groupby("modalities", sort=False)
+    for (group, rows), style, marker in zip(groups, STYLES, MARKERS, strict=False):
+        for axes, score in zip(panels[sizes.index(_size(group))], SCORES, strict=True):
             curve(axes, 100 * _by_seed(rows, level, score), *style, marker, group)
-        tidy(axes, xlabel=label, ylabel=name)
-    lines = axes.get_legend_handles_labels()
-    figure.legend(*lines, title=legend, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    for axes, name in zip(panels.T, SCORES.values(), strict=True):
+        for panel in axes:
+            tidy(panel, ylabel=name, xlabel=label if panel is axes[-1] else "")
+    for axes in panels[:, 0]:
+        axes.legend(title=legend, loc="lower left", fontsize=9, framealpha=0.7)
     save(figure, path)
 
 
@@ -89,6 +93,10 @@ def describe(frame: pd.DataFrame, *, level: str, shown: Callable[[float], str], 
         f"Weighted F1 in percent. Of single modalities, {how.format(worst)} ({most}) costs most: "
         f"{percent(losses[worst])} points.",
     ]
+
+
+def _size(group: str) -> int:
+    return group.count("+") + 1
 
 
 def _by_seed(rows: pd.DataFrame, level: str, score: str) -> pd.DataFrame:

@@ -39,9 +39,10 @@ def curve(axes: Axes, table: pd.DataFrame, colour: str, style, marker: str, labe
 
 
 def bars(axes: Axes, values: Mapping[str, np.ndarray], colour: str) -> None:
-    """Draws a bar per name: the mean over seeds, ± one sample standard deviation where there are several seeds."""
+    """Draws a bar per name, of numbers from 0: the mean over seeds, ± one sample standard deviation of several."""
     table = pd.DataFrame(values)
     axes.bar(range(len(table.columns)), table.mean(), color=colour, edgecolor="black", linewidth=0.8, width=0.6)
     if len(table) > 1:
         axes.errorbar(range(len(table.columns)), table.mean(), table.std(), fmt="none", ecolor="black", capsize=4)
     axes.set_xticks(range(len(table.columns)), table.columns)
+    axes.set_ylim(bottom=0)

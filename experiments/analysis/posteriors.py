@@ -124,6 +124,7 @@ def describe(frame: pd.DataFrame) -> list[str]:
     rows = []
     for modality, part in frame.groupby("modality", sort=False):
         cells = {title: number(part[name]) if name in part else NOTHING for title, name in columns.items()}
+        cells["active units"] = number(part["active_units"], decimals=1)
         verdicts = part["verdict"].value_counts(sort=False)
         verdict = ", ".join(f"{word} ({count} of {len(part)})" for word, count in verdicts.items())
         rows.append({"modality": modality, **cells, "verdict (seeds)": verdict})
