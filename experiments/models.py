@@ -7,18 +7,18 @@ from experiments.runner import Row, sound_corpus
 
 
 class Experiments(NamedTuple):
-    """Files of `configs/`: for any corpus, and for one with four emotions, if another."""
+    """Files of `configs/`: for any corpus, and for one with a certain number of emotions."""
 
     any_corpus: str
-    four_emotions: str | None = None
+    by_emotions: Mapping[int, str] = {}
 
 
 MODELS = {
-    "lpgnet": Experiments("configs/lpgnet_iemocap6.py", "configs/lpgnet_iemocap4.py"),
-    "sdt": Experiments("configs/sdt_iemocap.py"),
-    "dagerc": Experiments("configs/dagerc_iemocap.py"),
+    "lpgnet": Experiments("configs/lpgnet_iemocap6.py", {4: "configs/lpgnet_iemocap4.py"}),
+    "sdt": Experiments("configs/sdt_iemocap.py", {7: "configs/sdt_meld.py"}),
+    "dagerc": Experiments("configs/dagerc_iemocap.py", {7: "configs/dagerc_meld.py"}),
     "multidag": Experiments("configs/multidag_iemocap.py"),
-    "lfvd": Experiments("configs/lfvd_iemocap.py"),
+    "lfvd": Experiments("configs/lfvd_iemocap.py", {7: "configs/lfvd_meld.py"}),
 }
 
 
@@ -33,6 +33,5 @@ def model_row(model: str, corpus: str, *, name: str, variant: str, changes: Mapp
       changes: `section.field` -> text.
     """
     experiments = MODELS[model]
-    four = len(sound_corpus(corpus).card.emotions) == 4
-    experiment = experiments.four_emotions if four and experiments.four_emotions else experiments.any_corpus
+    experiment = experiments.by_emotions.get(len(sound_corpus(corpus).card.emotions), experiments.any_corpus)
     return Row(name, f"{experiment}:{variant}" if variant else experiment, corpus, changes)

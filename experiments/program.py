@@ -12,32 +12,34 @@ from jmer.errors import UserError
 from jmer.main import FIELD
 
 # Fields that the runner gives each run, and the flag for them.
-SETTLED = {"seed": "--seeds", "seeds": "--seeds", "data.path": "--corpus"}
+SETTLED = {"seed": "--seeds", "seeds": "--seeds"}
 
 
-def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence[str]) -> Parser:
+def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence[str] | None) -> Parser:
     """Returns a parser with the flags of every study.
 
     Args:
       program: `experiments.name`.
       description: what it does.
       seeds: the default of `--seeds`.
-      corpora: the default of `--corpus`; empty = it must be given.
+      corpora: the default of `--corpus`; empty = it must be given; None = the program settles it, and gets an empty
+        list.
     """
     parser = Parser(
         prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    needed = corpora is not None and not corpora
     default = f" (default: {', '.join(corpora)})" if corpora else ""
     parser.add_argument(
         "--corpus",
         action="append",
         type=lambda path: str(Path(path)),
-        required=not corpora,
+        required=needed,
         dest="corpora",
         metavar="CORPUS",
         help=f"a folder that jmer.data.convert made, or a synthetic corpus' name; as often as wanted{default}",
     )
-    parser.set_defaults(default_corpora=tuple(corpora))
+    parser.set_defaults(default_corpora=tuple(corpora or ()))
     parser.add_argument("--seeds", type=int, default=seeds, help=f"runs per row: seeds from 0 (default: {seeds})")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at the same time (default: 1)")
     parser.add_argument(
@@ -54,22 +56,25 @@ def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence
         help="variants of every experiment, joined by commas; '' = hyperparameters as published (default: "
         "plain_features, for features that were not fine-tuned)",
     )
-    parser.epilog = f"{FIELD}SECTION.FIELD=VALUE changes a field of every run."
+    parser.epilog = f"{FIELD}SECTION.FIELD=VALUE changes a field of every run; {FIELD}data.path=PATH is --corpus PATH."
     return parser
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """Returns the flags, and the changes of fields as `section.field` -> text. Raises UserError for a mistake."""
     options, rest = parser.parse_known_args(arguments)
-    options.corpora = options.corpora or list(options.default_corpora)
-    changes = {}
+    corpora, changes = options.corpora or [], {}
     for word in rest:
         name, equals, text = word.removeprefix(FIELD).partition("=")
         if not (word.startswith(FIELD) and equals and text):
             raise UserError(f"'{word}' is no flag (see `{parser.prog} --help`); fields are {FIELD}SECTION.FIELD=VALUE")
         if name in SETTLED:
             raise UserError(f"{FIELD}{name} cannot be given: use {SETTLED[name]}")
-        changes[name] = text
+        if name == "data.path":
+            corpora.append(str(Path(text)))
+        else:
+            changes[name] = text
+    options.corpora = corpora or list(options.default_corpora)
     for flag in ("seeds", "jobs", "together"):
         if getattr(options, flag) < 1:
             raise UserError(f"--{flag} is {getattr(options, flag)}: give at least 1")
