@@ -239,6 +239,8 @@ def test_tables_of_curves_give_mean_deviation_and_paired_change():
     assert cells[2] == ["text", "55.00 ± 7.07", "30.00 ± 0.00", "-25.00 ± 7.07"]
     assert cells[3] == ["audio", "55.00 ± 7.07", "60.00 ± 0.00", "5.00 ± 7.07"]
     assert "going without text (100 %) costs most: -25.00 ± 7.07 points" in sentence
+    (*_, better) = missing.describe(pd.DataFrame(rows[4:], columns=columns))
+    assert "going without any (100 %) costs nothing on the mean" in better
 
 
 # Calibration.
@@ -461,7 +463,7 @@ def test_a_report_says_what_it_is_about(folder, tmp_path, capfd):
     assert exit_status(main, [*command, "--out", str(tmp_path)]) == 0
     text = (tmp_path / "analysis.md").read_text()
     assert text.startswith("# Analyses of LFVD on synthetic-iemocap4\n\n> **SYNTHETIC CORPUS.**")
-    assert "Split: TEST, 2 runs (seeds 1, 0). Epochs " in text and "chosen by validation weighted F1." in text
+    assert "Split: TEST, n = 2 (seeds 1, 0). Epoch " in text and "chosen by validation weighted F1." in text
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "analysis.md",
         "calibration.csv",

@@ -88,11 +88,11 @@ def describe(frame: pd.DataFrame, *, level: str, shown: Callable[[float], str], 
         rows.append({"modalities": group} | cells | {"last − first": percent(change)})
     worst = min(losses, key=lambda modality: losses[modality].mean())
     most = shown(frame[level].max())
-    return [
-        markdown(rows),
-        f"Weighted F1 in percent. Of single modalities, {how.format(worst)} ({most}) costs most: "
-        f"{percent(losses[worst])} points.",
-    ]
+    if losses[worst].mean() < 0:
+        verdict = f"{how.format(worst)} ({most}) costs most: {percent(losses[worst])} points"
+    else:
+        verdict = f"{how.format('any')} ({most}) costs nothing on the mean"
+    return [markdown(rows), f"Weighted F1 in percent. Of single modalities, {verdict}."]
 
 
 def _size(group: str) -> int:

@@ -51,8 +51,9 @@ def _head(runs: Sequence[Run], split: str) -> Iterator[str]:
     trained_on = "" if card == first.card else f", trained on {corpus_title(first.card)}"
     optimistic = ", so that scores on this split are optimistic" if selection == split else ""
     yield (
-        f"Split: {split.upper()}, {len(runs)} runs (seeds {_seeds(runs)}){trained_on}. Epochs {epochs}: "
-        f"{SELECTIONS[selection]}{optimistic}. Mean ± sample standard deviation over the seeds."
+        f"Split: {split.upper()}, n = {len(runs)} ({_seeds(runs)}){trained_on}. Epoch {epochs}: "
+        f"{SELECTIONS[selection]}{optimistic}. Figures are means ± sample standard deviation over seeds; of a single "
+        "seed there is no deviation."
     )
 
 
@@ -65,7 +66,7 @@ def _section(name: str, analysis: Analysis, runs: Sequence[Run], split: str, out
     with atomically(out / f"{name}.csv") as temporary:
         frame.to_csv(temporary, index=False)
     selection = SELECTIONS[runs[0].trained.config.selection]
-    title = f"{analysis.title}: {_title(runs)}, {split}, seeds {_seeds(runs)}\nepochs: {selection}"
+    title = f"{analysis.title}: {_title(runs)}, {split}, {_seeds(runs)}\nepoch {selection}"
     for suffix in ("png", "svg"):
         analysis.draw(frame, out / f"{name}.{suffix}", title)
     yield from analysis.describe(frame)
@@ -78,4 +79,4 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _seeds(runs: Sequence[Run]) -> str:
-    return ", ".join(str(run.seed) for run in runs)
+    return f"seed{'s' if len(runs) > 1 else ''} {', '.join(str(run.seed) for run in runs)}"
