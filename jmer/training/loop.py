@@ -26,6 +26,7 @@ from jmer.training.interrupts import Interrupts, interrupts
 from jmer.training.log import Log, progress_line
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import highest, is_lead, make_parallel
+from jmer.training.precision import PRECISIONS, matmul_precision
 from jmer.training.setup import Setup, set_up
 from jmer.training.state import create_state
 
@@ -72,7 +73,12 @@ def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, sa
     facts = RunFacts(corpus.card, collect_versions(), command, parameters)
     claimed = claim(workdir, config, facts) if is_lead() else contextlib.nullcontext()
 
-    with claimed, Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints, interrupts() as heard:
+    with (
+        claimed,
+        Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints,
+        matmul_precision(config.training.matmul_precision),
+        interrupts() as heard,
+    ):
         for line in introduction(setup, corpus, parameters):
             say(line)
         devices = setup.parallel.devices
@@ -127,6 +133,10 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
             f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
             "utterance at a time: set it to 0"
         )
+    if config.training.matmul_precision not in PRECISIONS:
+        raise UserError(
+            f"training.matmul_precision is '{config.training.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
+        )
     if config.selection not in SELECTIONS:
         raise UserError(f"selection is '{config.selection}': choose one of {', '.join(SELECTIONS)}")
     split = CHOOSING_SPLIT[config.selection]
@@ -147,6 +157,8 @@ def introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]
         yield "this corpus is SYNTHETIC: no score says anything about real conversations"
     modalities = ", ".join(f"{m} {width}" for m, width in setup.widths.items())
     yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
+    if config.training.matmul_precision != "default" and jax.default_backend() == "cpu":
+        yield f"training.matmul_precision={config.training.matmul_precision} changes nothing: a CPU has float32 alone"
 
 
 def _agreed_signal(heard: Interrupts) -> signal.Signals | None:

@@ -25,6 +25,7 @@ from jmer.training.folder import (
 )
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.parallel import is_lead, make_parallel
+from jmer.training.precision import matmul_precision
 from jmer.training.setup import set_up
 from jmer.training.trained import load_run
 
@@ -73,7 +74,8 @@ def evaluate(
     run = setup.parallel.forward(forward(setup.model, attention=True))
     scores, shown = {}, {}
     for split in setup.conversations:
-        predictions = setup.predict(run, trained.variables, split)
+        with matmul_precision(config.training.matmul_precision):
+            predictions = setup.predict(run, trained.variables, split)
         if labelled and setup.is_labelled(split):
             scores[split] = setup.score(predictions, split)
             shown[split] = PredictedSplit(setup.conversations[split], predictions)

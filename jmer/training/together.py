@@ -32,6 +32,7 @@ from jmer.training.log import Log, progress_line
 from jmer.training.loop import Interrupted, check, introduction
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import Parallel, make_parallel
+from jmer.training.precision import matmul_precision
 from jmer.training.runs import Runs, spread
 from jmer.training.setup import Setup, set_up
 from jmer.training.state import State, create_state
@@ -110,6 +111,7 @@ def train_together(
     names = ", ".join(os.path.relpath(workdir, parent) for workdir in workdirs)
 
     with contextlib.ExitStack() as stack, interrupts() as heard:
+        stack.enter_context(matmul_precision(config.training.matmul_precision))
         for run in runs:
             facts = RunFacts(corpus.card, collect_versions(), run.command, parameters)
             stack.enter_context(claim(run.workdir, run.config, facts))
