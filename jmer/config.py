@@ -58,7 +58,7 @@ def base_config(model: str) -> ConfigDict:
                 # A training split up to this size (without frames) stays on the device, and an epoch is one call;
                 # otherwise, and with 0, each step gets its batch from the host.
                 "resident_megabytes": 1024,
-                # Of matrix products: default (the device's), float32, tensorfloat32 or bfloat16; a CPU always has float32.
+                # Of matrix products: default, float32, tensorfloat32 or bfloat16 (see jmer.training.precision).
                 "matmul_precision": "default",
                 # auto: pmap on one process, shard_map on several.
                 "parallel": "auto",

@@ -13,6 +13,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Compiling is most of the time: without most optimizations it takes less than half. 0 turns them on.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import dataclasses
 import itertools
 
 import jax
@@ -44,3 +45,48 @@ def key():
     """Fresh random keys on demand: `key()` never repeats within a test."""
     counter = itertools.count()
     return lambda: jax.random.fold_in(jax.random.key(0), next(counter))
+
+
+@pytest.fixture
+def smallest_model(monkeypatch):
+    """Studies know the model of `linear_experiment.py`, and draw no reports: that takes longer than its training."""
+    from experiments import models
+    from jmer import ablations
+    from jmer.evaluation import report
+    from jmer.models import registry
+
+    for names in (registry.MODELS, ablations.VARIANTS):
+        monkeypatch.setitem(names, "linear", None)
+        del names["linear"]
+    experiment = models.Experiments(str(Path(__file__).parent / "linear_experiment.py"))
+    monkeypatch.setitem(models.MODELS, "linear", experiment)
+    for plot in ("plot_confusion", "plot_learning_curves"):
+        monkeypatch.setattr(report, plot, lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory):
+    """Paths of a corpus with all modalities and of one with text alone."""
+    from tiny import tiny_corpus
+
+    from jmer.data.corpus import make_corpus, save_corpus
+
+    folder, made = tmp_path_factory.mktemp("corpora"), tiny_corpus()
+    save_corpus(made, folder / "talks")
+    card = dataclasses.replace(made.card, widths={"text": 6}, name="letters")
+    save_corpus(make_corpus({s: made.conversations(s) for s in made.splits}, card), folder / "letters")
+    return str(folder / "talks"), str(folder / "letters")
+
+
+@pytest.fixture
+def told(capfd):
+    """Runs a program; returns its exit status, its lines on stdout and its lines on stderr."""
+    from experiments.program import launch
+
+    def tell(program, *arguments):
+        capfd.readouterr()
+        status = launch(program.PROGRAM, program.main, list(map(str, arguments)))
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return tell

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 from sklearn.metrics import f1_score
-from test_studies import by_hand, corpora, light, table_of, told  # noqa: F401 (fixtures)
+from studies import by_hand, table_of
 
 from experiments import models
 from experiments import run as program
 from experiments.papers import figures
 from experiments.papers.declaration import TASKS, Entry, Printed, Table, task_of
 from experiments.papers.planning import Planner
-from jmer import ablations
 from jmer.data.registry import load_corpus
+
+pytestmark = pytest.mark.usefixtures("smallest_model")
 
 ENTRIES = [(name, entry) for name, table in program.TABLES.items() for entry in table.entries]
 SUPPORTS = {"iemocap6": (144, 245, 384, 170, 299, 381), "meld": (1256, 281, 50, 208, 402, 68, 345)}
@@ -40,11 +41,6 @@ SMALL = Table(
 def small(monkeypatch):
     """A table of the smallest model."""
     monkeypatch.setitem(program.TABLES, "small", SMALL)
-
-
-@pytest.fixture(autouse=True)
-def variants(monkeypatch):
-    monkeypatch.setattr(ablations, "VARIANTS", dict(ablations.VARIANTS))
 
 
 def files(folder, *names):
@@ -88,7 +84,7 @@ def test_printed_f1_per_emotion_add_up_to_the_printed_weighted_f1(task):
         assert np.average(values, weights=SUPPORTS[task]) == pytest.approx(p.weighted_f1, abs=0.01)
 
 
-def test_equal_runs_are_one(corpora):  # noqa: F811
+def test_equal_runs_are_one(corpora):
     planner = Planner(variant="tiny", changes={})
     table5 = planner.plan(program.TABLES["lfvd_table5"], corpora[0])
     table6 = planner.plan(program.TABLES["lfvd_table6"], corpora[0])
@@ -99,7 +95,7 @@ def test_equal_runs_are_one(corpora):  # noqa: F811
     assert len(planner.rows) == 12
 
 
-def test_what_a_corpus_lacks_is_left_out_or_the_base_itself(corpora):  # noqa: F811
+def test_what_a_corpus_lacks_is_left_out_or_the_base_itself(corpora):
     planner = Planner(variant="tiny", changes={})
     lines = {line.entry.title: line for line in planner.plan(program.TABLES["lfvd_table4"], corpora[1])}
     assert lines["T"].row is lines["T+A+V"].row
@@ -113,7 +109,7 @@ def test_tasks_are_known_by_their_emotions():
     assert task_of(load_corpus("synthetic-iemocap4").card) == "iemocap4"
 
 
-def test_a_table_shows_what_its_runs_wrote(small, corpora, told, tmp_path):  # noqa: F811
+def test_a_table_shows_what_its_runs_wrote(small, corpora, told, tmp_path):
     out = tmp_path / "out"
     arguments = ["small", "--corpus", corpora[1], "--seeds", 3, "--out", out, "--variant", ""]
     status, lines, errors = told(program, *arguments)
@@ -157,7 +153,7 @@ def test_a_table_shows_what_its_runs_wrote(small, corpora, told, tmp_path):  # n
     assert again[-10:] == lines[-10:]
 
 
-def test_a_conversations_length_decides_its_class(small, corpora, told, tmp_path):  # noqa: F811
+def test_a_conversations_length_decides_its_class(small, corpora, told, tmp_path):
     told(program, "small", "--corpus", corpora[1], "--seeds", 1, "--out", tmp_path, "--variant", "", "--split", "test")
     frame = pd.read_csv(tmp_path / "small" / "lengths_letters.csv")
     run = tmp_path / "runs" / "letters" / "linear" / "seed0"
@@ -172,7 +168,7 @@ def test_a_conversations_length_decides_its_class(small, corpora, told, tmp_path
         assert rows["utterances"].item() == len(part)
 
 
-def test_mistakes_are_one_line(small, corpora, told, tmp_path):  # noqa: F811
+def test_mistakes_are_one_line(small, corpora, told, tmp_path):
     for arguments, what in (
         (("nothing",), "TABLE has 'nothing': choose from lfvd_table2"),
         (("small", "--corpus", tmp_path / "no"), "no"),

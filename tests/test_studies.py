@@ -3,69 +3,23 @@
 import csv
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_corpus
+from studies import by_hand, table_of
 
 from experiments import comparison, models, tables
 from experiments.baselines.context_regression import regress
-from experiments.models import Experiments, model_row
-from experiments.program import launch
+from experiments.models import model_row
 from experiments.readings import __main__ as readings
 from experiments.readings.factors import FACTORS, Value
 from experiments.runner import Outcome, Result, sound_corpus
 from jmer.config import fit_to_corpus, flatten
-from jmer.data.corpus import make_corpus, save_corpus
-from jmer.evaluation import report
-from jmer.models import create, registry
+from jmer.models import create
 
-LINEAR = str(Path(__file__).parent / "linear_experiment.py")
 VARIANT = ("--variant", "")
 
-
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """Studies know the smallest model, and nothing is plotted, which takes longer than training does."""
-    monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
-    monkeypatch.setitem(models.MODELS, "linear", Experiments(LINEAR))
-    for plot in ("plot_confusion", "plot_learning_curves"):
-        monkeypatch.setattr(report, plot, lambda *_, **__: None)
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
-    """Paths of a corpus with all modalities and of one with text alone."""
-    folder, made = tmp_path_factory.mktemp("corpora"), tiny_corpus()
-    save_corpus(made, folder / "talks")
-    card = made.card.__class__(**vars(made.card) | {"widths": {"text": 6}, "name": "letters"})
-    save_corpus(make_corpus({s: made.conversations(s) for s in made.splits}, card), folder / "letters")
-    return str(folder / "talks"), str(folder / "letters")
-
-
-@pytest.fixture
-def told(capfd):
-    """Runs a program; returns its exit status, its lines on stdout and its lines on stderr."""
-
-    def tell(program, *arguments):
-        capfd.readouterr()
-        status = launch(program.PROGRAM, program.main, list(map(str, arguments)))
-        out, err = capfd.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return tell
-
-
-def table_of(lines):
-    """Returns a Markdown table's rows as column -> text."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-
-
-def by_hand(values):
-    values = 100 * np.array(values)
-    return f"{values.mean():.2f} ± {math.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1)):.2f}"
+pytestmark = pytest.mark.usefixtures("smallest_model")
 
 
 def test_the_comparison_shows_what_its_runs_wrote(corpora, told, tmp_path):

@@ -1,18 +1,38 @@
-"""Evaluation: predictions, scores, reports and plots."""
+"""Evaluation: predictions, scores, comparisons, calibration, reports and plots."""
 
+from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores, classification_report, confusion_matrix, mean_and_deviation
 from jmer.evaluation.predict import predict
 from jmer.evaluation.predictions import prediction_table, write_predictions
 from jmer.evaluation.report import Report, write_report
+from jmer.evaluation.significance import (
+    BootstrapComparison,
+    PairedComparison,
+    bootstrap_conversations,
+    compare_paired,
+    holm,
+    verdict,
+)
 
 __all__ = [
+    "BootstrapComparison",
+    "Calibration",
+    "PairedComparison",
+    "PredictedSplit",
     "Report",
     "Scores",
+    "bootstrap_conversations",
+    "calibration",
     "classification_report",
+    "compare_paired",
     "confusion_matrix",
+    "holm",
     "mean_and_deviation",
     "predict",
     "prediction_table",
+    "verdict",
+    "write_html_report",
     "write_predictions",
     "write_report",
 ]

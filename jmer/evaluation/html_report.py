@@ -26,10 +26,10 @@ from jmer.evaluation.report import (
     ORACLE_BANNER,
     SYNTHETIC_BANNER,
     Report,
-    _config_lines,
-    _headline,
-    _percent,
-    _split_title,
+    config_lines,
+    headline,
+    percent,
+    split_title,
 )
 from jmer.files import atomically
 
@@ -104,7 +104,7 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = percent
     environment.policies["json.dumps_kwargs"] = {
         "ensure_ascii": False,
         "separators": (",", ":"),
@@ -116,7 +116,7 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         title=f"{report.model} on {corpus_title(report.card)}",
         report=report,
         banners=_banners(report),
-        headline=_emphasized(_headline(report)),
+        headline=_emphasized(headline(report)),
         sections=[_split_section(report, split, predicted.get(split)) for split in scored],
         curves=_curves(report),
         colours=[colour for colour, _ in STYLES],
@@ -125,7 +125,7 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
             "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(report.seconds))),
             **report.versions,
         },
-        config="\n".join(_config_lines(report.config)),
+        config="\n".join(config_lines(report.config)),
         viewer=_viewer(report, predicted),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -165,7 +165,7 @@ def _split_section(report: Report, split: str, predicted: PredictedSplit | None)
         labels = np.concatenate([conversation.labels for conversation in predicted.conversations])
         measured = calibration(np.concatenate(predicted.predictions.probabilities), labels)
     return _SplitSection(
-        title=_split_title(report, split),
+        title=split_title(report, split),
         scores=report.scores[split],
         confusion=list(_confusion_rows(report.scores[split], split if predicted else None)),
         calibration=measured,

@@ -139,7 +139,7 @@ def _sections(report: Report) -> Iterator[str]:
         yield SYNTHETIC_BANNER
     if report.selection == ORACLE:
         yield ORACLE_BANNER
-    yield _headline(report)
+    yield headline(report)
     scored = [split for split in reversed(SPLITS) if split in report.scores]
     if scored:
         yield "## Scores"
@@ -147,7 +147,7 @@ def _sections(report: Report) -> Iterator[str]:
     if report.history:
         yield f"![Loss terms and weighted F1 per epoch]({CURVES_FILE})"
     for split in scored:
-        yield f"## {_split_title(report, split).capitalize()}"
+        yield f"## {split_title(report, split).capitalize()}"
         yield from _split_sections(split, report.scores[split])
     yield "## Corpus"
     yield from _corpus_sections(report)
@@ -161,19 +161,20 @@ def _sections(report: Report) -> Iterator[str]:
     yield "Command:"
     yield textwrap.indent(report.command, "    ")
     yield "## Configuration"
-    yield textwrap.indent("\n".join(_config_lines(report.config)), "    ")
+    yield textwrap.indent("\n".join(config_lines(report.config)), "    ")
 
 
 def _choice(report: Report) -> str:
     return f"epoch {report.epoch} of {report.epochs}, {SELECTIONS[report.selection]}"
 
 
-def _headline(report: Report) -> str:
+def headline(report: Report) -> str:
+    """Returns the sentence that a report begins with: the scores that count, and how the epoch was chosen."""
     split = next((split for split in reversed(SPLITS) if split in report.scores), None)
     if split is None:
         return f"No split has labels, so nothing was scored. Parameters: {_choice(report)}."
     scores = report.scores[split]
-    figures = f"weighted F1 {_percent(scores.weighted_f1)} %, accuracy {_percent(scores.accuracy)} %"
+    figures = f"weighted F1 {percent(scores.weighted_f1)} %, accuracy {percent(scores.accuracy)} %"
     return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {_choice(report)}."
 
 
@@ -182,13 +183,14 @@ def _score_table(report: Report, scored: Sequence[str]) -> str:
     for split in scored:
         s = report.scores[split]
         figures = (s.accuracy, s.weighted_f1, s.macro_f1, s.unweighted_accuracy)
-        rows.append((_split_title(report, split), str(s.support), *map(_percent, figures)))
+        rows.append((split_title(report, split), str(s.support), *map(percent, figures)))
     return markdown_table(
         ("split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"), rows
     )
 
 
-def _split_title(report: Report, split: str) -> str:
+def split_title(report: Report, split: str) -> str:
+    """Returns a split's name, with a note where it chose the epoch."""
     note = {("validation", "validation"): " (chose the epoch)", ("test", ORACLE): f" ({ORACLE}: optimistic)"}
     return split + note.get((split, report.selection), "")
 
@@ -197,7 +199,7 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
     yield markdown_table(
         ("emotion", "precision %", "recall %", "F1 %", "support"),
         [
-            (name, _percent(row.precision), _percent(row.recall), _percent(row.f1), str(row.support))
+            (name, percent(row.precision), percent(row.recall), percent(row.f1), str(row.support))
             for name, row in scores.classes.items()
         ],
     )
@@ -221,10 +223,11 @@ def _corpus_sections(report: Report) -> Iterator[str]:
     yield f"Emotions: {_escape(', '.join(card.emotions))}."
 
 
-def _config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
+def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
+    """Yields `section.field = value` for every field of a nested configuration."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _config_lines(value, f"{prefix}{name}.")
+            yield from config_lines(value, f"{prefix}{name}.")
         else:
             note = "  # optimistic, not comparable: chosen on the test split" if value == ORACLE else ""
             yield f"{prefix}{name} = {value!r}{note}"
@@ -234,7 +237,8 @@ def _picture(split: str) -> str:
     return f"confusion_{split}.png"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Returns a fraction in percent, with two decimals and without the sign."""
     return f"{100 * fraction:.2f}"
 
 
