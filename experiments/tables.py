@@ -43,6 +43,11 @@ def percent(values: Iterable[float]) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
 
 
+def number(value: float) -> str:
+    """Returns a p value or an effect size with three decimals, also where it is too small for them; NaN is nothing."""
+    return NOTHING if math.isnan(value) else "< 0.001" if 0 <= value < 0.001 else f"{value:.3f}"
+
+
 def statistics_of(name: str, values: Iterable[float]) -> dict[str, object]:
     """Returns `name_mean` and `name_sd` for a CSV row, "" where there are too few values."""
     values = list(values)

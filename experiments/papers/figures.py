@@ -14,6 +14,7 @@ from jmer.evaluation import mean_and_deviation
 from jmer.evaluation.metrics import scores as scores_of
 from jmer.evaluation.plots import STYLES, plot_confusion, save
 
+MARKS = "bars: mean ± sd over seeds; dots: single seeds"
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++")
 SUFFIXES = (".png", ".svg")
 CUTS = {"iemocap6": (43, 59), "meld": (5, 13)}
@@ -23,7 +24,7 @@ CUTS = {"iemocap6": (43, 59), "meld": (5, 13)}
 def draw_scores(study: Study, folder: Path) -> list[str]:
     """Draws accuracy and weighted F1 of every entry, mean and deviation over seeds (LFVD's Fig. 2)."""
     figure = Figure(figsize=(9, 4), layout="constrained")
-    figure.suptitle(study.heading, fontsize=11)
+    figure.suptitle(f"{study.heading}\n{MARKS}", fontsize=11)
     for axes, (name, label) in zip(
         figure.subplots(1, 2), (("weighted_f1", "W-F1"), ("accuracy", "accuracy")), strict=True
     ):
@@ -46,7 +47,7 @@ def draw_lengths(study: Study, folder: Path) -> list[str]:
     ):
         groups.setdefault(f"{length}\n({conversations} conversations)", {})[title] = rows["weighted_f1"].tolist()
     figure = Figure(figsize=(7, 4.2), layout="constrained")
-    figure.suptitle(study.heading, fontsize=11)
+    figure.suptitle(f"{study.heading}\n{MARKS}", fontsize=11)
     axes = figure.subplots()
     _bars(axes, groups, f"W-F1 (%), {study.split}")
     axes.set_xlabel(f"utterances in the conversation ({how})")

@@ -181,10 +181,10 @@ def _test(title: str, own: Compared) -> dict[str, str]:
         "row": title,
         "difference": tables.percent(comparison.differences),
         "95 % interval": tables.NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",
-        "p (t)": _number(comparison.t_p),
-        "p (Holm)": _number(own.adjusted),
-        "p (Wilcoxon)": _number(comparison.wilcoxon_p),
-        "d": _number(comparison.effect_size),
+        "p (t)": tables.number(comparison.t_p),
+        "p (Holm)": tables.number(own.adjusted),
+        "p (Wilcoxon)": tables.number(comparison.wilcoxon_p),
+        "d": tables.number(comparison.effect_size),
         "n": str(comparison.n),
         "verdict": own.verdict,
     }
@@ -198,8 +198,9 @@ def _bootstrap(study: Study, compared: Mapping[str, Compared]) -> str:
     low, high = (100 * bound for bound in found.interval)
     return (
         f"Over conversations: {rival}, the best of the others, minus {base} is {100 * found.difference:.2f} points of "
-        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p = {_number(found.p)} (bootstrap of "
-        f"{found.conversations} whole conversations, {found.resamples} resamples, seeds averaged)."
+        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p = {tables.number(found.p)} (bootstrap of "
+        f"{found.conversations} whole conversations, {found.resamples} resamples, seeds averaged). That row was picked "
+        "by its score, so the p is optimistic."
     )
 
 
@@ -257,10 +258,6 @@ def _values(study: Study, line: Line, own: Compared | None, same_features: bool)
 
 def _or_empty(value: float | None) -> object:
     return "" if value is None or math.isnan(value) else value
-
-
-def _number(value: float) -> str:
-    return tables.NOTHING if math.isnan(value) else "< 0.001" if 0 <= value < 0.001 else f"{value:.3f}"
 
 
 def _escape_latex(text: str) -> str:

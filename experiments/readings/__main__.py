@@ -119,7 +119,7 @@ def lay_out(
                 "W-F1 %, last 5 epochs": tables.percent(last_epochs),
                 "compared with": against,
                 "difference": tables.percent(differences),
-                "p": tables.NOTHING if math.isnan(p) else f"{p:.3f}",
+                "p": tables.number(p),
                 "verdict": judgement,
             }
         )
