@@ -167,7 +167,7 @@ def _about_tests(study: Study, compared: Mapping[str, Compared]) -> str:
     fewest = min((own.comparison for own in compared.values()), key=lambda comparison: comparison.n)
     return (
         f"Weighted F1 against {study.table.base}, seed by seed, in percentage points. p: paired t-test, with Holm's "
-        f"correction for the {len(compared)} comparisons in this table; below 0.05 the verdict is better or worse. "
+        f"correction for the {len(compared)} in this table; below 0.05 the verdict is better or worse. "
         f"Wilcoxon's signed-rank test (not corrected) can reach no p below {fewest.smallest_wilcoxon_p:.3g} with "
         f"{fewest.n} seeds. d: mean over standard deviation of the differences. Seeds tell how much training varies, "
         "not how another sample of conversations would score."
