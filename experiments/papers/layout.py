@@ -16,6 +16,8 @@ from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.significance import PairedComparison, bootstrap_conversations, compare_paired, holm, verdict
 from jmer.files import atomically
 
+# Fewer draws of whole conversations hardly tell how others would differ.
+MANY = 20
 SCORES = {"accuracy": "accuracy %", "weighted_f1": "W-F1 %"}
 
 
@@ -196,11 +198,12 @@ def _bootstrap(study: Study, compared: Mapping[str, Compared]) -> str:
     runs = {title: [*study.predictions()[title].values()] for title in (base, rival)}
     found = bootstrap_conversations(runs[base], runs[rival], study.emotions)
     low, high = (100 * bound for bound in found.interval)
+    few = "" if found.conversations >= MANY else " So few conversations make such an interval too narrow."
     return (
         f"Over conversations: {rival}, the best of the others, minus {base} is {100 * found.difference:.2f} points of "
         f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p = {tables.number(found.p)} (bootstrap of "
         f"{found.conversations} whole conversations, {found.resamples} resamples, seeds averaged). That row was picked "
-        "by its score, so the p is optimistic."
+        f"by its score, so the p is optimistic.{few}"
     )
 
 
