@@ -127,7 +127,9 @@ def _bars(axes, groups: Mapping[str, Mapping[str, Sequence[float]]], label: str)
                 label=name if name not in drawn else None,
             )
             axes.plot([x] * len(percent), percent, "o", color="0.2", markersize=2.5)
-            axes.text(x, 1, f"{mean:.1f}", ha="center", va="bottom", fontsize=8, color="white", fontweight="bold")
+            plate = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
+            text = {"ha": "center", "va": "bottom", "fontsize": 8, "color": "white", "fontweight": "bold"}
+            axes.text(x, 1.5, f"{mean:.1f}", bbox=plate, **text)
             drawn.append(name)
     axes.set_xticks(range(len(groups)), list(groups), fontsize=9)
     axes.set(ylabel=label)

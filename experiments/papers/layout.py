@@ -201,7 +201,7 @@ def _bootstrap(study: Study, compared: Mapping[str, Compared]) -> str:
     few = "" if found.conversations >= MANY else " So few conversations make such an interval too narrow."
     return (
         f"Over conversations: {rival}, the best of the others, minus {base} is {100 * found.difference:.2f} points of "
-        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p = {tables.number(found.p)} (bootstrap of "
+        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p: {tables.number(found.p)} (bootstrap of "
         f"{found.conversations} whole conversations, {found.resamples} resamples, seeds averaged). That row was picked "
         f"by its score, so the p is optimistic.{few}"
     )
