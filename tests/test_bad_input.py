@@ -115,7 +115,7 @@ FLAGS = {
     "foreign field": (["--config", MELD, "--config.lrr=1"], ["no field 'lrr'", "data, loss, model, optimizer, seed"]),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
-        ["section training has batch_size, buckets, curriculum, devices, epochs, parallel"],
+        ["section training has batch_size, buckets, curriculum, devices, epochs, matmul_precision, parallel"],
     ),
     "a section": (["--config", MELD, "--config.training=1"], ["section training has batch_size"]),
     "fraction": (["--config", MELD, "--config.training.epochs=1.5"], ["training.epochs is '1.5': give a whole number"]),
