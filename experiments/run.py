@@ -21,6 +21,7 @@ from experiments.papers.planning import Planner
 from experiments.papers.study import Study
 from experiments.runner import run, sound_corpus
 from jmer.command import Parser
+from jmer.data.corpus import any_labelled
 from jmer.errors import UserError
 
 PROGRAM = "experiments.run"
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     }
     for corpus in dict.fromkeys(corpus for by_corpus in planned.values() for corpus in by_corpus):
         # Before anything is trained.
-        sound_corpus(corpus).conversations(options.split)
+        if not any_labelled(sound_corpus(corpus).conversations(options.split)):
+            raise UserError(f"split '{options.split}' of corpus {corpus} has no labels: choose another --split")
     if not planner.rows:
         obstacles = [line.obstacle for by_corpus in planned.values() for lines in by_corpus.values() for line in lines]
         raise UserError(f"nothing can be run: {next(filter(None, obstacles))}")

@@ -1,6 +1,7 @@
 """The papers' tables: declarations, shared runs, what is printed beside what was found, figures."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 from matplotlib.image import imread
 from sklearn.metrics import f1_score
 from studies import by_hand, table_of
+from tiny import tiny_corpus
 
 from experiments import models
 from experiments import run as program
 from experiments.papers import figures
 from experiments.papers.declaration import TASKS, Entry, Printed, Table, task_of
 from experiments.papers.planning import Planner
+from jmer.data.corpus import make_corpus, save_corpus
 from jmer.data.registry import load_corpus
 
 pytestmark = pytest.mark.usefixtures("smallest_model")
@@ -166,6 +169,17 @@ def test_a_conversations_length_decides_its_class(small, corpora, told, tmp_path
         expected = f1_score(part["gold"], part["predicted"], average="weighted", zero_division=0)
         assert rows["weighted_f1"].item() == pytest.approx(expected, abs=1e-12)
         assert rows["utterances"].item() == len(part)
+
+
+def test_a_split_without_labels_is_refused_before_anything_is_trained(small, told, tmp_path):
+    corpus = tiny_corpus()
+    unlabelled = [dataclasses.replace(c, labels=np.full(len(c), -1, np.int32)) for c in corpus.conversations("test")]
+    splits = {split: corpus.conversations(split) for split in ("train", "validation")}
+    save_corpus(make_corpus(splits | {"test": unlabelled}, corpus.card), tmp_path / "hidden")
+    arguments = ("--corpus", tmp_path / "hidden", "--variant", "", "--split", "test", "--out", tmp_path / "out")
+    status, _, errors = told(program, "small", *arguments)
+    assert status and len(errors) == 1 and "has no labels: choose another --split" in errors[0]
+    assert not (tmp_path / "out").exists()
 
 
 def test_mistakes_are_one_line(small, corpora, told, tmp_path):
