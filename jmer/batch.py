@@ -5,13 +5,17 @@ from collections.abc import Mapping
 import jax
 from flax import struct
 
+from jmer.segments import Segments, one_per_row
+
 MODALITIES = ("text", "audio", "visual")
 UNLABELLED = -1
 
 
 @struct.dataclass
 class Batch:
-    """Conversations padded to one length. Axes: `B` conversations, `T` utterances, `D` features of a modality.
+    """Rows of one length with one conversation each, or several that follow one another.
+
+    Axes: `B` rows, `T` utterances, `D` features of a modality, `K` conversations of a row at most.
 
     Where an utterance is a sequence of frames (word pieces, 20 ms of audio) there is an axis more, `F`: an utterance's
     frames, whose padded number may differ between modalities.
@@ -23,8 +27,10 @@ class Batch:
       labels: int32 `[B, T]`, emotion index; -1 = unlabelled (context only) or padded.
       speakers: int32 `[B, T]`, speaker numbered within its conversation by first appearance; -1 where padded.
       available: modality name -> bool `[B, T]`, False where padded or where that utterance lacks that modality.
-      index: int32 `[B]`, the conversation's position in its split, -1 for a padding conversation. Random draws are
-        keyed by it, so that they do not depend on the number of devices. None = numbered as they stand.
+      members: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where a row has no more. None
+        = one per row, numbered as they stand.
+      number: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all to
+        the one.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.
     """
 
@@ -33,5 +39,18 @@ class Batch:
     labels: jax.Array
     speakers: jax.Array
     available: Mapping[str, jax.Array]
-    index: jax.Array | None = None
+    members: jax.Array | None = None
+    number: jax.Array | None = None
     frames: Mapping[str, jax.Array] | None = None
+
+    @property
+    def segments(self) -> Segments:
+        """The conversations of each row."""
+        if self.number is None:
+            return one_per_row(*self.mask.shape)
+        return Segments(self.number, self.members.shape[1])
+
+    @property
+    def index(self) -> jax.Array | None:
+        """What a row's random draws are keyed by, so that they do not depend on the number of devices: int32 `[B]`."""
+        return None if self.members is None else self.members[:, 0]

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "jmer"
 MAY_IMPORT = {
-    "layers": {"layers", "spans"},
+    "layers": {"layers", "segments", "spans"},
     "losses": {"losses", "layers", "spans"},
-    "models": {"models", "layers", "losses", "batch", "errors"},
+    "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
     "evaluation": {"evaluation", "models", "data", "batch", "errors", "files"},
     "training": {"training", "evaluation", "models", "data", "batch", "config", "errors", "files"},

@@ -15,6 +15,7 @@ from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.layers.variational import GaussianHead
+from jmer.segments import Segments
 
 __all__ = [
     "AttentionPool",
@@ -33,6 +34,7 @@ __all__ = [
     "MultimodalGate",
     "PositionwiseFeedForward",
     "ResidualEnhancement",
+    "Segments",
     "UnimodalGate",
     "gaussian_kl",
     "kl_fusion_weights",

@@ -1,0 +1,77 @@
+"""Several conversations in one row: what belongs together, and what is said of each conversation as a whole.
+
+Rows of a batch have one length, conversations have not. Laid end to end, short ones fill what a long one's padding would
+waste; everything that looks beyond one utterance must then stop at a conversation's border.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Segments:
+    """The conversations of each row, which follow one another from position 0 on. Padding comes after the last.
+
+    Attributes:
+      number: int32 `[B, T]`, which of its row's conversations a position belongs to, from 0 upwards without a decrease.
+        Padding belongs to the last one: masks tell it apart.
+      count: `K`, as many as a row may have.
+    """
+
+    number: jax.Array
+    count: int = struct.field(pytree_node=False)
+
+    def together(self) -> jax.Array:
+        """Returns where two positions are of one conversation, bool `[B, T, T]`."""
+        return self.number[:, :, None] == self.number[:, None, :]
+
+    def members(self) -> jax.Array:
+        """Returns which positions each conversation has, bool `[B, K, T]`."""
+        return self.number[:, None, :] == jnp.arange(self.count)[None, :, None]
+
+    def starts(self) -> jax.Array:
+        """Returns where a conversation begins, bool `[B, T]`; position 0 always is such a place."""
+        before = jnp.pad(self.number[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+        return self.number != before
+
+    def ends(self) -> jax.Array:
+        """Returns the last position of each conversation, bool `[B, T]`; the row's last position always is one."""
+        after = jnp.pad(self.number[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+        return self.number != after
+
+    def positions(self) -> jax.Array:
+        """Returns each position's distance from its conversation's beginning, int32 `[B, T]`."""
+        place = jnp.broadcast_to(jnp.arange(self.number.shape[1], dtype=jnp.int32)[None], self.number.shape)
+        return place - jax.lax.cummax(jnp.where(self.starts(), place, 0), axis=1)
+
+    def mean(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Returns each conversation's mean over its real positions, zero where it has none.
+
+        Args:
+          x: float32 `[B, T, D]`; what stands where `mask` is False does not matter.
+          mask: bool `[B, T]`, True = real.
+
+        Returns:
+          float32 `[B, K, D]`.
+        """
+        real = self.members() & mask[:, None, :]
+        total = jnp.einsum("bkt,btd->bkd", real.astype(x.dtype), jnp.where(mask[..., None], x, 0))
+        return total / jnp.maximum(real.sum(-1), 1)[..., None]
+
+    def any(self, mask: jax.Array) -> jax.Array:
+        """Returns whether a conversation has any position where `mask` (bool `[B, T]`) is True, bool `[B, K]`."""
+        return (self.members() & mask[:, None, :]).any(-1)
+
+    def spread(self, values: jax.Array) -> jax.Array:
+        """Gives each position what its conversation has: `[B, K, ...]` to `[B, T, ...]`."""
+        if self.count == 1:
+            return jnp.broadcast_to(values, (*self.number.shape, *values.shape[2:]))
+        # A product with ones and zeros, whose derivative is a product too, where that of an index would scatter.
+        one_hot = self.members().astype(values.dtype)
+        return jnp.einsum("bkt,bk...->bt...", one_hot, values)
+
+
+def one_per_row(rows: int, length: int) -> Segments:
+    """Returns the segments of rows that hold one conversation each."""
+    return Segments(jnp.zeros((rows, length), jnp.int32), 1)

@@ -1,0 +1,47 @@
+"""What segments say of rows that were cut by hand, and that a row's conversations come out as they do alone."""
+
+import jax.numpy as jnp
+import numpy as np
+from reference import normal
+
+from jmer.segments import Segments, one_per_row
+
+# Conversations of 2, 3 and 1 utterances and one place of padding; then one of 4 and padding.
+NUMBER = np.array([[0, 0, 1, 1, 1, 2, 2], [0] * 7], np.int32)
+MASK = np.array([[1] * 6 + [0], [1] * 4 + [0] * 3], bool)
+SEGMENTS = Segments(jnp.array(NUMBER), 3)
+PARTS = {(0, 0): slice(0, 2), (0, 1): slice(2, 5), (0, 2): slice(5, 6), (1, 0): slice(0, 4)}
+
+
+def test_borders_and_positions():
+    np.testing.assert_array_equal(SEGMENTS.starts(), [[1, 0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(SEGMENTS.ends(), [[0, 1, 0, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(SEGMENTS.positions(), [[0, 1, 0, 1, 2, 0, 1], range(7)])
+
+
+def test_pairs_and_members():
+    together, members = SEGMENTS.together(), SEGMENTS.members()
+    for b, i, j in np.ndindex(2, 7, 7):
+        assert together[b, i, j] == (NUMBER[b, i] == NUMBER[b, j])
+    for b, k, i in np.ndindex(2, 3, 7):
+        assert members[b, k, i] == (NUMBER[b, i] == k)
+
+
+def test_means_are_of_real_positions_alone():
+    x = np.where(MASK[..., None], normal(1, 2, 7, 4), np.nan)
+    means = SEGMENTS.mean(jnp.array(x), jnp.array(MASK))
+    for row, conversation in np.ndindex(2, 3):
+        expected = x[row, PARTS[row, conversation]].mean(0) if (row, conversation) in PARTS else np.zeros(4)
+        np.testing.assert_allclose(means[row, conversation], expected, rtol=1e-5, atol=1e-6)
+    there = MASK & (np.arange(7) != 5)[None]
+    np.testing.assert_array_equal(SEGMENTS.any(jnp.array(there)), [[True, True, False], [True, False, False]])
+
+
+def test_what_a_conversation_has_is_spread_to_its_positions():
+    values = normal(2, 2, 3, 4)
+    spread = SEGMENTS.spread(values)
+    for b, t in np.ndindex(2, 7):
+        np.testing.assert_array_equal(spread[b, t], values[b, NUMBER[b, t]])
+    alone = one_per_row(2, 7)
+    np.testing.assert_array_equal(alone.spread(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
+    assert alone.together().all() and alone.members().shape == (2, 1, 7)
