@@ -26,11 +26,22 @@ def expected(query, key, value, visible):
     return out, weights
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_matches_a_loop_over_heads_and_queries(causal):
+PAIR_MASKS = {
+    "none": None,
+    "one for all": np.tri(TQ, TK, dtype=bool),
+    "one for each": np.stack([np.tri(TQ, TK, dtype=bool), np.eye(TQ, TK, dtype=bool)]),
+}
+
+
+@pytest.mark.parametrize("pairs", PAIR_MASKS)
+@pytest.mark.parametrize("second_is_real", [False, True])
+def test_matches_a_loop_over_heads_and_queries(pairs, second_is_real):
     query, key, value, mask = inputs()
-    pair_mask = np.tri(TQ, TK, dtype=bool) if causal else None
-    visible = np.repeat(mask[:, None], TQ, axis=1) & (True if pair_mask is None else pair_mask[None])
+    pair_mask = PAIR_MASKS[pairs]
+    mask[1] = second_is_real
+    visible = np.broadcast_to(mask[:, None], (B, TQ, TK))
+    if pair_mask is not None:
+        visible = visible & np.broadcast_to(pair_mask, (B, TQ, TK))
     out, weights = expected(query, key, value, visible)
     np.testing.assert_allclose(
         masked_attention(query, key, value, mask, pair_mask=pair_mask), out, rtol=1e-5, atol=1e-6
@@ -70,3 +81,13 @@ def test_leading_axes_may_be_several_or_none():
     nested = masked_attention(query[None], key[None], value[None], mask[None])
     np.testing.assert_allclose(nested, whole[None], rtol=1e-6)
     np.testing.assert_allclose(jax.vmap(masked_attention)(query, key, value, mask), whole, rtol=1e-6)
+
+
+def test_a_pair_mask_goes_along_with_any_leading_axes():
+    query, key, value, mask = inputs()
+    pairs = PAIR_MASKS["one for each"]
+    whole = masked_attention(query, key, value, mask, pair_mask=pairs)
+    alone = masked_attention(query[0], key[0], value[0], mask[0], pair_mask=pairs[0])
+    np.testing.assert_allclose(alone, whole[0], rtol=1e-6)
+    nested = masked_attention(query[None], key[None], value[None], mask[None], pair_mask=pairs[None])
+    np.testing.assert_allclose(nested, whole[None], rtol=1e-6)

@@ -13,16 +13,17 @@ def attention_weights(
       query: `[..., Tq, H, D]`, `H` heads.
       key: `[..., Tk, H, D]`.
       key_mask: bool `[..., Tk]`, True where a key is real.
-      pair_mask: bool `[Tq, Tk]`, True where a query may see a key (causal attention, say); None = everywhere.
+      pair_mask: bool `[..., Tq, Tk]` or `[Tq, Tk]` for all, True where a query may see a key (what was said before
+        it, say, or what is of its conversation); None = everywhere.
 
     Returns:
       `[..., H, Tq, Tk]`. A row sums to 1, or is all zero where the query sees no real key.
     """
     scores = jnp.einsum("...qhd,...khd->...hqk", query, key) * query.shape[-1] ** -0.5
-    visible = key_mask[..., None, None, :]
+    visible = key_mask[..., None, :]
     if pair_mask is not None:
-        visible = visible & pair_mask.reshape((1,) * (scores.ndim - 2) + pair_mask.shape)
-    return jax.nn.softmax(scores, where=jnp.broadcast_to(visible, scores.shape))
+        visible = visible & pair_mask.reshape((1,) * (visible.ndim - pair_mask.ndim) + pair_mask.shape)
+    return jax.nn.softmax(scores, where=jnp.broadcast_to(visible[..., None, :, :], scores.shape))
 
 
 def masked_attention(
@@ -35,7 +36,7 @@ def masked_attention(
       key: `[..., Tk, H, D]`.
       value: `[..., Tk, H, D]`.
       key_mask: bool `[..., Tk]`.
-      pair_mask: bool `[Tq, Tk]` or None.
+      pair_mask: see `attention_weights`.
 
     Returns:
       `[..., Tq, H, D]`.
