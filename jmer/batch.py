@@ -27,8 +27,8 @@ class Batch:
       labels: int32 `[B, T]`, emotion index; -1 = unlabelled (context only) or padded.
       speakers: int32 `[B, T]`, speaker numbered within its conversation by first appearance; -1 where padded.
       available: modality name -> bool `[B, T]`, False where padded or where that utterance lacks that modality.
-      members: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where a row has no more. None
-        = one per row, numbered as they stand.
+      members: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where there is none. None =
+        one per row, numbered as they stand.
       number: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all to
         the one.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.

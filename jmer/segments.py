@@ -1,7 +1,7 @@
 """Several conversations in one row: what belongs together, and what is said of each conversation as a whole.
 
-Rows of a batch have one length, conversations have not. Laid end to end, short ones fill what a long one's padding would
-waste; everything that looks beyond one utterance must then stop at a conversation's border.
+Rows of a batch have one length, conversations have not. Laid end to end, short ones fill what padding would waste;
+everything that looks beyond one utterance must then stop at a conversation's border.
 """
 
 import jax

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from jmer.data.batching import batches, bucket_lengths, plan_epoch, steps_per_epoch, useful_share
+from jmer.data.batching import batches, bucket_lengths, plan_epoch, useful_share
 from jmer.data.corpus import Conversation
+from jmer.data.packing import steps_per_epoch
 from jmer.errors import UserError
 
 WIDTHS = {"text": 3, "audio": 2}
@@ -120,7 +121,8 @@ def test_an_interrupted_epoch_resumes_at_any_batch():
 
 def planned(conversations, **options):
     return [
-        (members.tolist(), length) for members, length in plan_epoch(conversations, batch_size=4, seed=0, **options)
+        (members[:, 0].tolist(), length)
+        for members, length in plan_epoch(conversations, batch_size=4, seed=0, **options)
     ]
 
 
@@ -148,10 +150,10 @@ def test_padded_lengths_depend_on_the_epoch_but_not_on_the_seed(lengths, chosen)
         assert sorted(sequence) == sorted(expected)
         sequences.add(sequence)
         for plan in plans:
-            assert sorted(np.concatenate([[], *(members for members, _ in plan)])) == positions.tolist()
+            assert sorted(np.concatenate([[], *(members[:, 0] for members, _ in plan)])) == positions.tolist()
             assert sum(len(members) < 4 for members, _ in plan) == (len(positions) % 4 > 0)
             for members, length in plan:
-                assert max(len(conversations[i]) for i in members) <= length
+                assert max(len(conversations[i]) for i in members[:, 0]) <= length
     assert len(sequences) > 1 or len(set(expected)) < 2
 
 
@@ -170,7 +172,7 @@ def test_conversations_change_places_with_those_of_their_class_alone():
 def test_evaluation_pads_each_batch_to_its_own_bucket():
     conversations = [conversation(str(i), n) for i, n in enumerate([9, 2, 5, 1, 12, 4])]
     plan = plan_epoch(conversations, batch_size=2, lengths=(4, 9, 12))
-    assert [(members.tolist(), length) for members, length in plan] == [([1, 3], 4), ([2, 5], 9), ([0, 4], 12)]
+    assert [(members[:, 0].tolist(), length) for members, length in plan] == [([1, 3], 4), ([2, 5], 9), ([0, 4], 12)]
 
 
 def test_batches_meet_anew_in_every_epoch():
@@ -236,6 +238,7 @@ import numpy as np
 from jax._src import xla_bridge
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
+from jmer.data.packing import steps_per_epoch
 text = {"text": np.ones((1, 2), np.float32)}
 c = Conversation("a", ["a"], ["s"], np.zeros(1, np.int32), text, {"text": np.ones(1, bool)}, [""])
 assert len(list(batches([c], {"text": 2}, batch_size=1, seed=0))) == 1

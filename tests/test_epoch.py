@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import WIDTHS, linear_model, start, tiny_config, tiny_corpus
 
-from jmer.data.batching import PlannedBatch
+from jmer.data.packing import PlannedBatch
 from jmer.data.resident import make_resident
 from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
 from jmer.training.checkpoint import Position
@@ -21,12 +21,11 @@ EPOCHS = 2
 CHECKED = [("jit", 1), ("pmap", 8), ("shard_map", 2)]
 ALSO = [("pmap", 1), ("pmap", 2), ("shard_map", 1), ("shard_map", 8)]
 MAPPINGS = CHECKED + [pytest.param(*mapping, marks=pytest.mark.slow) for mapping in ALSO]
-# Two padded lengths, and every source of randomness and every loss term at once.
+# Several conversations in a row, and every source of randomness and every loss term at once.
 CHANGES = {
     "optimizer__name": "sgd",
     "optimizer__learning_rate": 0.02,
     "training__batch_size": 3,
-    "training__buckets": 2,
     "loss__kl_estimator": "mc",
     "loss__recon_weight": 0.1,
 }
@@ -66,7 +65,7 @@ def by_steps():
 @pytest.mark.parametrize(("backend", "devices"), MAPPINGS)
 def test_equals_its_steps_one_by_one(backend, devices):
     run = fresh(backend, devices)
-    assert len(run.setup.lengths) == 2
+    assert run.setup.packing.slots > 1
     # One step more than there are: it is not taken.
     params, step, positions = trained(epoch_at_once(run.setup, run.optimizer, steps=5), run.state)
     expected_params, expected_step, expected = by_steps()
@@ -79,16 +78,18 @@ def test_equals_its_steps_one_by_one(backend, devices):
 
 
 def planned(*batches):
-    return [PlannedBatch(np.array(members), length) for members, length in batches]
+    """Batches with one conversation per row."""
+    return [PlannedBatch(np.array(members)[:, None], 8) for members in batches]
 
 
 def test_a_plan_lays_out_what_is_left_of_an_epoch():
-    batches = planned(([3, 1], 9), ([0], 4), ([2, 4], 4))
-    plan = make_plan(batches, lengths=(4, 9), rows=3, steps=5, start=1)
-    np.testing.assert_array_equal(plan.members, [[-1] * 3, [0, -1, -1], [2, 4, -1], [-1] * 3, [-1] * 3])
-    np.testing.assert_array_equal(plan.bucket, [2, 0, 0, 2, 2])
-    np.testing.assert_array_equal(plan.active, [False, True, True, False, False])
-    assert (plan.members.dtype, plan.bucket.dtype, plan.active.dtype) == (np.int32, np.int32, bool)
+    batches = [PlannedBatch(np.array(rows), 9) for rows in ([[3, 1], [6, -1]], [[0, 5], [-1, -1]], [[2, 4], [7, 8]])]
+    plan = make_plan(batches, rows=3, steps=5, start=1)
+    none = [[-1, -1]] * 3
+    np.testing.assert_array_equal(plan.members, [none, [[0, 5], *none[:2]], [[2, 4], [7, 8], none[0]], none, none])
+    np.testing.assert_array_equal(plan.computed, [False, True, True, False, False])
+    np.testing.assert_array_equal(plan.active, plan.computed)
+    assert (plan.members.dtype, plan.computed.dtype, plan.active.dtype) == (np.int32, bool, bool)
 
 
 @functools.cache
@@ -101,7 +102,7 @@ def linear():
 
 def epoch(plan, resident):
     options, state = linear()
-    run = functools.partial(train_epoch, **options, lengths=(8,))
+    run = functools.partial(train_epoch, **options, length=8)
     return jax.jit(run)(state, resident, plan)
 
 
@@ -122,26 +123,24 @@ def assert_same(state, expected):
 
 
 def test_steps_that_are_not_active_leave_the_state_alone():
-    batches = planned(([3, 1], 8), ([0, 5], 8), ([2, 4], 8))
-    options = {"lengths": (8,), "rows": 2}
-    rest = make_plan(batches, steps=3, start=1, **options)
+    batches = planned([3, 1], [0, 5], [2, 4])
+    rest = make_plan(batches, rows=2, steps=3, start=1)
     state, metrics = epoch(rest, split())
     assert int(state.step) == 2
-    expected, alone = epoch(make_plan(batches[1:], steps=4, **options), split())
+    expected, alone = epoch(make_plan(batches[1:], rows=2, steps=4), split())
     assert_same(state, expected)
     np.testing.assert_array_equal(metrics.loss[1:], alone.loss[:2])
     # The same where the steps are computed, as they are for runs that advance beside others.
-    plan = make_plan(batches, steps=3, **options)
-    state, _ = epoch(plan.replace(active=rest.active), split())
+    state, _ = epoch(make_plan(batches, rows=2, steps=3).replace(active=rest.active), split())
     assert_same(state, expected)
 
 
 def test_nothing_follows_a_step_that_is_not_finite():
-    batches = planned(([3, 1], 8), ([0, 5], 8), ([2, 4], 8), ([6, 7], 8))
-    plan = make_plan(batches, lengths=(8,), rows=2, steps=4)
+    batches = planned([3, 1], [0, 5], [2, 4], [6, 7])
+    plan = make_plan(batches, rows=2, steps=4)
     state, metrics = epoch(plan, split(scale=[(5, 1e25)]))
     np.testing.assert_array_equal(metrics.finite[:2], [True, False])
-    expected, _ = epoch(make_plan(batches[:1], lengths=(8,), rows=2, steps=4), split())
+    expected, _ = epoch(make_plan(batches[:1], rows=2, steps=4), split())
     assert_same(state, expected)
 
 

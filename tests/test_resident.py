@@ -10,6 +10,7 @@ import pytest
 from tiny import WIDTHS, tiny_corpus
 
 from jmer.data.batching import batches, plan_epoch
+from jmer.data.packing import make_packing
 from jmer.data.resident import gather, make_resident, resident_bytes
 
 
@@ -37,17 +38,28 @@ def test_gathered_batches_are_those_of_the_host(widths, batch_size, multiple, le
     resident = jax.device_put(make_resident(rows, widths))
     built = batches(rows, widths, multiple=multiple, **given)
     for expected, (_, length) in zip(built, plan_epoch(rows, **given), strict=True):
-        batch = jax.jit(gather, static_argnums=2)(resident, expected.index, length)
+        batch = jax.jit(gather, static_argnums=2)(resident, expected.members, length)
         assert_equal(batch, expected)
 
 
-def test_padding_conversations_may_stand_anywhere():
+@pytest.mark.parametrize(("batch_size", "multiple"), [(4, 1), (5, 4), (11, 1)])
+@pytest.mark.parametrize("several", [True, False])
+def test_gathered_batches_are_those_of_the_host_with_several_conversations_in_a_row(batch_size, multiple, several):
+    rows = conversations()
+    resident = jax.device_put(make_resident(rows, WIDTHS))
+    packing = make_packing(rows, batch_size=batch_size, several=several)
+    assert (packing.slots > 1) == several
+    for expected in batches(rows, WIDTHS, batch_size=batch_size, packing=packing, multiple=multiple, seed=3, epoch=1):
+        assert_equal(jax.jit(gather, static_argnums=2)(resident, expected.members, packing.length), expected)
+
+
+def test_padding_rows_may_stand_anywhere():
     rows = conversations()
     members = np.array([-1, 4, -1, 10, 0, -1], np.int32)
-    batch = gather(make_resident(rows, WIDTHS), members, 8)
+    batch = gather(make_resident(rows, WIDTHS), members[:, None], 8)
     (expected,) = batches([rows[i] for i in (4, 10, 0)], WIDTHS, batch_size=3, lengths=(8,))
     np.testing.assert_array_equal(batch.index, members)
-    assert_equal(jax.tree.map(lambda x: x[members >= 0], batch).replace(index=expected.index), expected)
+    assert_equal(jax.tree.map(lambda x: x[members >= 0], batch).replace(members=expected.members), expected)
     assert not batch.mask[members < 0].any() and (batch.labels[members < 0] == -1).all()
     assert all(not x[members < 0].any() for x in batch.features.values())
 

@@ -14,11 +14,13 @@ from jmer.batch import MODALITIES, UNLABELLED, Batch
 from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Conversation, Corpus, any_labelled
+from jmer.data.packing import make_packing
 from jmer.data.registry import load_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.validation import require_sound
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
+from jmer.evaluation.predict import by_conversation
 from jmer.training.folder import COMPUTATION, CONFIG_FILE, check_same, read_config, seed_folders
 from jmer.training.results import is_reported
 from jmer.training.trained import TrainedRun, load_run
@@ -77,14 +79,11 @@ class Run:
         Returns:
           `k` pytrees of NumPy arrays `[n_i, ...]`.
         """
-        found = {}
-        for batch in self._batches(conversations):
-            output = jax.device_get(pick(self.apply(self.trained.variables, batch)))
-            for row, position in enumerate(batch.index):
-                if position >= 0:
-                    real = (row, slice(len(conversations[position])))
-                    found[position] = jax.tree.map(lambda x, real=real: x[real], output)
-        return [found[position] for position in range(len(conversations))]
+        outputs = (
+            (batch.members, jax.device_get(pick(self.apply(self.trained.variables, batch))))
+            for batch in self._batches(conversations)
+        )
+        return by_conversation(outputs, conversations)
 
     def shapes(self, pick: Callable[[Any], Any]) -> Any:
         """Returns the shapes of what `outputs` would pick, of one conversation and without computing anything."""
@@ -110,9 +109,13 @@ class Run:
 
     def _batches(self, conversations: Sequence[Conversation]):
         plan = self.trained.config.training
-        lengths = bucket_lengths(conversations, batch_size=plan.batch_size, count=plan.buckets)
+        shape: dict[str, Any] = {"batch_size": plan.batch_size}
+        if self.corpus.card.frames:
+            shape["lengths"] = bucket_lengths(conversations, count=plan.buckets, **shape)
+        else:
+            shape["packing"] = make_packing(conversations, several=self.trained.model.packs, **shape)
         widths = {m: len(s.mean) for m, s in self.trained.statistics.items()}
-        return batches(conversations, widths, batch_size=plan.batch_size, lengths=lengths)
+        return batches(conversations, widths, **shape)
 
 
 def labels(conversations: Sequence[Conversation]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Corpora: conversations on disk, their checks, and padded batches."""
 
 from jmer.batch import Batch
-from jmer.data.batching import PlannedBatch, batches, bucket_lengths, plan_epoch, useful_share
+from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, useful_share
 from jmer.data.corpus import Card, Conversation, Corpus, make_corpus, save_corpus
+from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
 from jmer.data.registry import load_corpus
 from jmer.data.resident import Resident, gather, make_resident
 from jmer.data.splits import hold_out
@@ -13,6 +14,7 @@ __all__ = [
     "Card",
     "Conversation",
     "Corpus",
+    "Packing",
     "PlannedBatch",
     "Resident",
     "batches",
@@ -23,8 +25,11 @@ __all__ = [
     "hold_out",
     "load_corpus",
     "make_corpus",
+    "make_packing",
     "make_resident",
+    "places",
     "plan_epoch",
+    "plan_packed",
     "save_corpus",
     "useful_share",
 ]

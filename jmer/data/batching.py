@@ -1,23 +1,16 @@
 """Padded batches of NumPy arrays, in an order that depends on the seed and the epoch alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jmer.batch import UNLABELLED, Batch
 from jmer.data.corpus import Conversation
+from jmer.data.packing import Packing, PlannedBatch, plan_packed, steps_per_epoch
 from jmer.errors import UserError
 
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
 LENGTH_STEP = 8
-
-
-class PlannedBatch(NamedTuple):
-    """Which conversations a batch holds, as positions in their split, and the length that they are padded to."""
-
-    members: np.ndarray
-    length: int
 
 
 def batches(
@@ -26,17 +19,17 @@ def batches(
     *,
     batch_size: int,
     lengths: Sequence[int] = (),
+    packing: Packing | None = None,
     seed: int | None = None,
     epoch: int = 0,
     multiple: int = 1,
     start: int = 0,
     chosen: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Pads one epoch's conversations into batches; every conversation comes exactly once.
+    """Puts one epoch's conversations into batches; every conversation comes exactly once.
 
     A batch holds up to `batch_size` conversations whatever `multiple` is, so that a step means the same on any number
-    of devices; rows up to the next multiple, and those that the last batch lacks, are padding conversations (mask
-    False, index -1).
+    of devices; rows up to the next multiple, and those that a batch lacks, are padding (mask False, members -1).
 
     With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, the padded length
     is that of the frame axis, the same for all modalities, and what is said of a conversation's length below holds for
@@ -46,7 +39,10 @@ def batches(
       conversations: those of one split.
       widths: modality -> width; names the modalities that the batches carry.
       batch_size: conversations per batch.
-      lengths, seed, epoch, chosen: see `plan_epoch`.
+      lengths: see `plan_epoch`.
+      packing: a shape from `jmer.data.packing.make_packing`, into which several conversations go end to end; None = one
+        per row, padded as `plan_epoch` says.
+      seed, epoch, chosen: see `plan_epoch` or `jmer.data.packing.plan_packed`.
       multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
 
@@ -56,9 +52,13 @@ def batches(
     Raises:
       UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
-    rows = -(-batch_size // multiple) * multiple
-    plan = plan_epoch(conversations, batch_size=batch_size, lengths=lengths, seed=seed, epoch=epoch, chosen=chosen)
-    return (_pad(conversations, members, widths, rows, length) for members, length in plan[start:])
+    order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
+    if packing is None:
+        rows, plan = batch_size, plan_epoch(conversations, lengths=lengths, **order)
+    else:
+        rows, plan = packing.rows, plan_packed(conversations, packing, **order)
+    rows = -(-rows // multiple) * multiple
+    return (_fill(conversations, members, widths, rows, length) for members, length in plan[start:])
 
 
 def plan_epoch(
@@ -70,7 +70,7 @@ def plan_epoch(
     epoch: int = 0,
     chosen: np.ndarray | None = None,
 ) -> list[PlannedBatch]:
-    """Decides which conversations share a batch, and in which order batches come.
+    """Decides which conversations share a batch of one per row, and in which order batches come.
 
     Conversations are sorted by length and cut into batches; the batch that is not full is that of the shortest, where
     its empty rows cost least. Each batch is padded to the smallest of `lengths` that holds it, and those padded alike
@@ -97,24 +97,13 @@ def plan_epoch(
     padded = [_padded_length(longest, lengths, ceiling) for longest in sizes[order[ends - 1]].tolist()]
     if seed is None:
         # Within a batch they stand as they were given.
-        return list(map(PlannedBatch, map(np.sort, np.split(order, ends[:-1])), padded))
+        return _one_per_row(map(np.sort, np.split(order, ends[:-1])), padded)
     rng = np.random.default_rng([seed, epoch])
     for length in sorted(set(padded)):
         alike = np.repeat(padded, np.diff(ends, prepend=0)) == length
         order[alike] = rng.permutation(order[alike])
-    plan = list(map(PlannedBatch, np.split(order, ends[:-1]), padded))
+    plan = _one_per_row(np.split(order, ends[:-1]), padded)
     return [plan[i] for i in np.random.default_rng(epoch).permutation(len(plan))]
-
-
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Returns how many batches `count` conversations make.
-
-    Raises:
-      UserError: if `batch_size` is less than 1.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}: give at least 1")
-    return -(-count // batch_size)
 
 
 def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, count: int = 6) -> tuple[int, ...]:
@@ -148,6 +137,22 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
         chosen.append(int(values[end - 1]))
         end = int(cut[end - 1])
     return tuple(reversed(chosen))
+
+
+def places(members: np.ndarray, conversations: Sequence[Conversation]) -> Iterator[tuple[int, int, int, slice]]:
+    """Says where a batch's conversations stand: each one's position in its split, row, slot, and utterances there.
+
+    Args:
+      members: int `[B, K]`, see `jmer.batch.Batch`.
+      conversations: those of the split.
+    """
+    for row, chosen in enumerate(members):
+        start = 0
+        for slot, position in enumerate(chosen):
+            if position >= 0:
+                end = start + len(conversations[position])
+                yield int(position), row, slot, slice(start, end)
+                start = end
 
 
 def useful_share(padded: Iterable[Batch]) -> float:
@@ -189,10 +194,15 @@ def _padded_length(longest: int, lengths: Sequence[int], ceiling: int) -> int:
     return min((length for length in lengths if length >= longest), default=ceiling)
 
 
-def _pad(
-    conversations: Sequence[Conversation], chosen: np.ndarray, widths: Mapping[str, int], rows: int, length: int
+def _one_per_row(batches: Iterable[np.ndarray], lengths: Iterable[int]) -> list[PlannedBatch]:
+    # Without conversations there is one empty batch, and no length for it.
+    return [PlannedBatch(members[:, None], length) for members, length in zip(batches, lengths, strict=False)]
+
+
+def _fill(
+    conversations: Sequence[Conversation], members: np.ndarray, widths: Mapping[str, int], rows: int, length: int
 ) -> Batch:
-    has_frames = conversations[chosen[0]].has_frames
+    has_frames = conversations[members.max()].has_frames
     positions = (rows, 1) if has_frames else (rows, length)
     frames = {m: np.zeros((rows, 1, length), bool) for m in widths} if has_frames else None
     shape = (rows, 1, length) if has_frames else positions
@@ -201,14 +211,14 @@ def _pad(
     mask = np.zeros(positions, bool)
     labels = np.full(positions, UNLABELLED, np.int32)
     speakers = np.full(positions, -1, np.int32)
-    index = np.full(rows, -1, np.int32)
-    index[: len(chosen)] = chosen
-    for row, position in enumerate(chosen):
+    number = np.zeros(positions, np.int32)
+    for position, row, slot, real in places(members, conversations):
         conversation = conversations[position]
-        real = slice(len(conversation))
         mask[row, real] = True
         labels[row, real] = conversation.labels
         speakers[row, real] = number_speakers(conversation.speakers)
+        # Padding belongs to the row's last conversation.
+        number[row, real.start :] = slot
         for m in widths:
             available[m][row, real] = conversation.available[m]
             if has_frames:
@@ -217,4 +227,5 @@ def _pad(
                 frames[m][row, 0, : len(values)] = True
             else:
                 features[m][row, real] = conversation.features[m]
-    return Batch(features, mask, labels, speakers, available, index, frames)
+    members = np.pad(members, ((0, rows - len(members)), (0, 0)), constant_values=-1).astype(np.int32)
+    return Batch(features, mask, labels, speakers, available, members, number, frames)

@@ -62,12 +62,20 @@ def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
 
     Args:
       resident: their split.
-      members: int32 `[B]`, the conversations' positions in the split, -1 for a padding conversation.
-      length: what they are padded to, `T`.
+      members: int32 `[B, K]`, the positions in the split of each row's conversations, one after the other; -1 = none.
+      length: utterances of a row, `T`.
     """
-    row, place = jnp.maximum(members, 0), jnp.arange(length)
-    mask = (members >= 0)[:, None] & (place[None, :] < resident.length[row][:, None])
-    positions = jnp.where(mask, resident.first[row][:, None] + place[None, :], 0)
+    chosen, place = jnp.maximum(members, 0), jnp.arange(length)
+    lengths = jnp.where(members >= 0, resident.length[chosen], 0)
+    ends = jnp.cumsum(lengths, axis=1)
+    mask = place[None, :] < ends[:, -1:]
+    # Padding belongs to the row's last conversation.
+    slots = jnp.where(members >= 0, jnp.arange(members.shape[1])[None, :], 0).max(axis=1)
+    number = jnp.sum(place[None, :, None] >= ends[:, None, :], axis=-1, dtype=jnp.int32)
+    number = jnp.minimum(number, slots[:, None])
+    # From a place in the row to one in the split.
+    shift = jnp.take_along_axis(resident.first[chosen] - ends + lengths, number, axis=1)
+    positions = jnp.where(mask, shift + place[None, :], 0)
 
     def padded(values, padding):
         where = mask if values.ndim == 1 else mask[..., None]
@@ -79,5 +87,6 @@ def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
         labels=padded(resident.labels, UNLABELLED),
         speakers=padded(resident.speakers, -1),
         available={m: padded(x, False) for m, x in resident.available.items()},
-        index=members,
+        members=members,
+        number=number,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,10 @@ import pandas as pd
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batches
+from jmer.data.batching import batches, places
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.normalization import Standardization
+from jmer.data.packing import make_packing
 from jmer.data.rows import batch_rows
 from jmer.evaluation.predictions import prediction_table
 from jmer.models.model import Model
@@ -49,19 +50,24 @@ def forward(model: Model, *, attention: bool = False) -> Callable[[Any, Batch], 
 
     def run(variables, batch):
         output = model.module.apply(variables, batch, train=False, **({"attention": True} if asked else {}))
-        given = _attention(output, batch.mask) if asked else {}
+        given = _attention(output, batch, model.module.causal) if asked else {}
         return jax.nn.softmax(output.logits), dict(getattr(output, "weights", {})), given
 
     return run
 
 
-def _attention(output: Any, mask: jax.Array) -> dict[str, jax.Array]:
-    """Returns what the atmosphere's token reads `[B, T]`; a causal model's last one, which has read everything."""
+def _attention(output: Any, batch: Batch, causal: bool) -> dict[str, jax.Array]:
+    """Returns what each conversation's token reads of it `[B, T]`; a causal model's last one, which has read all."""
     if output.atmosphere is None:
         return {}
-    weights = output.attention["atmosphere"].mean(1)
-    last = jnp.clip(mask.sum(1), 1, weights.shape[1]) - 1
-    return {"atmosphere": jnp.take_along_axis(weights, last[:, None, None], axis=1)[:, 0, 1:]}
+    weights, segments = output.attention["atmosphere"].mean(1)[:, :, 1:], batch.segments
+    if not causal:
+        # Other conversations' tokens do not see an utterance.
+        return {"atmosphere": weights.sum(1)}
+    place = jnp.arange(batch.mask.shape[1])[None, None, :]
+    last = jnp.where(segments.members() & batch.mask[:, None, :], place, 0).max(-1)
+    reader = jnp.take_along_axis(last, batch.segments.number, axis=1)
+    return {"atmosphere": jnp.take_along_axis(weights, reader[:, None, :], axis=1)[:, 0]}
 
 
 def predict_conversations(
@@ -69,10 +75,7 @@ def predict_conversations(
     variables: Any,
     conversations: Sequence[Conversation],
     widths: Mapping[str, int],
-    *,
-    batch_size: int,
-    lengths: Sequence[int] = (),
-    multiple: int = 1,
+    **shape,
 ) -> Predictions:
     """Predicts every utterance exactly once.
 
@@ -81,10 +84,10 @@ def predict_conversations(
       variables: the model's.
       conversations: with features already as the model takes them.
       widths: modality -> width.
-      batch_size, lengths, multiple: see `jmer.data.batching.batches`.
+      shape: `batch_size`, `lengths`, `packing` and `multiple` of `jmer.data.batching.batches`.
     """
-    padded = batches(conversations, widths, batch_size=batch_size, lengths=lengths, multiple=multiple)
-    return _unpadded([(batch.index, jax.device_get(run(variables, batch))) for batch in padded], conversations)
+    made = batches(conversations, widths, **shape)
+    return _predictions([(batch.members, jax.device_get(run(variables, batch))) for batch in made], conversations)
 
 
 def predict_together(
@@ -94,33 +97,44 @@ def predict_together(
     widths: Mapping[str, int],
     *,
     count: int,
-    **padding,
+    **shape,
 ) -> list[Predictions]:
     """Predicts every utterance with several models at once.
 
     Args:
       run: `forward(model)`, mapped over the models' variables; its results have a leading axis of models.
       variables: the models', stacked along a leading axis.
-      conversations, widths, padding: see `predict_conversations`.
+      conversations, widths, shape: see `predict_conversations`.
       count: how many models to return predictions of.
     """
-    padded = batches(conversations, widths, **padding)
-    outputs = [(batch.index, jax.device_get(run(variables, batch))) for batch in padded]
-    return [
-        _unpadded([(index, jax.tree.map(lambda x, i=i: x[i], output)) for index, output in outputs], conversations)
-        for i in range(count)
-    ]
+    made = batches(conversations, widths, **shape)
+    outputs = [(batch.members, jax.device_get(run(variables, batch))) for batch in made]
+
+    def of_model(i: int) -> list[tuple]:
+        return [(members, jax.tree.map(lambda x: x[i], output)) for members, output in outputs]
+
+    return [_predictions(of_model(i), conversations) for i in range(count)]
 
 
-def _unpadded(outputs: Sequence[tuple[np.ndarray, tuple]], conversations: Sequence[Conversation]) -> Predictions:
-    """Puts the rows of batches, each with the positions of its conversations, in these conversations' order."""
-    found: dict[int, tuple] = {}
-    for index, output in outputs:
-        for row, position in enumerate(index):
-            if position >= 0:
-                own = row, slice(len(conversations[position]))
-                found[position] = jax.tree.map(lambda x, own=own: x[own], output)
-    rows = [found[i] for i in range(len(conversations))]
+def by_conversation(outputs: Iterable[tuple[np.ndarray, Any]], conversations: Sequence[Conversation]) -> list[Any]:
+    """Takes apart what was computed of batches, and puts it in the conversations' order, without padding.
+
+    Args:
+      outputs: of each batch its `members`, and a pytree of NumPy arrays `[B, T, ...]`.
+      conversations: `k` conversations of `n_i` utterances, which the members number.
+
+    Returns:
+      `k` pytrees of arrays `[n_i, ...]`.
+    """
+    found: dict[int, Any] = {}
+    for members, output in outputs:
+        for position, row, _, real in places(members, conversations):
+            found[position] = jax.tree.map(lambda x, own=(row, real): x[own], output)
+    return [found[position] for position in range(len(conversations))]
+
+
+def _predictions(outputs: Sequence[tuple[np.ndarray, tuple]], conversations: Sequence[Conversation]) -> Predictions:
+    rows = by_conversation(outputs, conversations)
     return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
 
 
@@ -161,7 +175,10 @@ def predict(
     for name in [split] if split else corpus.splits:
         conversations = batch_rows(corpus, name, context=context)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
-        found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size)
+        shape: dict[str, Any] = {"batch_size": batch_size}
+        if not corpus.card.frames:
+            shape["packing"] = make_packing(inputs, several=model.packs, **shape)
+        found = predict_conversations(run, variables, inputs, widths, **shape)
         table = prediction_table(conversations, corpus.card, found.probabilities, found.weights, found.attention)
         table.insert(0, "split", name)
         tables.append(table)

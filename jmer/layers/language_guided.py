@@ -7,6 +7,7 @@ from flax import linen as nn
 from jmer.layers.attention import attention_weights
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import dense
+from jmer.segments import Segments, one_per_row
 
 
 class LanguageGuidedBlock(nn.Module):
@@ -50,7 +51,7 @@ class LanguageGuidedBlock(nn.Module):
           residual: `[B, Tq, D]`, added to what was read (Eq. 6 as printed adds the source).
           source_mask: bool `[B, Tk]`, True where the source is real.
           train: whether dropout is on; needs the random stream `dropout` then.
-          pair_mask: bool `[Tq, Tk]`, True where a query may see a key; None = everywhere.
+          pair_mask: bool `[B, Tq, Tk]` or `[Tq, Tk]`, True where a query may see a key; None = everywhere.
           index: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
@@ -104,29 +105,40 @@ class ConversationAtmosphere(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, *, train: bool = False, index: jax.Array | None = None
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        *,
+        segments: Segments | None = None,
+        train: bool = False,
+        index: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Reads a conversation.
+        """Reads conversations.
 
         Args:
           x: `[B, T, D]`.
           mask: bool `[B, T]`.
+          segments: the conversations of each row, `K` at most; None = one.
           train, index: see `LanguageGuidedBlock`.
 
         Returns:
-          The atmosphere, `[B, 1, D]` or causally `[B, T, D]`; the utterances after the block, `[B, T, D]`; the token's
-          attention over itself and the utterances, `[B, H, 1 or T, 1 + T]`.
+          The atmosphere of each conversation, `[B, K, D]`, or causally at each utterance, `[B, T, D]`; the utterances
+          after the block, `[B, T, D]`; the tokens' attention over the token and the utterances, `[B, H, K, 1 + T]` or
+          `[B, H, T, 1 + T]`.
         """
         batch, length, width = x.shape
+        segments = one_per_row(batch, length) if segments is None else segments
         token = self.param("token", nn.initializers.normal(0.02), (width,))
-        tokens = length if self.causal else 1
+        tokens = length if self.causal else segments.count
         queries = jnp.concatenate([jnp.broadcast_to(token, (batch, tokens, width)), x], axis=1)
+        # All copies of the token are the same key.
         keys = queries[:, tokens - 1 :]
         key_mask = jnp.concatenate([jnp.ones((batch, 1), bool), mask], axis=1)
-        pair_mask = None
+        utterances = segments.together()
         if self.causal:
-            seen = jnp.concatenate([jnp.ones((length, 1), bool), jnp.tri(length, dtype=bool)], axis=1)
-            pair_mask = jnp.concatenate([seen, seen])
+            utterances = utterances & jnp.tri(length, dtype=bool)[None]
+        seen = jnp.concatenate([utterances if self.causal else segments.members(), utterances], axis=1)
+        pair_mask = jnp.concatenate([jnp.ones((batch, tokens + length, 1), bool), seen], axis=2)
         block = LanguageGuidedBlock(
             self.heads, self.ffn_mult, self.dropout, self.qkv_bias, initialization=self.initialization, name="block"
         )

@@ -49,7 +49,7 @@ def epoch_at_once(setup: Setup, optimizer: optax.GradientTransformation, steps: 
       optimizer: the Optax transformation.
       steps: of the longest epoch.
     """
-    epoch = functools.partial(train_epoch, model=setup.model, optimizer=optimizer, lengths=setup.lengths)
+    epoch = functools.partial(train_epoch, model=setup.model, optimizer=optimizer, length=setup.packing.length)
     run = setup.parallel.epoch(epoch)
     resident = setup.parallel.replicate(make_resident(setup.conversations["train"], setup.widths))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from jmer.data.batching import steps_per_epoch
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum
+from jmer.data.packing import steps_per_epoch
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import Predictions
 from jmer.training.checkpoint import Checkpoints, Position

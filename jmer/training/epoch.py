@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from jmer.data.batching import PlannedBatch
+from jmer.data.packing import PlannedBatch
 from jmer.data.resident import Resident, gather
 from jmer.models.model import Model
 from jmer.training.state import State
@@ -20,35 +20,33 @@ class Plan:
     """What an epoch's `S` steps train on.
 
     Attributes:
-      members: int32 `[S, B]`, positions of each step's conversations in their split, -1 for a padding conversation.
-      bucket: int32 `[S]`, index of the padded length; the number of lengths where nothing is to be computed.
+      members: int32 `[S, B, K]`, positions of each row's conversations in their split, -1 = none.
+      computed: bool `[S]`, False where nothing is to be computed.
       active: bool `[S]`, False for a step that leaves the state alone.
     """
 
     members: jax.Array
-    bucket: jax.Array
+    computed: jax.Array
     active: jax.Array
 
 
-def make_plan(
-    planned: Sequence[PlannedBatch], *, lengths: Sequence[int], rows: int, steps: int, start: int = 0
-) -> Plan:
+def make_plan(planned: Sequence[PlannedBatch], *, rows: int, steps: int, start: int = 0) -> Plan:
     """Returns an epoch's batches as NumPy arrays.
 
     Args:
-      planned: the batches, each padded to one of `lengths`.
-      lengths: bucket lengths.
+      planned: the batches, at least one, all of one shape.
       rows: of every batch.
       steps: how many the plan has; those beyond the batches are not active, so that shorter epochs need no program of
         their own.
       start: the first active step; those before it were taken already.
     """
-    members = np.full((steps, rows), -1, np.int32)
-    bucket = np.full(steps, len(lengths), np.int32)
-    for step, (chosen, length) in enumerate(planned[start:], start):
-        members[step, : len(chosen)] = chosen
-        bucket[step] = lengths.index(length)
-    return Plan(members, bucket, bucket < len(lengths))
+    slots = planned[0].members.shape[1]
+    members = np.full((steps, rows, slots), -1, np.int32)
+    active = np.zeros(steps, bool)
+    for step, batch in enumerate(planned[start:], start):
+        members[step, : len(batch.members)] = batch.members
+        active[step] = True
+    return Plan(members, active, active)
 
 
 def train_epoch(
@@ -58,7 +56,7 @@ def train_epoch(
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
-    lengths: Sequence[int],
+    length: int,
     weights: Mapping[str, jax.Array] | None = None,
     axis: str | None = None,
 ) -> tuple[State, Metrics]:
@@ -69,7 +67,7 @@ def train_epoch(
       resident: the training split, whole on every device.
       plan: this device's rows of each step.
       model, optimizer: what `state` was created with.
-      lengths: bucket lengths.
+      length: utterances of a row.
       weights: see `train_step`.
       axis: name of the mapped axis; None = unmapped.
 
@@ -77,24 +75,19 @@ def train_epoch(
       The state, and the metrics of all `S` steps, stacked; those of steps that were not active mean nothing.
     """
 
-    def padded_to(length):
-        def take(state, members, active):
-            batch = gather(resident, members, length)
-            options = {"active": active, "weights": weights, "axis": axis}
-            return train_step(state, batch, model=model, optimizer=optimizer, **options)
-
-        return take
-
-    takes = [padded_to(length) for length in lengths]
+    def take(state, members, active):
+        batch = gather(resident, members, length)
+        options = {"active": active, "weights": weights, "axis": axis}
+        return train_step(state, batch, model=model, optimizer=optimizer, **options)
 
     def skip(*arguments):
-        _, metrics = jax.eval_shape(takes[0], *arguments)
+        _, metrics = jax.eval_shape(take, *arguments)
         return arguments[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
 
     def step(carry, planned):
         state, sound = carry
         active = planned.active & sound
-        state, metrics = jax.lax.switch(planned.bucket, [*takes, skip], state, planned.members, active)
+        state, metrics = jax.lax.cond(planned.computed, take, skip, state, planned.members, active)
         return (state, sound & (metrics.finite | ~planned.active)), metrics
 
     (state, _), metrics = jax.lax.scan(step, (state, jnp.bool_(True)), plan)

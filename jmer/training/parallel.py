@@ -57,7 +57,7 @@ class Parallel:
             return jax.jit(functools.partial(epoch, axis=None), donate_argnums=0)
         epoch = functools.partial(epoch, axis=AXIS)
         if self.backend == "pmap":
-            rows = Plan(members=1, bucket=None, active=None)
+            rows = Plan(members=1, computed=None, active=None)
             mapped = jax.pmap(
                 epoch,
                 AXIS,
@@ -69,13 +69,13 @@ class Parallel:
             return lambda state, resident, plan: mapped(
                 state, resident, plan.replace(members=self._split(plan.members, axis=1))
             )
-        specs = Plan(members=P(None, AXIS), bucket=P(), active=P())
+        specs = Plan(members=P(None, AXIS), computed=P(), active=P())
         mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)
         mapped = jax.jit(mapped, donate_argnums=0)
         return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, specs))
 
     def forward(self, forward: Callable) -> Callable[[Any, Batch], Any]:
-        """Maps `forward(variables, batch)`, whose results have one row per conversation; gives host arrays."""
+        """Maps `forward(variables, batch)`, whose results have a row for each row of the batch; gives host arrays."""
         if self.backend == "jit":
             mapped = jax.jit(forward)
             return lambda variables, batch: jax.device_get(mapped(variables, batch))

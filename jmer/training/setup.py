@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batches, bucket_lengths, plan_epoch
+from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Conversation, Corpus, any_labelled
+from jmer.data.curriculum import curriculum
 from jmer.data.normalization import Standardization
+from jmer.data.packing import Packing, make_packing, plan_packed
 from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations, predict_together
@@ -30,7 +32,9 @@ class Setup:
       statistics: normalisation of the features of the model's modalities.
       conversations: split -> conversations, or the single utterances of a corpus with frames, features normalised.
       class_names: names of the emotions.
-      lengths: bucket lengths of the batches.
+      packing: shape of training batches; None with frames.
+      scoring: shape of batches that are predicted, of any split; None with frames.
+      lengths: bucket lengths of batches with frames, empty without.
     """
 
     config: ConfigDict
@@ -39,6 +43,8 @@ class Setup:
     statistics: Mapping[str, Standardization]
     conversations: Mapping[str, Sequence[Conversation]]
     class_names: tuple[str, ...]
+    packing: Packing | None
+    scoring: Packing | None
     lengths: tuple[int, ...]
 
     @property
@@ -47,33 +53,34 @@ class Setup:
         return {m: len(s.mean) for m, s in self.statistics.items()}
 
     def batches(self, split: str, **order) -> Iterator[Batch]:
-        """Gives a split's batches; `order` is passed on to `jmer.data.batching.batches`."""
-        return batches(self.conversations[split], self.widths, **self._padding, **order)
+        """Gives a training split's batches; `order` is passed on to `jmer.data.batching.batches`."""
+        return batches(self.conversations[split], self.widths, packing=self.packing, **self._options, **order)
 
     def plan(self, epoch: int, chosen: np.ndarray, *, seed: int, steps: int, start: int = 0) -> Plan:
-        """Returns what an epoch's steps train on, see `jmer.training.epoch.make_plan`; `chosen` as in `plan_epoch`."""
-        planned = plan_epoch(
+        """Returns what an epoch's steps train on, see `jmer.training.epoch.make_plan`; `chosen` as in `plan_packed`."""
+        planned = plan_packed(
             self.conversations["train"],
+            self.packing,
             batch_size=self.config.training.batch_size,
-            lengths=self.lengths,
             seed=seed,
             epoch=epoch,
             chosen=chosen,
         )
         multiple = self.parallel.multiple
-        rows = -(-self.config.training.batch_size // multiple) * multiple
-        return make_plan(planned, lengths=self.lengths, rows=rows, steps=steps, start=start)
+        rows = -(-self.packing.rows // multiple) * multiple
+        return make_plan(planned, rows=rows, steps=steps, start=start)
 
     def predict(self, run: Callable[[Any, Batch], tuple], variables: Any, split: str) -> Predictions:
         """Predicts a split with `run`, the model's mapped `forward`."""
-        return predict_conversations(run, variables, self.conversations[split], self.widths, **self._padding)
+        rows, widths = self.conversations[split], self.widths
+        return predict_conversations(run, variables, rows, widths, packing=self.scoring, **self._options)
 
     def predict_together(
         self, run: Callable[[Any, Batch], tuple], variables: Any, split: str, count: int
     ) -> list[Predictions]:
         """Predicts a split with `count` models, see `jmer.evaluation.predict.predict_together`."""
         rows, widths = self.conversations[split], self.widths
-        return predict_together(run, variables, rows, widths, count=count, **self._padding)
+        return predict_together(run, variables, rows, widths, count=count, packing=self.scoring, **self._options)
 
     def is_labelled(self, split: str | None) -> bool:
         """Whether the corpus has the split and any label in it."""
@@ -85,7 +92,7 @@ class Setup:
         return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.class_names)
 
     @property
-    def _padding(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         return {
             "batch_size": self.config.training.batch_size,
             "lengths": self.lengths,
@@ -107,14 +114,26 @@ def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standard
     """
     rows = {split: batch_rows(corpus, split, context=config.data.context) for split in corpus.splits}
     conversations = {split: normalization.apply(found, statistics) for split, found in rows.items()}
-    plan = config.training
-    typical = conversations.get("train") or [conversation for rows in conversations.values() for conversation in rows]
+    model, plan = create(config), config.training
+    everything = [conversation for found in conversations.values() for conversation in found]
+    training = conversations.get("train") or everything
+    packing, scoring, lengths = None, None, ()
+    if corpus.card.frames:
+        lengths = bucket_lengths(training, batch_size=plan.batch_size, count=plan.buckets)
+    else:
+        options = {"batch_size": plan.batch_size, "several": model.packs}
+        epochs = curriculum(training, buckets=plan.curriculum, epochs=plan.epochs)
+        packing = make_packing(training, chosen=epochs, **options)
+        ends = np.cumsum([len(found) for found in conversations.values()])
+        scoring = make_packing(everything, chosen=np.split(np.arange(len(everything)), ends[:-1]), **options)
     return Setup(
         config=config,
-        model=create(config),
+        model=model,
         parallel=parallel,
         statistics=statistics,
         conversations=conversations,
         class_names=corpus.card.emotions,
-        lengths=bucket_lengths(typical, batch_size=plan.batch_size, count=plan.buckets),
+        packing=packing,
+        scoring=scoring,
+        lengths=lengths,
     )

@@ -151,11 +151,11 @@ def _epochs(
 
     def epoch(state, resident, plan, own):
         optimizer = make_optimizer(setup.config.optimizer, steps=course.steps, rates=own.rates)
-        options = {"lengths": setup.lengths, "weights": own.weights}
+        options = {"length": setup.packing.length, "weights": own.weights}
         return train_epoch(state, resident, plan, model=setup.model, optimizer=optimizer, **options)
 
     own = spreading.stack(varied)
-    advance = spreading.map(epoch, (0, None, Plan(members=0, bucket=None, active=0), 0), donate_argnums=(0,))
+    advance = spreading.map(epoch, (0, None, Plan(members=0, computed=None, active=0), 0), donate_argnums=(0,))
     predict = spreading.map(forward(setup.model), (0, None))
     resident = spreading.share(make_resident(setup.conversations["train"], setup.widths))
     state = spreading.stack(states)
@@ -195,8 +195,7 @@ def _epochs(
 def _shared_plan(runs: Sequence[Run], setup: Setup, course: Course, epoch: int, rows: int) -> Plan:
     """Returns the plan of the runs that stand in an epoch, in which those ahead take no step.
 
-    Members and active steps have a leading axis; buckets have none: whatever the seed, a step has the same padded
-    length, so that only one of the lengths is computed.
+    Members and active steps have a leading axis. What is computed has none: a step is left out where all leave it out.
     """
     plans = []
     for run in runs:
@@ -207,7 +206,7 @@ def _shared_plan(runs: Sequence[Run], setup: Setup, course: Course, epoch: int, 
     plans += [plans[-1]] * (rows - len(plans))
     return Plan(
         members=np.stack([plan.members for plan in plans]),
-        bucket=np.min([plan.bucket for plan in plans], axis=0),
+        computed=np.any([plan.computed for plan in plans], axis=0),
         active=np.stack([plan.active for plan in plans]),
     )
 

@@ -1,0 +1,144 @@
+"""Batches whose rows hold several conversations end to end, all of one shape.
+
+Sorted by length, an epoch's conversations are cut into strata of as many as there are steps, and each batch takes one
+of every stratum. So batches differ little in length, and what the longest of each stratum fit into, any batch fits
+into: one shape, compiled once, holds all of them, whichever conversations meet.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jmer.data.corpus import Conversation
+from jmer.errors import UserError
+
+# Rows may be this much longer than the longest conversation if fewer of them then do. Much longer ones would take a
+# recurrence more steps.
+LONGEST_ROW = 1.25
+
+
+class Packing(NamedTuple):
+    """The shape of packed batches: `rows`, conversations in a row at most (`slots`), and utterances (`length`)."""
+
+    rows: int
+    slots: int
+    length: int
+
+
+class PlannedBatch(NamedTuple):
+    """Which conversations a batch holds.
+
+    Attributes:
+      members: int32 `[B, K]`, positions in their split, each row's from its first place on; -1 = none.
+      length: utterances of a row, or with frames the frames of an utterance.
+    """
+
+    members: np.ndarray
+    length: int
+
+
+def make_packing(
+    conversations: Sequence[Conversation],
+    *,
+    batch_size: int,
+    chosen: Sequence[np.ndarray] | None = None,
+    several: bool = True,
+) -> Packing:
+    """Returns the shape that leaves the least padding.
+
+    Args:
+      conversations: at least one.
+      batch_size: conversations per batch.
+      chosen: positions of the conversations that epochs are made of, each to be held; None = all of them.
+      several: False = a row for each conversation, for a network that does not keep a row's conversations apart.
+
+    Raises:
+      UserError: if `batch_size` is less than 1.
+    """
+    sizes = np.array([len(c) for c in conversations])
+    longest = max(1, int(sizes.max()))
+    epochs = [sizes[positions] for positions in ([np.arange(len(sizes))] if chosen is None else chosen)]
+    tallest = [[int(sizes[stratum].max()) for stratum in _strata(sizes, batch_size)] for sizes in epochs]
+    if not several:
+        return Packing(max(map(len, tallest)), 1, longest)
+
+    def needed(length: int) -> Packing:
+        layouts = [_first_fit(sizes, length) for sizes in tallest]
+        slots = max((len(row) for rows in layouts for row in rows), default=1)
+        return Packing(max(map(len, layouts)), slots, length)
+
+    lengths = range(longest, int(longest * LONGEST_ROW) + 1)
+    return min(map(needed, lengths), key=lambda packing: (packing.rows * packing.length, packing.length))
+
+
+def plan_packed(
+    conversations: Sequence[Conversation],
+    packing: Packing,
+    *,
+    batch_size: int,
+    seed: int | None = None,
+    epoch: int = 0,
+    chosen: np.ndarray | None = None,
+) -> list[PlannedBatch]:
+    """Decides which conversations share a batch, and where each of them stands.
+
+    Args:
+      conversations: those of one split.
+      packing: from `make_packing`, for these conversations and those chosen.
+      batch_size: conversations per batch at most; batches of an epoch have equally many, give or take one.
+      seed: None = a stratum's in order (evaluation); a seed shuffles.
+      epoch: with the seed, determines the order.
+      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
+
+    Raises:
+      UserError: if `batch_size` is less than 1.
+    """
+    sizes = np.array([len(c) for c in conversations], np.int64)
+    chosen = np.arange(len(sizes)) if chosen is None else chosen
+    steps = steps_per_epoch(len(chosen), batch_size)
+    strata = [chosen[stratum] for stratum in _strata(sizes[chosen], batch_size)]
+    tallest = [int(sizes[stratum].max()) for stratum in strata]
+    rows = _first_fit(tallest, packing.length) if packing.slots > 1 else [[place] for place in range(len(strata))]
+    # The last stratum may be short of some.
+    full = [np.concatenate([stratum, np.full(steps - len(stratum), -1, chosen.dtype)]) for stratum in strata]
+    if seed is not None:
+        rng = np.random.default_rng([seed, epoch])
+        full = [rng.permutation(stratum) for stratum in full]
+    members = np.full((steps, packing.rows, packing.slots), -1, np.int32)
+    for row, places in enumerate(rows):
+        for slot, place in enumerate(places):
+            members[:, row, slot] = full[place]
+    return [PlannedBatch(batch, packing.length) for batch in members]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Returns how many batches `count` conversations make.
+
+    Raises:
+      UserError: if `batch_size` is less than 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: give at least 1")
+    return -(-count // batch_size)
+
+
+def _strata(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Returns positions by size, the largest first, in as many strata as a batch has conversations at most."""
+    order = np.argsort(-sizes, kind="stable")
+    steps = steps_per_epoch(len(order), batch_size)
+    return [order[start : start + steps] for start in range(0, len(order), max(steps, 1))]
+
+
+def _first_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Lays sizes, the largest first, each into the first row of `length` that has room; returns the rows' positions."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for place, size in enumerate(sizes):
+        row = next((row for row, left in enumerate(room) if left >= size), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(length)
+        rows[row].append(place)
+        room[row] -= size
+    return rows
