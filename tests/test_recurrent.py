@@ -1,4 +1,4 @@
-"""The GRU against PyTorch's formula, read forwards and backwards over padded conversations."""
+"""The GRU against PyTorch's formula, read forwards and backwards over each conversation."""
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import reference
 from reference import draw_parameters, float64, normal
 
-from jmer.layers.recurrent import BiGRU
+from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
+from jmer.segments import Segments
 
 LENGTHS = (5, 1, 3)
 B, T, D = 3, 5, 4
@@ -36,6 +37,57 @@ def test_padding_neither_is_read_nor_changes_a_state():
     np.testing.assert_array_equal(apply(variables, garbage, MASK), out)
     longer = apply(variables, np.pad(x, ((0, 0), (0, 3), (0, 0))), np.pad(MASK, ((0, 0), (0, 3))))
     np.testing.assert_allclose(longer, np.pad(out, ((0, 0), (0, 3), (0, 0))), rtol=1e-6, atol=1e-7)
+
+
+# Conversations of 2, 1 and 3 utterances in the first row, of 4 in the second, and padding after both.
+PACKED = ((2, 1, 3), (4,))
+PACKED_MASK = np.arange(8)[None] < np.array([6, 4])[:, None]
+SEGMENTS = Segments(np.array([[0, 0, 1, 2, 2, 2, 2, 2], [0] * 8], np.int32), 3)
+
+
+def apart(values):
+    """Brings the conversations of `PACKED` into rows of their own, `[4, 4, ...]`, and their mask."""
+    out, mask, row = np.zeros((4, 4, *values.shape[2:]), values.dtype), np.zeros((4, 4), bool), 0
+    for together, lengths in zip(values, PACKED, strict=True):
+        for length, end in zip(lengths, np.cumsum(lengths), strict=True):
+            out[row, :length], mask[row, :length] = together[end - length : end], True
+            row += 1
+    return out, mask
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_conversations_of_one_row_do_not_hear_each_other(bidirectional):
+    """Outputs and gradients are those of the conversations in rows of their own."""
+    x, weights = normal(5, 2, 8, D), normal(6, 2, 8, 6)
+    gru = BiGRU(6, bidirectional)
+    p = draw_parameters(gru, x, PACKED_MASK)
+
+    def step(weights, mask, segments=None):
+        def objective(p, x):
+            out = gru.apply({"params": p}, x, mask, segments)
+            return (out * weights).sum(), out
+
+        return jax.jit(jax.grad(objective, (0, 1), has_aux=True))
+
+    (p_bar, x_bar), out = step(weights, PACKED_MASK, SEGMENTS)(p, x)
+    alone, mask = apart(x)
+    (p_bar_alone, x_bar_alone), out_alone = step(apart(weights)[0], mask)(p, alone)
+    np.testing.assert_allclose(apart(np.asarray(out))[0], out_alone, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(apart(np.asarray(x_bar))[0], x_bar_alone, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), p_bar, p_bar_alone)
+    np.testing.assert_array_equal(np.asarray(out)[~PACKED_MASK], 0)
+
+
+def test_modalities_are_read_as_each_alone():
+    widths = {"text": 4, "audio": 3}
+    features = {m: normal(7, 2, 8, width) for m, width in widths.items()}
+    grus = ModalityBiGRUs(6)
+    p = draw_parameters(grus, features, PACKED_MASK)
+    out = jax.jit(grus.apply)({"params": p}, features, PACKED_MASK, SEGMENTS)
+    for m, x in features.items():
+        own = {name.removeprefix(f"{m}_"): leaf for name, leaf in p.items() if name.startswith(m)}
+        alone = BiGRU(6).apply({"params": own}, x, PACKED_MASK, SEGMENTS)
+        np.testing.assert_allclose(out[m], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_an_odd_width_is_refused():

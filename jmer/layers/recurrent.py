@@ -1,4 +1,4 @@
-"""The gated recurrent unit, and a bidirectional GRU over padded conversations."""
+"""The gated recurrent unit, and a bidirectional GRU over rows of conversations."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jmer.layers.initializers import kernel_and_bias
 from jmer.layers.stacking import unstacked
+from jmer.segments import Segments, one_per_row
 
 
 def gru_update(from_input: jax.Array, from_state: jax.Array, state: jax.Array) -> jax.Array:
@@ -55,9 +56,9 @@ def gru_weights(module: nn.Module, name: str, width: int, hidden: int, initializ
 
 
 class BiGRU(nn.Module):
-    """Reads a padded conversation in both directions (LFVD Eq. 2).
+    """Reads conversations in both directions (LFVD Eq. 2).
 
-    The backward direction starts at the last real utterance. Padding neither is read nor changes a state.
+    Each conversation is read by itself, the backward direction from its last real utterance. Padding is not read.
 
     Attributes:
       width: `D_r`, width of the output, both directions together.
@@ -70,13 +71,18 @@ class BiGRU(nn.Module):
     initialization: str = "torch_uniform"
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Maps `x` `[B, T, D]` with bool `mask` `[B, T]` to `[B, T, width]`, zero where padded.
+    def __call__(self, x: jax.Array, mask: jax.Array, segments: Segments | None = None) -> jax.Array:
+        """Maps `x` `[B, T, D]` to `[B, T, width]`, zero where padded.
+
+        Args:
+          x: float32 `[B, T, D]`.
+          mask: bool `[B, T]`, True where an utterance is real; padding must come last.
+          segments: the conversations of each row, None = one per row.
 
         Raises:
           ValueError: if `width` is odd and both directions are read.
         """
-        return _read_all(self, {"": x}, mask)[""]
+        return _read_all(self, {"": x}, mask, segments)[""]
 
 
 class ModalityBiGRUs(nn.Module):
@@ -91,16 +97,25 @@ class ModalityBiGRUs(nn.Module):
     initialization: str = "torch_uniform"
 
     @nn.compact
-    def __call__(self, features: Mapping[str, jax.Array], mask: jax.Array) -> dict[str, jax.Array]:
-        """Maps modality -> `[B, T, D_m]` with bool `mask` `[B, T]` to modality -> `[B, T, width]`, zero where padded.
+    def __call__(
+        self, features: Mapping[str, jax.Array], mask: jax.Array, segments: Segments | None = None
+    ) -> dict[str, jax.Array]:
+        """Maps modality -> `[B, T, D_m]` to modality -> `[B, T, width]`, zero where padded.
+
+        Args:
+          features: modality -> float32 `[B, T, D_m]`.
+          mask: bool `[B, T]`, True where an utterance is real; padding must come last.
+          segments: the conversations of each row, None = one per row.
 
         Raises:
           ValueError: if `width` is odd and both directions are read.
         """
-        return _read_all(self, features, mask)
+        return _read_all(self, features, mask, segments)
 
 
-def _read_all(module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], mask: jax.Array) -> dict[str, jax.Array]:
+def _read_all(
+    module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], mask: jax.Array, segments: Segments | None
+) -> dict[str, jax.Array]:
     """Reads several inputs in the module's directions in one scan; an input's name starts its parameters' names."""
     directions = ("forward", "backward") if module.bidirectional else ("forward",)
     if module.width % len(directions):
@@ -111,25 +126,26 @@ def _read_all(module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], m
         for direction in directions:
             prefix = f"{name}_{direction}" if name else direction
             weights.append(gru_weights(module, prefix, x.shape[-1], hidden, module.initialization))
-            # Backwards, time is reversed: the padding comes first and leaves the zero state as it is.
             x_in_order = x if direction == "forward" else x[:, ::-1]
             projected = jnp.einsum("btd,dh->tbh", x_in_order, weights[-1].input_kernel)
             from_input.append(projected + weights[-1].input_bias[None, None])
     state_kernel = jnp.stack([w.state_kernel for w in weights])
     state_bias = jnp.stack([w.state_bias for w in weights])[:, None]
-    masks = jnp.stack([mask, mask[:, ::-1]][: len(directions)] * len(inputs))
-    masks = jnp.moveaxis(masks, 2, 0)[..., None]
+    segments = one_per_row(*mask.shape) if segments is None else segments
+    before_padding = jnp.pad(~mask[:, 1:], ((0, 0), (0, 1)))
+    begins = segments.starts(), (segments.ends() | before_padding)[:, ::-1]
+    begins = jnp.moveaxis(jnp.stack(begins[: len(directions)] * len(inputs)), 2, 0)[..., None]
 
     def step(state, at_this_time):
-        from_input, real = at_this_time
+        from_input, begins = at_this_time
+        state = jnp.where(begins, 0, state)
         from_state = jnp.einsum("rbh,rhk->rbk", state, state_kernel) + state_bias
-        state = jnp.where(real, gru_update(from_input, from_state, state), state)
+        state = gru_update(from_input, from_state, state)
         return state, state
 
     start = jnp.zeros((len(weights), mask.shape[0], hidden), from_input[0].dtype)
-    _, states = jax.lax.scan(step, start, (jnp.stack(from_input, axis=1), masks))
-    states = jnp.where(masks, states, 0)
+    _, states = jax.lax.scan(step, start, (jnp.stack(from_input, axis=1), begins))
     states = states.reshape(len(states), len(inputs), len(directions), *states.shape[2:])
     outputs = [states[:, :, 0], states[::-1, :, 1]] if module.bidirectional else [states[:, :, 0]]
-    read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 2)
+    read = jnp.where(mask[None, ..., None], jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 2), 0)
     return dict(zip(inputs, unstacked(read), strict=True))
