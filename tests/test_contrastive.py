@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmer import spans
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 
 MODALITIES = ("text", "audio", "visual")
@@ -225,25 +224,6 @@ def test_masking_equals_slicing(loss):
     np.testing.assert_array_equal(masked[~where], 0)
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.2, 0.9])
-def test_rows_that_do_not_count_are_left_out_of_the_work(loss, kept, monkeypatch):
-    """Whatever share of the rows is computed, values and gradients are those of the whole."""
-    n = 40
-    x, labels, where = features(50, n), emotions(51, n), masks(52, n, p=kept)
-
-    def values_and_gradient():
-        def total(x):
-            values = loss(x, labels, where=where)
-            return (values * np.arange(n)).sum(), values
-
-        return jax.jit(jax.grad(total, has_aux=True))(x)
-
-    whole = values_and_gradient()
-    monkeypatch.setattr(spans, "CPU_ROWS", 5)
-    assert spans.spans(n) == spans.CPU_SPANS
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), values_and_gradient(), whole)
-
-
 def test_a_compiled_function_may_close_over_numpy_arrays():
     x, labels, where, groups = features(53), emotions(54), masks(55), np.arange(N) // 5
     for call in (
@@ -379,7 +359,7 @@ def over_devices(kind, function):
 
 @pytest.mark.parametrize("kind", ["pmap", "shard_map", "two axes"])
 @pytest.mark.parametrize("supervised", [False, True], ids=["cross", "supervised"])
-def test_eight_devices_equal_one(kind, supervised, monkeypatch):
+def test_eight_devices_equal_one(kind, supervised):
     """Values, and the summed gradients of a shared weight, equal the whole batch's; one device is all padding."""
     n = 8 * 4
     rng = np.random.default_rng(42)
@@ -406,10 +386,7 @@ def test_eight_devices_equal_one(kind, supervised, monkeypatch):
         return jax.lax.psum(gradient, axis), each
 
     split = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), rows)
-    # Each device computes the share that it needs, one of them the least there is.
-    with monkeypatch.context() as patch:
-        patch.setattr(spans, "CPU_ROWS", 8)
-        gradients, each = over_devices(kind, step)(split)
+    gradients, each = over_devices(kind, step)(split)
     expected_gradient, expected = jax.jit(jax.grad(loss, has_aux=True))(weight, rows)
     assert (np.abs(expected) > 0).sum() > 10
     np.testing.assert_allclose(each.reshape(n), expected, rtol=1e-6, atol=2e-6)

@@ -7,9 +7,9 @@ import pytest
 import reference
 from reference import draw_parameters, float64, normal
 
-from jmer import spans
-from jmer.layers import dag_recurrence, lanes
+from jmer.layers import dag_recurrence
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+from jmer.segments import Segments
 
 SPEAKERS = ([0, 1, 0, 0, 1, 2], [0], [0, 1, 1, 0])
 LENGTHS = [len(s) for s in SPEAKERS]
@@ -56,20 +56,17 @@ def graph(window=1):
     return predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
 
 
-# Name -> lanes, entries per piece and spans, on a CPU; None = as on an accelerator.
-LAYOUTS = {"default": (8, 16, 8), "narrow": (2, 2, 3), "single": (1, 3, 4), "accelerator": None}
+# Name -> entries per piece on a CPU; None = as on an accelerator.
+PIECES = {"default": 16, "pairs": 2, "accelerator": None}
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request, monkeypatch):
-    """Lays conversations out in another way, which must change no number."""
-    if (sizes := LAYOUTS[request.param]) is None:
+@pytest.fixture(params=PIECES)
+def piece(request, monkeypatch):
+    """Reads predecessors in pieces of another size, which must change no number."""
+    if (size := PIECES[request.param]) is None:
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     else:
-        monkeypatch.setattr(lanes, "CPU_LANES", sizes[0])
-        monkeypatch.setattr(dag_recurrence, "CPU_PIECE", sizes[1])
-        monkeypatch.setattr(spans, "CPU_SPANS", sizes[2])
-        monkeypatch.setattr(spans, "CPU_ROWS", 2)
+        monkeypatch.setattr(dag_recurrence, "CPU_PIECE", size)
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
@@ -98,9 +95,9 @@ def test_the_encoder_matches_a_loop_over_utterances(output, width):
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 @pytest.mark.parametrize(
-    "layout", ["default", pytest.param("narrow", marks=pytest.mark.slow), "accelerator"], indirect=True
+    "piece", ["default", pytest.param("pairs", marks=pytest.mark.slow), "accelerator"], indirect=True
 )
-def test_gradients_are_those_of_finite_differences(slope, layout):
+def test_gradients_are_those_of_finite_differences(slope, piece):
     """Every parameter and every input, in float64; the objective weighs all real outputs unequally."""
     width, chosen = 3, [0, 2]
     weights = np.random.default_rng(3).normal(size=(B, T, width)) * MASK[..., None]
@@ -138,7 +135,7 @@ def test_gradients_are_those_of_finite_differences(slope, layout):
 
 
 def many_conversations():
-    """Twenty conversations for eight lanes, some of one utterance, one of none; links reach beyond two pieces."""
+    """Twenty conversations, one of one utterance, one of none; links reach beyond two pieces."""
     rng = np.random.default_rng(11)
     lengths = np.array([40, 1, 0, *rng.integers(1, 40, 17)])
     mask = np.arange(40)[None] < lengths[:, None]
@@ -148,7 +145,7 @@ def many_conversations():
     return lengths, mask, speakers
 
 
-def test_many_conversations_share_lanes(layout):
+def test_links_may_reach_beyond_a_piece(piece):
     lengths, mask, speakers = many_conversations()
     x = normal(12, *mask.shape, 3)
     layer = DAGLayer(3)
@@ -159,10 +156,9 @@ def test_many_conversations_share_lanes(layout):
         if length:
             expected = reference.dag_layer(float64(p), np.float64(x[b, :length]), speakers[b, :length], 1, 1.0)
             np.testing.assert_allclose(out[b, :length], expected, rtol=1e-5, atol=1e-5)
-        assert not out[b, length:].any()
 
 
-def test_gradients_do_not_depend_on_the_layout(monkeypatch):
+def test_gradients_do_not_depend_on_the_pieces(monkeypatch):
     _, mask, speakers = many_conversations()
     x, weights = normal(13, *mask.shape, 3), normal(14, *mask.shape, 3)
     layer = DAGLayer(3, 0.01)
@@ -180,30 +176,72 @@ def test_gradients_do_not_depend_on_the_layout(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradients(), here)
 
 
-def test_lanes_hold_every_utterance_once_and_in_order():
-    lengths, _, _ = many_conversations()
-    laid = jax.jit(lanes.lay_out, static_argnums=1)(jnp.array(lengths), 40)
-    source = np.array(laid.source)
-    steps, count = source.shape
-    assert count == lanes.CPU_LANES
-    assert steps == 3 * 40
-    found = []
-    for lane in source.T:
-        conversation, position = np.divmod(lane[lane < 20 * 40], 40)
-        found += list(zip(conversation, position, strict=True))
-        for start in np.flatnonzero(position == 0):
-            length = lengths[conversation[start]]
-            np.testing.assert_array_equal(conversation[start : start + length], conversation[start])
-            np.testing.assert_array_equal(position[start : start + length], range(length))
-    assert sorted(found) == [(b, i) for b, length in enumerate(lengths) for i in range(length)]
-    assert laid.steps == np.flatnonzero((source < 20 * 40).any(1)).max() + 1
-    # Nearly balanced: no lane ends later than the average one by more than a conversation.
-    assert laid.steps <= lengths.sum() / count + lengths.max()
-    x = normal(15, 20, 40, 2)
-    there_and_back = laid.collect(laid.spread(x))
-    for b, length in enumerate(lengths):
-        np.testing.assert_array_equal(there_and_back[b, :length], x[b, :length])
-        assert not there_and_back[b, length:].any()
+# The conversations of `SPEAKERS` again, two in the first row; the speakers of each are numbered from 0.
+ROWS = ([0, 1], [2])
+
+
+def packed(values):
+    """Brings values per conversation, `[B, T, ...]`, into `ROWS`; padding is zero."""
+    values = np.asarray(values)
+    out = np.zeros((len(ROWS), T + 2, *values.shape[2:]), values.dtype)
+    for row, members in zip(out, ROWS, strict=True):
+        together = np.concatenate([values[b, : LENGTHS[b]] for b in members])
+        row[: len(together)] = together
+    return out
+
+
+def unpacked(values):
+    """Undoes `packed`."""
+    out = np.zeros((B, T, *values.shape[2:]), values.dtype)
+    for row, members in zip(values, ROWS, strict=True):
+        ends = np.cumsum([LENGTHS[b] for b in members])
+        for b, end in zip(members, ends, strict=True):
+            out[b, : LENGTHS[b]] = row[end - LENGTHS[b] : end]
+    return out
+
+
+SEGMENTS = Segments(jnp.array([[0] * 6 + [1] * 2, [0] * 8]), 2)
+
+
+def packed_graph(window=1):
+    return predecessor_graph(jnp.array(packed(PADDED)), jnp.array(packed(MASK)), window=window, segments=SEGMENTS)
+
+
+@pytest.mark.parametrize("window", EDGES)
+def test_graphs_of_rows_with_several_conversations(window):
+    adjacency, same = packed_graph(window)
+    expected = np.zeros((len(ROWS), T + 2, T + 2), bool)
+    expected_same = np.zeros_like(expected)
+    for row, members in enumerate(ROWS):
+        first = 0
+        for b in members:
+            for i, linked in enumerate(EDGES[window][b]):
+                expected[row, first + i, [first + j for j in linked]] = True
+                expected_same[row, first + i, first : first + LENGTHS[b]] = np.array(SPEAKERS[b]) == SPEAKERS[b][i]
+            first += LENGTHS[b]
+    np.testing.assert_array_equal(adjacency, expected)
+    np.testing.assert_array_equal(same, expected_same)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+def test_conversations_of_one_row_do_not_hear_each_other(slope):
+    """Outputs and gradients are those of the conversations in rows of their own."""
+    encoder, x = DAGEncoder(5, 4, 2, slope=slope), normal(17, B, T, 3)
+    weights = normal(18, B, T, 5) * MASK[..., None]
+    p = draw_parameters(encoder, x, *graph())
+
+    def step(weights, graph):
+        def objective(p, x):
+            out = encoder.apply({"params": p}, x, *graph)
+            return (out * weights).sum(), out
+
+        return jax.jit(jax.grad(objective, (0, 1), has_aux=True))
+
+    (p_bar, x_bar), out = step(weights, graph())(p, x)
+    (p_bar_packed, x_bar_packed), out_packed = step(packed(weights), packed_graph())(p, packed(x))
+    np.testing.assert_allclose(unpacked(out_packed), np.where(MASK[..., None], out, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(unpacked(x_bar_packed), np.where(MASK[..., None], x_bar, 0), rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), p_bar_packed, p_bar)
 
 
 def small_model():

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "jmer"
 MAY_IMPORT = {
-    "layers": {"layers", "segments", "spans"},
-    "losses": {"losses", "layers", "spans"},
+    "layers": {"layers", "segments"},
+    "losses": {"losses", "layers"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
     "evaluation": {"evaluation", "models", "data", "batch", "errors", "files"},

@@ -6,23 +6,27 @@ from flax import linen as nn
 
 from jmer.layers.dag_recurrence import Links, Weights, links, recurrence
 from jmer.layers.initializers import dense, kernel_and_bias
-from jmer.layers.lanes import Lanes, lay_out
 from jmer.layers.recurrent import gru_weights
+from jmer.segments import Segments
 
 
-def predecessor_graph(speakers: jax.Array, mask: jax.Array, *, window: int = 1) -> tuple[jax.Array, jax.Array]:
+def predecessor_graph(
+    speakers: jax.Array, mask: jax.Array, *, window: int = 1, segments: Segments | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Links each utterance to what was said since its speaker's `window`-th last utterance, that one included.
 
-    Where the speaker has spoken less often before, all earlier utterances are linked (DAG-ERC; ω = window).
+    Where the speaker has spoken less often before, all earlier utterances of the conversation are linked (DAG-ERC;
+    ω = window).
 
     Args:
-      speakers: int32 `[B, T]`.
+      speakers: int32 `[B, T]`, numbered within a conversation: one number in two conversations is two people.
       mask: bool `[B, T]`, True where an utterance is real; padding must come last.
       window: ω, at least 1.
+      segments: the conversations of each row, None = one per row.
 
     Returns:
       adjacency: bool `[B, T, T]`, True at `[b, i, j]` where `j < i` is linked to `i`.
-      same_speaker: bool `[B, T, T]`, True where real utterances `i` and `j` have one speaker.
+      same_speaker: bool `[B, T, T]`, True where real utterances `i` and `j` of one conversation have one speaker.
 
     Raises:
       ValueError: if `window` is below 1.
@@ -30,6 +34,8 @@ def predecessor_graph(speakers: jax.Array, mask: jax.Array, *, window: int = 1) 
     if window < 1:
         raise ValueError(f"the graph's window must be at least 1, not {window}")
     real = mask[:, :, None] & mask[:, None, :]
+    if segments is not None:
+        real &= segments.together()
     same_speaker = real & (speakers[:, :, None] == speakers[:, None, :])
     earlier = jnp.tri(speakers.shape[1], k=-1, dtype=bool)[None]
     own = jnp.where(earlier, same_speaker, False).astype(jnp.int32)
@@ -67,26 +73,16 @@ class DAGLayer(nn.Module):
         )
 
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
-        """Maps `x` `[B, T, H]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, H]`.
+        """Maps `x` `[B, T, H]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, H]`."""
+        return jnp.moveaxis(self.in_time(jnp.moveaxis(x, 1, 0), links(adjacency, same_speaker)), 0, 1)
 
-        An utterance is real where it has the same speaker as itself; elsewhere the result is zero.
-        """
-        lanes = _lanes(same_speaker)
-        return lanes.collect(self.in_lanes(lanes.spread(x), links(adjacency, same_speaker, lanes)))
-
-    def in_lanes(self, x: jax.Array, graph: Links) -> jax.Array:
-        """Maps `x` `[S, R, H]` along `graph` to `[S, R, H]`, both in lanes (see `jmer.layers.lanes`)."""
+    def in_time(self, x: jax.Array, graph: Links) -> jax.Array:
+        """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`."""
         return recurrence(self.slope, self.weights, x, graph)
 
 
-def _lanes(same_speaker: jax.Array) -> Lanes:
-    real = jnp.diagonal(same_speaker, axis1=1, axis2=2)
-    length = real.shape[1]
-    return lay_out(jnp.where(real, jnp.arange(1, length + 1)[None], 0).max(1), length)
-
-
 class DAGEncoder(nn.Module):
-    """Encodes a conversation along its speakers' graph (LFVD Eq. 3; DAG-ERC up to its classifier's first layer).
+    """Encodes conversations along their speakers' graph (LFVD Eq. 3; DAG-ERC up to its classifier's first layer).
 
     Attributes:
       width: width of the output.
@@ -118,12 +114,11 @@ class DAGEncoder(nn.Module):
             raise ValueError(f"dag_output last needs equal widths, not {self.hidden} inside and {self.width} outside")
         scheme = self.initialization
         read = nn.relu(dense(self.hidden, x.shape[-1], scheme=scheme, name="input")(x))
-        lanes = _lanes(same_speaker)
-        graph, states = links(adjacency, same_speaker, lanes), [lanes.spread(read)]
+        graph, states = links(adjacency, same_speaker), [jnp.moveaxis(read, 1, 0)]
         for layer in range(self.layers):
             layer = DAGLayer(self.hidden, self.slope, scheme, name=f"layer_{layer}")
-            states.append(layer.in_lanes(states[-1], graph))
+            states.append(layer.in_time(states[-1], graph))
         if self.output == "last":
-            return lanes.collect(states[-1])
-        together = jnp.concatenate([lanes.collect(jnp.concatenate(states, axis=-1)), x], axis=-1)
+            return jnp.moveaxis(states[-1], 0, 1)
+        together = jnp.concatenate([jnp.moveaxis(jnp.concatenate(states, axis=-1), 0, 1), x], axis=-1)
         return nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together))

@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.lanes import Lanes
 from jmer.layers.recurrent import GRUWeights
-from jmer.spans import highest_of_all, over_spans
 
 # Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
 # a whole conversation at once.
@@ -43,23 +41,21 @@ class Weights(NamedTuple):
 
 
 class Links(NamedTuple):
-    """A graph in lanes; the last of `W` entries is the utterance before, the one before it two before, and so on.
+    """A graph by time; the last of `W` entries is the utterance before, the one before it two before, and so on.
 
     Attributes:
-      adjacency: bool `[S, R, W]`, True where that predecessor is linked.
-      same_speaker: bool `[S, R, W]`, True where its speaker is the same.
-      pieces: int32 `[S]`, the first piece of the `W` entries in which any lane has a link.
-      steps: see `Lanes`.
+      adjacency: bool `[T, B, W]`, True where that predecessor is linked.
+      same_speaker: bool `[T, B, W]`, True where its speaker is the same.
+      pieces: int32 `[T]`, the first piece of the `W` entries in which any row has a link.
     """
 
     adjacency: jax.Array
     same_speaker: jax.Array
     pieces: jax.Array
-    steps: jax.Array
 
 
-def links(adjacency: jax.Array, same_speaker: jax.Array, lanes: Lanes) -> Links:
-    """Brings a batch's graph (bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`) into lanes."""
+def links(adjacency: jax.Array, same_speaker: jax.Array) -> Links:
+    """Puts a batch's graph (bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`) by time and distance."""
     length = adjacency.shape[1]
     window = -(-length // _piece(length)) * _piece(length)
     predecessor = jnp.arange(length)[:, None] - window + jnp.arange(window)[None]
@@ -68,10 +64,24 @@ def links(adjacency: jax.Array, same_speaker: jax.Array, lanes: Lanes) -> Links:
         index = jnp.broadcast_to(jnp.maximum(predecessor, 0)[None], (len(edges), *predecessor.shape))
         return jnp.where(predecessor[None] >= 0, jnp.take_along_axis(edges, index, axis=2), False)
 
-    adjacency, same_speaker = (lanes.spread(by_distance(edges)) for edges in (adjacency, same_speaker))
+    adjacency, same_speaker = (jnp.moveaxis(by_distance(edges), 1, 0) for edges in (adjacency, same_speaker))
     linked = adjacency.any(1)
     reach = jnp.where(linked.any(-1), window - linked.argmax(-1), 0)
-    return Links(adjacency, same_speaker, (window - highest_of_all(reach)) // _piece(length), lanes.steps)
+    return Links(adjacency, same_speaker, (window - _highest_of_all(reach)) // _piece(length))
+
+
+@jax.custom_batching.custom_vmap
+def _highest_of_all(number: jax.Array) -> jax.Array:
+    """Returns `number`, and under `jax.vmap` the highest of its copies for all of them.
+
+    A loop that has one number of steps for all copies stays one; with several, it would be taken for each of them.
+    """
+    return number
+
+
+@_highest_of_all.def_vmap
+def _highest(axis_size: int, in_batched: list[bool], number: jax.Array) -> tuple[jax.Array, bool]:
+    return _highest_of_all(number.max(0) if in_batched[0] else number), False
 
 
 def _piece(length: int) -> int:
@@ -81,8 +91,8 @@ def _piece(length: int) -> int:
 class _History(NamedTuple):
     """What the steps leave for the way back.
 
-    attention `[S, R, 2, W]`; sums `[S, R, 2H]`; message `[S, R, H]`; of both GRUs reset, update and candidate gates and
-    the state's part of the candidate, `[S, R, 2H]` each.
+    attention `[T, B, 2, W]`; sums `[T, B, 2H]`; message `[T, B, H]`; of both GRUs reset, update and candidate gates and
+    the state's part of the candidate, `[T, B, 2H]` each.
     """
 
     attention: jax.Array
@@ -95,7 +105,7 @@ class _History(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """What the steps back leave: gradients of score `[S, R]`, state and message `[S, R, H]`, GRU sums `[S, R, 6H]`."""
+    """What the steps back leave: gradients of score `[T, B]`, state and message `[T, B, H]`, GRU sums `[T, B, 6H]`."""
 
     score: jax.Array
     state: jax.Array
@@ -111,11 +121,11 @@ def recurrence(slope: float, weights: Weights, x: jax.Array, graph: Links) -> ja
     Args:
       slope: of a score below zero.
       weights: the layer's.
-      x: `[S, R, H]`, the layer below, in lanes.
+      x: `[T, B, H]`, the layer below.
       graph: the links.
 
     Returns:
-      `[S, R, H]`; zero after `graph.steps`.
+      `[T, B, H]`.
     """
     return _in_steps(_forward(slope, weights, x, graph, keep=False)[0], x)
 
@@ -126,11 +136,11 @@ def _recurrence_forward(slope, weights, x, graph):
 
 
 def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool):
-    """Returns nodes `[R, W + S, H]` and keys `[R, W + S]`, both `W` entries late, the queries and the history."""
-    (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
+    """Returns nodes `[B, W + T, H]` and keys `[B, W + T]`, both `W` entries late, the queries and the history."""
+    (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
 
     from_below, to_message, to_grus = _maps(weights, joined=keep)
-    hoisted = over_spans(lambda x: _lengthen(from_below(x), steps), graph.steps, x)
+    hoisted = from_below(x)
     query = x @ weights.query + weights.score_bias
 
     def step(t, carry):
@@ -140,7 +150,7 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
         attention = jax.nn.softmax(score, where=linked)
         to_same = jnp.where(same, attention, 0)
         attention = jnp.stack([to_same, attention - to_same], axis=1)
-        sums = _sum_over_predecessors(attention, nodes, graph.pieces[t], t).reshape(lanes, -1)
+        sums = _sum_over_predecessors(attention, nodes, graph.pieces[t], t).reshape(rows, -1)
         message = to_message(sums)
         gates = _gates(_at(hoisted, t), to_grus(message))
         _, update, candidate, _ = gates
@@ -155,30 +165,30 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     def empty(*shape):
         return jnp.zeros(shape, x.dtype)
 
-    both_widths = [empty(steps, lanes, 2 * width) for _ in range(4)]
+    both_widths = [empty(steps, rows, 2 * width) for _ in range(4)]
     history = _History(
-        empty(steps, lanes, 2, window), empty(steps, lanes, 2 * width), empty(steps, lanes, width), *both_widths
+        empty(steps, rows, 2, window), empty(steps, rows, 2 * width), empty(steps, rows, width), *both_widths
     )
-    start = (empty(lanes, window + steps, width), empty(lanes, window + steps), history if keep else None)
-    nodes, keys, history = jax.lax.fori_loop(0, graph.steps, step, start)
+    start = (empty(rows, window + steps, width), empty(rows, window + steps), history if keep else None)
+    nodes, keys, history = jax.lax.fori_loop(0, steps, step, start)
     return nodes, keys, query, history
 
 
 def _recurrence_backward(slope, saved, nodes_bar):
     weights, x, graph, nodes, keys, query, history = saved
-    (steps, lanes, width), window = x.shape, graph.adjacency.shape[-1]
+    (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
     # Laid out once for products that would otherwise run along the memory's slow direction at every step.
     joined = _join(weights)
     relation_back, message_back = jax.lax.optimization_barrier((joined.relation.T, joined.message.T))
 
     def step(i, carry):
         nodes_bar, keys_bar, gradients = carry
-        t = graph.steps - 1 - i
+        t = steps - 1 - i
         made, below = jax.tree.map(lambda buffer: _at(buffer, t), (history, x))
         node_bar = _at(nodes_bar, t + window, 1) + _at(keys_bar, t + window, 1)[:, None] * weights.key[None]
         from_below_bar, from_message_bar, message_bar, state_bar = _gates_backward(made, below, node_bar)
         message_bar = message_bar + from_message_bar @ message_back
-        sums_bar = (message_bar @ relation_back).reshape(lanes, 2, width)
+        sums_bar = (message_bar @ relation_back).reshape(rows, 2, width)
         nodes_bar, attention_bar = _back_to_predecessors(made.attention, sums_bar, nodes, nodes_bar, graph.pieces[t], t)
         attention_bar = jnp.where(_at(graph.same_speaker, t), attention_bar[:, 0], attention_bar[:, 1])
         attention = made.attention.sum(1)
@@ -190,29 +200,27 @@ def _recurrence_backward(slope, saved, nodes_bar):
         return nodes_bar, keys_bar, jax.tree.map(lambda buffer, value: _put(buffer, value, t, 0), gradients, left)
 
     gradients = _Gradients(
-        *(jnp.zeros((steps, lanes, *rest), x.dtype) for rest in ((), (width,), (width,), (6 * width,), (6 * width,)))
+        *(jnp.zeros((steps, rows, *rest), x.dtype) for rest in ((), (width,), (width,), (6 * width,), (6 * width,)))
     )
     late = jnp.pad(jnp.moveaxis(nodes_bar, 0, 1), ((0, 0), (window, 0), (0, 0)))
-    _, keys_bar, gradients = jax.lax.fori_loop(0, graph.steps, step, (late, jnp.zeros_like(keys), gradients))
+    _, keys_bar, gradients = jax.lax.fori_loop(0, steps, step, (late, jnp.zeros_like(keys), gradients))
 
-    def of_weights(x, history, gradients):
-        below, message = gradients.from_below, gradients.from_message
-        return _Joined(
-            below=_outer(x, below),
-            below_bias=below.sum((0, 1)),
-            relation=_outer(history.sums, gradients.message),
-            message=_outer(history.message, message),
-            message_bias=message.sum((0, 1)),
-        )
-
-    weights_bar = Weights(
-        jnp.einsum("sr,srh->h", gradients.score, x),
-        jnp.einsum("rs,rsh->h", keys_bar, nodes),
-        gradients.score.sum(),
-        *_separate(over_spans(of_weights, graph.steps, x, history, gradients)),
+    below, message = gradients.from_below, gradients.from_message
+    joined_bar = _Joined(
+        below=_outer(x, below),
+        below_bias=below.sum((0, 1)),
+        relation=_outer(history.sums, gradients.message),
+        message=_outer(history.message, message),
+        message_bias=message.sum((0, 1)),
     )
-    x_bar = over_spans(lambda bar: _lengthen(bar @ joined.below.T, steps), graph.steps, gradients.from_below)
-    return weights_bar, x_bar + gradients.state + gradients.score[..., None] * weights.query[None, None], None
+    weights_bar = Weights(
+        jnp.einsum("tb,tbh->h", gradients.score, x),
+        jnp.einsum("bs,bsh->h", keys_bar, nodes),
+        gradients.score.sum(),
+        *_separate(joined_bar),
+    )
+    x_bar = below @ joined.below.T + gradients.state + gradients.score[..., None] * weights.query[None, None]
+    return weights_bar, x_bar, None
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
@@ -298,7 +306,7 @@ def _gru_by_gru(columns: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gates(from_below: jax.Array, from_message: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns reset, update, candidate and the state's part of the candidate of both GRUs, `[R, 2H]` each.
+    """Returns reset, update, candidate and the state's part of the candidate of both GRUs, `[B, 2H]` each.
 
     GRU_C(h, m) and GRU_P(m, h) of DAG-ERC differ in what is input and what is state, which only the candidate tells
     apart (see `jmer.layers.recurrent.gru_update`).
@@ -313,7 +321,7 @@ def _gates(from_below: jax.Array, from_message: jax.Array) -> tuple[jax.Array, j
 
 
 def _gates_backward(made: _History, below: jax.Array, node_bar: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns the gradients of what `_gates` takes, `[R, 6H]` each, and of message and state below, `[R, H]` each."""
+    """Returns the gradients of what `_gates` takes, `[B, 6H]` each, and of message and state below, `[B, H]` each."""
     width = node_bar.shape[-1]
     both_bar = jnp.concatenate([node_bar, node_bar], axis=-1)
     states = jnp.concatenate([made.message, below], axis=-1)
@@ -331,27 +339,27 @@ def _gates_backward(made: _History, below: jax.Array, node_bar: jax.Array) -> tu
 
 
 def _halves(node: jax.Array, context: jax.Array) -> jax.Array:
-    """Returns GRU_C's half of the first and GRU_P's half of the second, `[R, 2H]`."""
+    """Returns GRU_C's half of the first and GRU_P's half of the second, `[B, 2H]`."""
     width = node.shape[-1] // 2
     return jnp.concatenate([node[:, :width], context[:, width:]], axis=-1)
 
 
 def _sum_over_predecessors(attention: jax.Array, nodes: jax.Array, first: jax.Array, t: jax.Array) -> jax.Array:
-    """Returns the attention-weighted sums of the nodes before step `t`, `[R, 2, H]`."""
-    lanes, _, window = attention.shape
+    """Returns the attention-weighted sums of the nodes before step `t`, `[B, 2, H]`."""
+    rows, _, window = attention.shape
     piece = _piece(window)
 
     def add(k, total):
         part, before = _slice(attention, k * piece, piece, 2), _slice(nodes, t + k * piece, piece, 1)
-        return total + jnp.einsum("rsj,rjh->rsh", part, before)
+        return total + jnp.einsum("bsj,bjh->bsh", part, before)
 
-    return _over_pieces(first, window // piece, add, jnp.zeros((lanes, 2, nodes.shape[-1]), nodes.dtype))
+    return _over_pieces(first, window // piece, add, jnp.zeros((rows, 2, nodes.shape[-1]), nodes.dtype))
 
 
 def _back_to_predecessors(
     attention: jax.Array, sums_bar: jax.Array, nodes: jax.Array, nodes_bar: jax.Array, first: jax.Array, t: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns `nodes_bar` with what step `t` adds to it, and the gradient of the attention, `[R, 2, W]`."""
+    """Returns `nodes_bar` with what step `t` adds to it, and the gradient of the attention, `[B, 2, W]`."""
     window = attention.shape[-1]
     piece = _piece(window)
 
@@ -360,7 +368,7 @@ def _back_to_predecessors(
         part, before = _slice(attention, k * piece, piece, 2), _slice(nodes, t + k * piece, piece, 1)
         # Twice one term for each element: a loop over memory, which is faster than products of two columns.
         added = sum(part[:, s, :, None] * sums_bar[:, s, None] for s in (0, 1))
-        part_bar = jnp.einsum("rsh,rjh->rsj", sums_bar, before)
+        part_bar = jnp.einsum("bsh,bjh->bsj", sums_bar, before)
         attention_bar = jax.lax.dynamic_update_slice_in_dim(attention_bar, part_bar, k * piece, 2)
         return _add(nodes_bar, added, t + k * piece, 1), attention_bar
 
@@ -371,12 +379,8 @@ def _over_pieces(first: jax.Array, count: int, body: Callable, start: Any) -> An
     return body(0, start) if count == 1 else jax.lax.fori_loop(first, count, body, start)
 
 
-def _lengthen(x: jax.Array, steps: int) -> jax.Array:
-    return jnp.pad(x, [(0, steps - len(x))] + [(0, 0)] * (x.ndim - 1))
-
-
 def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns the sum over steps and lanes of products, `[D, E]`."""
+    """Returns the sum over steps and rows of products, `[D, E]`."""
     return x.reshape(-1, x.shape[-1]).T @ y.reshape(-1, y.shape[-1])
 
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from jmer.losses.reduction import AxisName, check_choice, modality_masks, zero_unless
-from jmer.spans import over_spans
 
 
 def cross_modal_contrastive(
@@ -140,7 +139,7 @@ def _check_rows(features: Mapping[str, jax.Array], **rows: jax.Array | None) -> 
 
 
 class _Rows(NamedTuple):
-    """Utterances, those that count first.
+    """Utterances.
 
     unit `[N, M, D]`, rows of length 1; mask bool `[N, M]`, where an utterance has the modality; kind int32 `[N]`, what
     it is compared by; number int32 `[N]`, unique over all devices.
@@ -159,34 +158,11 @@ def _compare(
     kind: jax.Array,
     axis: AxisName,
 ) -> jax.Array:
-    """Returns each row's contrast with the rows of all devices, `[N]`.
-
-    Time and memory grow with the square of the rows, so those that do not count go last and are left out.
-    """
+    """Returns each row's contrast with the rows of all devices, `[N]`."""
     mask = jnp.stack([present[m] for m in features], axis=1)
     count, device = len(mask), 0 if axis is None else jax.lax.axis_index(axis)
     here = _Rows(_unit_rows(features, mask), mask, jnp.asarray(kind), device * count + jnp.arange(count))
-    order, here, real = _real_first(here)
-    _, others, real_everywhere = _real_first(jax.tree.map(lambda x: _gather(x, axis), here))
-    # The same share of both is compared: that of the fuller.
-    devices = len(others.mask) // count
-    enough = jnp.maximum(real * devices, real_everywhere)
-
-    # Computed again on the way back: each possible size would hand its own N² numbers over otherwise.
-    @jax.checkpoint
-    def first_ones(others: _Rows, rows: _Rows) -> jax.Array:
-        values = contrast(rows, others)
-        return jnp.pad(values, (0, count - len(values)))
-
-    values = over_spans(first_ones, enough, others, here)
-    return jnp.zeros_like(values).at[order].set(values)
-
-
-def _real_first(rows: _Rows) -> tuple[jax.Array, _Rows, jax.Array]:
-    """Returns the order, the rows in this order, and how many count."""
-    real = rows.mask.any(axis=1)
-    order = jnp.argsort(~real, stable=True)
-    return order, jax.tree.map(lambda x: x[order], rows), real.sum()
+    return contrast(here, jax.tree.map(lambda x: _gather(x, axis), here))
 
 
 def _unit_rows(features: Mapping[str, jax.Array], mask: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ cross-entropy.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,10 @@ class DAGERC(nn.Module):
       mlp_layers: hidden layers between the graph's states and the last linear layer.
       dropout: rate before the last linear layer.
       initialization: see `jmer.layers.initializers`.
+      packs: True = the network keeps a row's conversations apart.
     """
+
+    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = ("text",)
@@ -80,7 +84,7 @@ class DAGERC(nn.Module):
         check_no_frames(batch, "DAG-ERC")
         modalities = [m for m in MODALITIES if m in self.modalities]
         inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
-        graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
+        graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         slope, scheme = SLOPES[self.score], self.initialization
         # The graph network ends in the first hidden layer.
         encoder = DAGEncoder(self.d_h, self.d_h, self.dag_layers, slope=slope, initialization=scheme, name="graph")
