@@ -11,7 +11,7 @@ from jmer.layers.enhancement import COMPRESSIONS, ResidualEnhancement
 
 B, T, D = 5, 4, 6
 MASK = np.arange(T)[None] < np.array([4, 2, 3, 1, 0])[:, None]
-SOURCE = np.array([True, True, False, True, True])
+SOURCE = np.array([True, True, False, True, True])[:, None]
 """The third conversation has nothing to be read from, the last one nothing that reads."""
 
 

@@ -54,7 +54,7 @@ def conversations(seed=0):
         labels=np.where(mask & (rng.random(mask.shape) < 0.8), labels, -1).astype(np.int32),
         speakers=np.where(mask, rng.integers(0, 2, mask.shape), -1).astype(np.int32),
         available=available,
-        index=np.where(mask.any(1), np.arange(len(LENGTHS)), -1).astype(np.int32),
+        members=np.where(mask.any(1), np.arange(len(LENGTHS)), -1).astype(np.int32)[:, None],
     )
 
 
@@ -74,7 +74,7 @@ def framed(seed=0):
         labels=np.where(mask, rng.integers(0, C, mask.shape), -1).astype(np.int32),
         speakers=np.where(mask, 0, -1).astype(np.int32),
         available={m: x.any(-1) for m, x in frames.items()},
-        index=np.arange(3, dtype=np.int32),
+        members=np.arange(3, dtype=np.int32)[:, None],
         frames=frames,
     )
 
@@ -567,7 +567,7 @@ def test_property_9_only_kernel_1_without_positions_ignores_the_order_of_utteran
     order = np.array([3, 0, 4, 1, 2, 5, 6])  # within the first conversation's five utterances
 
     def shuffled(x):
-        return x[:, order] if x.ndim > 1 else x
+        return x[:, order] if x.shape[1] == T else x
 
     straight, permuted = predict(model, batch).logits[0], predict(model, jax.tree.map(shuffled, batch)).logits[0]
     difference = np.abs(straight[order[:5]] - permuted[:5]).max()
@@ -689,7 +689,7 @@ def test_dropout_depends_on_the_sequence_alone(key, mode):
     elsewhere = apply(variables, batch, rngs={"dropout": key()})
     assert np.abs(elsewhere.logits - straight.logits)[batch.mask].max() > 1e-2
     # The same content everywhere, and a number for each: what is left is the noise.
-    same = jax.tree.map(lambda x: np.broadcast_to(x[:1, :1], x.shape) if x.ndim > 1 else x, batch)
+    same = jax.tree.map(lambda x: np.broadcast_to(x[:1, :1], x.shape), batch).replace(members=batch.members)
     features = apply(variables, same, rngs=streams).features["text"]
     rows = np.asarray(features).reshape(-1, model.d)[:: 1 if mode == "frame" else T]
     assert len({row.tobytes() for row in np.round(rows, 4)}) == len(rows)
@@ -710,7 +710,7 @@ def test_a_step_is_the_same_on_eight_devices(mode, backend):
     batch = batch_for(model.module)
     empty = 8 - len(batch.mask)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, empty)] + [(0, 0)] * (x.ndim - 1)), batch)
-    batch = batch.replace(index=np.where(batch.mask.any(1), np.arange(8), -1).astype(np.int32))
+    batch = batch.replace(members=np.where(batch.mask.any(1), np.arange(8), -1).astype(np.int32)[:, None])
     batch = batch.replace(labels=np.where(batch.mask, batch.labels, -1))
     # The network that evaluates is that of the running statistics: two steps, so that they count.
     states, losses = zip(

@@ -14,7 +14,7 @@ def attention_weights(
       key: `[..., Tk, H, D]`.
       key_mask: bool `[..., Tk]`, True where a key is real.
       pair_mask: bool `[..., Tq, Tk]` or `[Tq, Tk]` for all, True where a query may see a key (what was said before
-        it, say, or what is of its conversation); None = everywhere.
+        it, say, or what is of its conversation); a leading axis of 1 is for all of them. None = everywhere.
 
     Returns:
       `[..., H, Tq, Tk]`. A row sums to 1, or is all zero where the query sees no real key.

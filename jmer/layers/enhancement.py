@@ -7,7 +7,7 @@ from flax import linen as nn
 from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.initializers import dense
 from jmer.layers.normalization import MaskedBatchNorm
-from jmer.layers.pooling import mean_pool
+from jmer.segments import Segments, one_per_row
 
 COMPRESSIONS = ("pooled", "per_position", "query_mean", "pooled_plus_context", "channel")
 COMPRESS_NORMS = ("batch", "layer")
@@ -17,21 +17,23 @@ FFN_INPUTS = ("residual", "parallel")
 class ResidualEnhancement(nn.Module):
     """Adds a path's compressed context to its original query, then a feed-forward part, each as a residual.
 
-    With X the query's features before projection, C the path's context and c̄ the mean of C over real positions:
+    With X the query's features before projection, C the path's context and c̄ the mean of C over a conversation's real
+    positions:
 
         z = LeakyReLU(Norm(Conv1×1(c̄)))    global compression
-        R = X + z                            z is broadcast over the positions
+        R = X + z                            z is broadcast over the conversation's positions
         H = R + FFN(R)                       position-wise feed-forward part
 
     The paper's text has these parts without their equations; the attributes' first values are the literal reading.
-    Where the source has no real position there is nothing to compress: z is 0, and batch statistics leave it out.
+    Where the source has no real position in a conversation there is nothing to compress: z is 0, and batch statistics
+    leave it out.
 
     Attributes:
       global_compression: what z is made of: `pooled` (c̄), `per_position` (C, each position on its own), `query_mean`
         (the context of one mean query, see `FourWayParallelAttention.pool_queries`), `pooled_plus_context` (c̄, and R
         also has C in it) or `channel` (C, each position compressed to one number, which all features share).
-      compress_norm: `batch` (see `MaskedBatchNorm`; over sequences for a pooled context, over real positions else) or
-        `layer` (over features).
+      compress_norm: `batch` (see `MaskedBatchNorm`; over conversations for a pooled context, over real positions else)
+        or `layer` (over features).
       use_ffn: False = H is R.
       ffn_input: `residual` (as above) or `parallel` (H = R + FFN(X)).
       ffn_pre_ln: False = the feed-forward part has no LayerNorm.
@@ -59,17 +61,19 @@ class ResidualEnhancement(nn.Module):
         train: bool = False,
         index: jax.Array | None = None,
         axis: str | None = None,
+        segments: Segments | None = None,
     ) -> jax.Array:
         """Enhances one path's target.
 
         Args:
           x: float32 `[B, T, D]`, X; what stands on padding does not matter, here and in the context.
-          context: float32 `[B, T, D]`, C; for `query_mean` `[B, 1, D]`.
+          context: float32 `[B, T, D]`, C; for `query_mean` `[B, K, D]`.
           mask: bool `[B, T]`, the target's real positions.
-          source: bool `[B]`, whether the source has any real position.
+          source: bool `[B, K]`, whether the source has any real position in a conversation.
           train: whether dropout is on and batch statistics are this batch's, see `MaskedBatchNorm`.
           index: int32 `[B]`, see `ConversationDropout`.
           axis: see `MaskedBatchNorm`.
+          segments: the `K` conversations of each row; None = one.
 
         Returns:
           float32 `[B, T, D]`, H; zero on padding.
@@ -78,13 +82,17 @@ class ResidualEnhancement(nn.Module):
           ValueError: for a switch that has no such value.
         """
         self._check()
-        once = mask.any(-1, keepdims=True)
-        asked = once if self.global_compression == "query_mean" else mask
-        x, context = (jnp.where(there[..., None], value, 0) for there, value in ((mask, x), (asked, context)))
-        compressed, rows = context, asked
-        if self.global_compression in ("pooled", "pooled_plus_context"):
-            compressed, rows = mean_pool(context, mask)[:, None], once
-        residual = x + self._compress(compressed, rows & source[:, None], train, axis)
+        segments = one_per_row(*mask.shape) if segments is None else segments
+        there = segments.any(mask)
+        asked = there if self.global_compression == "query_mean" else mask
+        x, context = (jnp.where(real[..., None], value, 0) for real, value in ((mask, x), (asked, context)))
+        if self.global_compression in ("per_position", "channel"):
+            heard = (segments.members() & source[..., None]).any(1)
+            z = self._compress(context, mask & heard, train, axis)
+        else:
+            pooled = context if self.global_compression == "query_mean" else segments.mean(context, mask)
+            z = segments.spread(self._compress(pooled, there & source, train, axis))
+        residual = x + z
         if self.global_compression == "pooled_plus_context":
             residual = residual + context
         enhanced = residual

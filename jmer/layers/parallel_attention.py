@@ -11,6 +11,7 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import kernel_and_bias
 from jmer.layers.pooling import mean_pool
 from jmer.layers.stacking import unstacked
+from jmer.segments import Segments
 
 Path = tuple[str, str]
 
@@ -32,7 +33,8 @@ class FourWayParallelAttention(nn.Module):
       output_projection: True = a linear layer with bias after each path's attention.
       dropout: rate, on the attention weights.
       paths: the (source, target) pairs.
-      pool_queries: True = a target asks but once, with the mean of its positions' queries; O(T) instead of O(T²).
+      pool_queries: True = a conversation asks but once, with the mean of its target positions' queries; O(T) instead
+        of O(T²).
       initialization: of each matrix and bias on its own, see `jmer.layers.initializers`.
     """
 
@@ -51,6 +53,7 @@ class FourWayParallelAttention(nn.Module):
         features: Mapping[str, jax.Array],
         masks: Mapping[str, jax.Array],
         *,
+        segments: Segments | None = None,
         train: bool = False,
         index: jax.Array | None = None,
     ) -> dict[Path, jax.Array]:
@@ -59,11 +62,13 @@ class FourWayParallelAttention(nn.Module):
         Args:
           features: modality -> float32 `[..., T_m, D]`; lengths may differ between modalities, the width may not.
           masks: modality -> bool `[..., T_m]`, True = real; what stands elsewhere does not matter.
+          segments: the conversations of each row, which see nothing of each other; features are `[B, T, D]`. None = one
+            in each row.
           train: whether dropout is on; features are then `[B, ..., T_m, D]`, and the random stream `dropout` is needed.
           index: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
-          (source, target) -> float32 `[..., T_target, D]`, or `[..., 1, D]` with `pool_queries`; zero where the target
+          (source, target) -> float32 `[..., T_target, D]`, or `[..., K, D]` with `pool_queries`; zero where the target
           is padding, and (up to the output projection's bias) where the source has no real position.
 
         Raises:
@@ -79,11 +84,12 @@ class FourWayParallelAttention(nn.Module):
         sources, targets = ([names.index(path[end]) for path in self.paths] for end in (0, 1))
         asking, asked = x, mask
         if self.pool_queries:
-            asking, asked = mean_pool(x, mask)[..., None, :], mask.any(-1, keepdims=True)
+            asking, asked = _pooled(x, mask, segments)
         query = self._project(asking, targets, "query")
         key, value = self._project(x, sources, "key"), self._project(x, sources, "value")
         query, key, value = map(self._split_heads, (query, key, value))
-        weights = attention_weights(query, key, _chosen(mask, sources))
+        pairs = _pairs(segments, pooled=self.pool_queries)
+        weights = attention_weights(query, key, _chosen(mask, sources), pair_mask=pairs)
         if train and self.dropout:
             # Paths go behind conversations, which dropout is keyed by, and back.
             weights = jnp.moveaxis(weights, 0, 1)
@@ -127,6 +133,20 @@ class FourWayParallelAttention(nn.Module):
             raise ValueError(f"all modalities must have one width, but they have {widths}")
         if widths[names[0]] % self.heads:
             raise ValueError(f"heads must divide the width, but {self.heads} does not divide {widths[names[0]]}")
+
+
+def _pooled(x: jax.Array, mask: jax.Array, segments: Segments | None) -> tuple[jax.Array, jax.Array]:
+    """From `[M, ..., T, D]` to each conversation's mean `[M, ..., K, D]`, and which have any position `[M, ..., K]`."""
+    if segments is None:
+        return mean_pool(x, mask)[..., None, :], mask.any(-1, keepdims=True)
+    return jax.vmap(segments.mean)(x, mask), jax.vmap(segments.any)(mask)
+
+
+def _pairs(segments: Segments | None, *, pooled: bool) -> jax.Array | None:
+    """Returns which positions a query may see, on all paths alike: bool `[1, B, T or K, T]`, or None for all."""
+    if segments is None or segments.count == 1:
+        return None
+    return (segments.members() if pooled else segments.together())[None]
 
 
 def _chosen(x: jax.Array, entries: Sequence[int]) -> jax.Array:

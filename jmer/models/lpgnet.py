@@ -9,7 +9,8 @@ value is the literal reading; gates, heads and loss are those of SDT (Ma et al.,
 speaker information is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,47 @@ from jmer.layers.gates import GatedReduction, MultimodalGate
 from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
 from jmer.layers.parallel_attention import PROJECTIONS, FourWayParallelAttention, Path
 from jmer.layers.pooling import AttentionPool, mean_pool
-from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.positions import segment_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
 from jmer.models.model import Model
 from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
 from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
+from jmer.segments import Segments, one_per_row
+
+
+class SegmentConvolution(nn.Module):
+    """A 1-D convolution without bias along each conversation, beyond whose borders all is zero.
+
+    Attributes:
+      features: `d`, the width of the output.
+      width: positions that it sees; odd.
+      kernel_init: of the kernel `[width, D, d]`.
+    """
+
+    features: int
+    width: int
+    kernel_init: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array, number: jax.Array) -> jax.Array:
+        """Returns float32 `[B, T, d]`.
+
+        Args:
+          x: float32 `[B, T, D]`.
+          number: int32 `[B, T]`, from 0 upwards: positions next to each other with the same are of one conversation.
+        """
+        kernel = self.param("kernel", self.kernel_init, (self.width, x.shape[-1], self.features))
+        # What each position gives to each of its neighbours, in one product; they add up what comes from their own.
+        given = jnp.einsum("btd,kde->btke", x, kernel)
+        half, length = self.width // 2, x.shape[1]
+        given = jnp.pad(given, ((0, 0), (half, half), (0, 0), (0, 0)))
+        giver = jnp.pad(number, ((0, 0), (half, half)), constant_values=-1)
+        return sum(
+            zero_unless(giver[:, tap : tap + length] == number, given[:, tap : tap + length, tap])
+            for tap in range(self.width)
+        )
 
 
 class LPGNet(nn.Module):
@@ -38,6 +73,7 @@ class LPGNet(nn.Module):
     its positions are word pieces and audio frames. An utterance that lacks a modality is no position of it.
 
     Attributes:
+      packs: True = the network keeps a row's conversations apart.
       num_classes: `C`.
       modalities: two in the paper; one has only its intra path, three have nine paths in place of four.
       mode: `utterance`, or `frame` for a batch with frames.
@@ -61,6 +97,8 @@ class LPGNet(nn.Module):
       dropout: rate in the feed-forward parts, after positions and in the unimodal heads.
       initialization: see `jmer.layers.initializers`.
     """
+
+    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = ("text", "audio")
@@ -114,13 +152,13 @@ class LPGNet(nn.Module):
           ValueError: for a switch that has no such value, or a batch that does not fit `mode`.
         """
         self.check()
-        features, masks, index = self._sequences(batch)
-        x, masks = self._encode_locally(features, masks, train, index)
+        features, masks, segments, index = self._sequences(batch)
+        x, masks = self._encode_locally(features, masks, segments, train, index)
         enhanced = {}
         for block in range(self.blocks):
             if block:
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
-            enhanced = self._interact(x, masks, train, index, axis, block)
+            enhanced = self._interact(x, masks, segments, train, index, axis, block)
         gate = "learned" if self.use_unimodal_gate else "none"
         reduced = GatedReduction(self.paths, gate, self.initialization, name="unimodal_fusion")(enhanced)
         reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
@@ -158,14 +196,17 @@ class LPGNet(nn.Module):
         check_rates(self, "dropout", "attn_dropout")
 
     def _sequences(self, batch: Batch):
-        """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]` and numbers `[S]`."""
+        """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]`, segments and numbers `[S]`.
+
+        A row of sequences has the length of the longest modality; only frames differ in length between modalities.
+        """
         if (self.mode == "frame") != (batch.frames is not None):
             there = "one vector per utterance" if batch.frames is None else "frames"
             raise ValueError(f"mode is {self.mode}, but the batch has {there}: choose the other of utterance and frame")
         masks = {m: batch.available[m] & batch.mask for m in self.names}
         features = {m: batch.features[m] for m in self.names}
         if self.mode == "utterance":
-            return features, masks, batch.index
+            return features, masks, batch.segments, batch.index
 
         def by_utterance(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
@@ -175,31 +216,33 @@ class LPGNet(nn.Module):
         if index is not None:
             length = batch.mask.shape[1]
             index = by_utterance(index[:, None] * length + jnp.arange(length)[None])
-        return {m: by_utterance(x) for m, x in features.items()}, masks, index
+        segments = one_per_row(batch.mask.size, max(mask.shape[1] for mask in masks.values()))
+        return {m: by_utterance(x) for m, x in features.items()}, masks, segments, index
 
-    def _encode_locally(self, features, masks, train: bool, index: jax.Array | None):
+    def _encode_locally(self, features, masks, segments: Segments, train: bool, index: jax.Array | None):
         """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
 
         Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
         what stands on padding, the layers that follow leave out.
         """
-        longest = max(mask.shape[1] for mask in masks.values())
+        longest = segments.number.shape[1]
         encoded = []
         for m, mask in masks.items():
             kernel_init, _ = kernel_and_bias(self.initialization, self.conv_kernel * features[m].shape[-1])
             # What is not there is zero before the convolution, which would carry it over to its neighbours.
-            x = nn.Conv(self.d, (self.conv_kernel,), use_bias=False, kernel_init=kernel_init, name=f"conv_{m}")(
-                zero_unless(mask, features[m])
-            )
+            convolution = SegmentConvolution(self.d, self.conv_kernel, kernel_init, name=f"conv_{m}")
+            x = convolution(zero_unless(mask, features[m]), segments.number[:, : mask.shape[1]])
             encoded.append(jnp.pad(x, ((0, 0), (0, longest - mask.shape[1]), (0, 0))))
         masks = {m: jnp.pad(mask, ((0, 0), (0, longest - mask.shape[1]))) for m, mask in masks.items()}
         x = jnp.stack(encoded, axis=1)
         if self.positional == "sinusoidal":
-            x = x + sinusoidal_positions(longest, self.d)[None, None]
+            x = x + segment_positions(segments, self.d)[:, None]
             x = ConversationDropout(self.dropout)(x, train=train, index=index)
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
-    def _interact(self, x, masks, train: bool, index: jax.Array | None, axis: str | None, block: int):
+    def _interact(
+        self, x, masks, segments: Segments, train: bool, index: jax.Array | None, axis: str | None, block: int
+    ):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
         attention = FourWayParallelAttention(
             self.heads,
@@ -211,8 +254,8 @@ class LPGNet(nn.Module):
             initialization=self.initialization,
             name=f"attention_{block}",
         )
-        context = attention(x, masks, train=train, index=index)
-        enhancement = stacked(ResidualEnhancement, in_axes=(0, 0, 0, 0, None, None, None))(
+        context = attention(x, masks, segments=segments, train=train, index=index)
+        enhancement = stacked(ResidualEnhancement, in_axes=(0, 0, 0, 0, None, None, None, None))(
             self.ffn_mult * self.d,
             self.global_compression,
             self.compress_norm,
@@ -227,10 +270,11 @@ class LPGNet(nn.Module):
             jnp.stack([x[target] for _, target in self.paths]),
             jnp.stack([context[path] for path in self.paths]),
             jnp.stack([masks[target] for _, target in self.paths]),
-            jnp.stack([masks[source].any(-1) for source, _ in self.paths]),
+            jnp.stack([segments.any(masks[source]) for source, _ in self.paths]),
             train,
             index,
             axis,
+            segments,
         )
         return dict(zip(self.paths, unstacked(enhanced), strict=True))
 

@@ -6,6 +6,7 @@ loss is `SelfDistillationLoss`, its three weights 1.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.gates import UNIMODAL_GATES, GatedReduction, MultimodalGate
 from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
 from jmer.layers.parallel_attention import FourWayParallelAttention, Path
-from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.positions import segment_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
@@ -34,6 +35,7 @@ class SDT(nn.Module):
     skips, and the embedding of padding, which stays zero.
 
     Attributes:
+      packs: True = the network keeps a row's conversations apart.
       num_classes: `C`.
       modalities: those that the model uses, any non-empty subset of text, audio, visual. With one there is no
         multimodal gate and no unimodal head beside the fused one.
@@ -49,6 +51,8 @@ class SDT(nn.Module):
       dropout: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
       initialization: see `jmer.layers.initializers`; the speakers' table is drawn from N(0, 1).
     """
+
+    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = MODALITIES
@@ -85,7 +89,7 @@ class SDT(nn.Module):
         self.check()
         check_no_frames(batch, "SDT")
         present = {m: batch.available[m] & batch.mask for m in self.modalities}
-        contexts = self._read(self._embed(batch, present, train), present, batch.index, train)
+        contexts = self._read(self._embed(batch, present, train), present, batch, train)
         reduced = GatedReduction(self.paths, self.unimodal_gate, self.initialization, name="reduction")(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
         if len(features) == 1:
@@ -125,7 +129,7 @@ class SDT(nn.Module):
         names = [m for m in MODALITIES if m in self.modalities]
         x = jnp.stack([to_width(m) for m in names], axis=1)
         if self.positional == "sinusoidal":
-            x = x + sinusoidal_positions(x.shape[2], self.d)[None, None]
+            x = x + segment_positions(batch.segments, self.d)[:, None]
         if self.speaker_embedding:
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
@@ -133,7 +137,7 @@ class SDT(nn.Module):
         return dict(zip(names, unstacked(x, axis=1), strict=True))
 
     def _read(
-        self, streams: Mapping[str, jax.Array], present: Mapping[str, jax.Array], index: jax.Array | None, train: bool
+        self, streams: Mapping[str, jax.Array], present: Mapping[str, jax.Array], batch: Batch, train: bool
     ) -> dict[Path, jax.Array]:
         """One encoder layer for each path: targets read sources, then each position is refined on its own."""
         attention = FourWayParallelAttention(
@@ -145,14 +149,14 @@ class SDT(nn.Module):
             initialization=self.initialization,
             name="attention",
         )
-        contexts = attention(streams, present, train=train, index=index)
+        contexts = attention(streams, present, segments=batch.segments, train=train, index=batch.index)
         read = jnp.stack([contexts[path] for path in self.paths], axis=1)
         queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
-        x = ConversationDropout(self.dropout)(read, train=train, index=index) + queries
+        x = ConversationDropout(self.dropout)(read, train=train, index=batch.index) + queries
         feed_forward = stacked(PositionwiseFeedForward, in_axes=(1, None, None))(
             self.d, self.dropout, initialization=self.initialization, name="feed_forward"
         )
-        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, index)
+        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, batch.index)
         return dict(zip(self.paths, unstacked(x), strict=True))
 
 
