@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from packed import apart, packed
 from reference import draw_parameters, float64
 
 from jmer.batch import MODALITIES, Batch
+from jmer.evaluation.predict import forward as forward_of
 from jmer.layers.gaussian import Gaussian
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput, create, defaults
+from jmer.models.model import Model
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 LENGTHS = (5, 1, 7, 3)
@@ -62,7 +65,7 @@ def batch_of(chosen, length=T, garbage=0.0):
         labels=padded([c["labels"] for c in chosen], -1),
         speakers=padded([c["speakers"] for c in chosen], -1),
         available=available,
-        index=np.arange(len(chosen), dtype=np.int32),
+        members=np.arange(len(chosen), dtype=np.int32)[:, None],
     )
 
 
@@ -226,6 +229,41 @@ def test_each_switch_matches_the_equations(switches):
 @pytest.mark.parametrize("fusion", ["cmvd", "cat"])
 def test_each_subset_of_modalities_matches_the_equations(modalities, fusion):
     check_forward(small(modalities=modalities, fusion=fusion))
+
+
+ORDER, LONGER = ((3, 0, 1), (2,)), 10
+
+
+@pytest.mark.parametrize("switches", TOGETHER, ids=named)
+def test_conversations_of_one_row_do_not_hear_each_other(switches):
+    """What is computed of them, the losses and the gradient are those of conversations in rows of their own."""
+    model, batch = small(**switches), batch_of(conversations(), garbage=7.0)
+    assert model.packs
+    together = packed(batch, ORDER, LONGER)
+    expected, found = predict(model, batch), predict(model, together)
+    for b in range(B):
+        ((row, slot),) = np.argwhere(together.members == b)
+        if model.use_atmosphere and not model.causal:
+            close(found.atmosphere[row, slot], expected.atmosphere[b, 0], "atmosphere")
+    for name in ("logits", "fused", "encoded", "features", "posteriors", "weights", "reconstructions"):
+        one, other = getattr(found, name), getattr(expected, name)
+        for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            close(apart(x, together, batch), np.where(batch.mask.reshape(B, T, *[1] * (y.ndim - 2)), y, 0), name)
+    step = loss_and_gradient(model, dataclasses.replace(LOSS, contrast_scope="conversation"))
+    (loss, gradient), (other, expected) = (step(parameters(model), one) for one in (together, batch))
+    close(loss, other, "loss")
+    jax.tree.map(lambda x, y: close(x, y, "gradient", rtol=1e-4), gradient, expected)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_atmosphere_attention_of_packed_conversations_is_that_of_each(causal):
+    model, batch = small(causal=causal), batch_of(conversations())
+    together = packed(batch, ORDER, LONGER)
+    run = forward_of(Model(model, LOSS), attention=True)
+    (*_, expected), (*_, found) = (run({"params": parameters(model)}, one) for one in (batch, together))
+    real = np.where(batch.mask, expected["atmosphere"], 0)
+    assert (real.sum(1) > 0.1).all()
+    close(apart(found["atmosphere"], together, batch), real, "attention")
 
 
 def random_output(batch, seed=0, width=5):

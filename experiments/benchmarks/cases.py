@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
 from jmer.config import fit_to_corpus
 from jmer.data import normalization
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
+from jmer.data.packing import make_packing
 from jmer.data.synthetic import Size, generate
 from jmer.experiment import load_experiment
 
@@ -66,7 +68,8 @@ class Case:
       smoke: whether it is tiny, so that its times mean nothing.
       config: fitted to the emotions and modalities.
       widths: modality -> feature width, of the model's modalities.
-      batch: NumPy arrays, padded to its longest conversation.
+      padded: NumPy arrays, a row for each conversation, padded to the longest.
+      packed: the same conversations, several in a row.
       single: one conversation, not padded.
     """
 
@@ -75,13 +78,18 @@ class Case:
     smoke: bool
     config: ConfigDict
     widths: Mapping[str, int]
-    batch: Batch
+    padded: Batch
+    packed: Batch
     single: Batch
 
     @property
     def utterances(self) -> int:
         """Real utterances of the batch."""
-        return int(self.batch.mask.sum())
+        return int(self.padded.mask.sum())
+
+    def batch(self, side: str) -> Batch:
+        """The batch as a side lays it out."""
+        return self.packed if side == JMER else self.padded
 
 
 def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
@@ -106,10 +114,12 @@ def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
     widths = {m: corpus.card.widths[m] for m in config.model.modalities}
     statistics = normalization.fit(conversations, widths)
 
-    def one_batch(split: str) -> Batch:
-        return padded_to_longest(normalization.apply(corpus.conversations(split), statistics), widths)
+    def normalized(split: str) -> list[Conversation]:
+        return normalization.apply(corpus.conversations(split), statistics)
 
-    return Case(model, shape, smoke, config, widths, one_batch("train"), one_batch("validation"))
+    padded, packed = (layout(normalized("train"), widths) for layout in (padded_to_longest, packed_together))
+    single = padded_to_longest(normalized("validation"), widths)
+    return Case(model, shape, smoke, config, widths, padded, packed, single)
 
 
 def epoch_conversations(case: Case) -> list[Conversation]:
@@ -123,6 +133,13 @@ def epoch_conversations(case: Case) -> list[Conversation]:
 def padded_to_longest(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
     """Returns all conversations in one batch, padded to the longest of them."""
     (batch,) = batches(conversations, widths, batch_size=len(conversations), lengths=[max(map(len, conversations))])
+    return batch
+
+
+def packed_together(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
+    """Returns all conversations in one batch, several in a row."""
+    packing = make_packing(conversations, batch_size=len(conversations))
+    (batch,) = batches(conversations, widths, batch_size=len(conversations), packing=packing)
     return batch
 
 

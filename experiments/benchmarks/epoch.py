@@ -1,4 +1,4 @@
-"""A whole epoch over a corpus: jmer's batches, alike in length, against shuffled ones, each padded to its longest."""
+"""A whole epoch over a corpus: jmer's packed batches, against shuffled ones, each padded to its longest."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +10,9 @@ from experiments.benchmarks.cases import Case, padded_to_longest
 from experiments.benchmarks.clock import timed
 from experiments.benchmarks.side import JMER, Side
 from jmer.batch import Batch
-from jmer.data.batching import batches, bucket_lengths, useful_share
+from jmer.data.batching import batches, useful_share
 from jmer.data.corpus import Conversation
+from jmer.data.packing import make_packing
 
 
 class Epoch(NamedTuple):
@@ -23,30 +24,24 @@ class Epoch(NamedTuple):
 
 
 def run_epoch(case: Case, side: Side, conversations: Sequence[Conversation]) -> Epoch:
-    """Trains an epoch with a side, in batches of the configured size, after steps to warm up."""
-    if side.name == JMER:
-        in_order = bucketed
-        # A step for each padded length, which is a program each.
-        first = list({batch.mask.shape: batch for batch in bucketed(case, conversations)}.values())
-    else:
-        in_order = shuffled
-        first = itertools.islice(shuffled(case, conversations), 1)
+    """Trains an epoch with a side, in batches of the configured size, after a step to warm up."""
+    in_order = packed if side.name == JMER else shuffled
 
     def train(some: Iterable[Batch]) -> None:
         for batch in some:
             side.train(side.place(batch))
         side.wait()
 
-    train(first)
+    train(itertools.islice(in_order(case, conversations), 1))
     seconds = timed(lambda: train(in_order(case, conversations)))
     return Epoch(seconds, sum(map(len, conversations)), useful_share(in_order(case, conversations)))
 
 
-def bucketed(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
+def packed(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
     """Gives an epoch's batches as jmer's training makes them."""
-    plan = case.config.training
-    lengths = bucket_lengths(conversations, batch_size=plan.batch_size, count=plan.buckets)
-    return batches(conversations, case.widths, batch_size=plan.batch_size, lengths=lengths, seed=0)
+    size = case.config.training.batch_size
+    packing = make_packing(conversations, batch_size=size)
+    return batches(conversations, case.widths, batch_size=size, packing=packing, seed=0)
 
 
 def shuffled(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:

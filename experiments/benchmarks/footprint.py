@@ -54,13 +54,13 @@ def measure(request: Request) -> Footprint:
     loaded, seconds = _peak_megabytes(request), None
     if is_jmer:
         side = JaxSide(case)
-        batch = side.place(case.batch)
+        batch = side.place(case.packed)
         seconds = timed(lambda: side.compile(batch))
     else:
         from experiments.benchmarks.torch_side import TorchSide
 
         side = TorchSide(case, request.device)
-        batch = side.place(case.batch)
+        batch = side.place(case.padded)
     side.train(batch)
     side.wait()
     return Footprint(loaded, _peak_megabytes(request), seconds)

@@ -71,10 +71,8 @@ def _training(row: Row, peak: float) -> dict[str, str]:
         _named(row)
         | _timed("", row.training)
         | {f"{side} utt/s": _figure(rate) for side, rate in rates.items()}
-        | {
-            "useful share": f"{row.useful_share:.2f}",
-            "MFLOP/utt": _figure(row.flops_per_utterance / MEGA),
-        }
+        | {f"{side} useful share": f"{share:.2f}" for side, share in row.useful_shares.items()}
+        | {"MFLOP/utt": _figure(row.flops_per_utterance / MEGA)}
         | {f"{side} share of peak": f"{row.flops_per_utterance * rate / peak:.1%}" for side, rate in rates.items()}
         | {"compile s": _of_footprint(row.footprints[JMER], "compile_seconds")}
         | {f"{side} MiB": _of_footprint(found, "peak_megabytes") for side, found in row.footprints.items()}

@@ -37,7 +37,7 @@ class Row:
     Attributes:
       model, shape: names.
       utterances: real ones of the batch.
-      useful_share: of the batch's positions.
+      useful_shares: of the batch's positions, those that hold an utterance.
       single: utterances of the single conversation.
       flops_per_utterance: of matrix products in jmer's training step on the single conversation.
       training, inference, latency: seconds of each repetition: of a training step on the batch, of its prediction, of
@@ -50,7 +50,7 @@ class Row:
     model: str
     shape: str
     utterances: int
-    useful_share: float
+    useful_shares: Mapping[str, float]
     single: int
     flops_per_utterance: float
     training: Mapping[str, Sequence[float]]
@@ -74,7 +74,7 @@ def measure_row(case: Case, options: Options) -> Row:
     ours = JaxSide(case)
     others = _torch_sides(case, ours, options) if options.with_torch else []
     sides = [ours, *others]
-    batches = {side.name: side.place(case.batch) for side in sides}
+    batches = {side.name: side.place(case.batch(side.name)) for side in sides}
     singles = {side.name: side.place(case.single) for side in sides}
     losses = {side.name: side.loss(batches[side.name]) for side in sides if side.name != COMPILED}
     check_same_loss(case, losses)
@@ -95,7 +95,7 @@ def measure_row(case: Case, options: Options) -> Row:
         model=case.model,
         shape=case.shape,
         utterances=case.utterances,
-        useful_share=useful_share([case.batch]),
+        useful_shares={side.name: useful_share([case.batch(side.name)]) for side in sides},
         single=case.single.mask.size,
         flops_per_utterance=ours.flops_per_utterance(),
         training=training,

@@ -7,6 +7,7 @@ Losses: cross-entropy (19), dual contrast (10, 11, 20), distillation (13), their
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,13 @@ from jmer.models.sections import loss_fields, loss_section, model_section, modul
 
 @struct.dataclass
 class LFVDOutput:
-    """What LFVD computes for a batch. Mappings are keyed by modality; `K` is 1, or `T` for a causal model.
+    """What LFVD computes for a batch. Mappings are keyed by modality.
 
     Attributes:
       logits: `[B, T, C]`.
       encoded: `[B, T, D]` each, X of Eq. 3.
-      atmosphere: `[B, K, D]`, t of Eq. 9; None without it.
+      atmosphere: t of Eq. 9 for each of a row's conversations, `[B, K, D]`, or of a causal model for each utterance,
+        `[B, T, D]`; None without it.
       features: `[B, T, D]` each, X + t, zero where the utterance lacks the modality.
       posteriors: Gaussians of `[B, T, d_z]`, Eq. 12.
       samples: `[B, T, d_z]` each, drawn from the posteriors in training where the configuration uses them; else None.
@@ -105,7 +107,10 @@ class LFVD(nn.Module):
       draw_samples: True = draw samples in training even if the fusion does not use them.
       dropout: rate after the GRU, in attention and feed-forward parts and before the classifier.
       initialization: see `jmer.layers.initializers`.
+      packs: True = the network keeps a row's conversations apart.
     """
+
+    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = MODALITIES
@@ -217,14 +222,15 @@ class LFVD(nn.Module):
         """Eqs. 2 and 3."""
         inputs = {m: zero_unless(available[m], batch.features[m]) for m in self.modalities}
         forward_and_back = self.bidirectional and not self.causal
-        read = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")(inputs, batch.mask)
+        grus = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")
+        read = grus(inputs, batch.mask, batch.segments)
         hidden = jnp.stack([read[m] for m in self.modalities], axis=1)
         hidden = ConversationDropout(self.dropout)(hidden, train=train, index=batch.index)
-        adjacency, same_speaker = predecessor_graph(batch.speakers, batch.mask, window=self.omega)
+        graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         encoder = self._for_each_modality(DAGEncoder, (1, None, None), shared=self.dag_shared)(
             self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
         )
-        return self._by_modality(zero_unless(batch.mask[None], encoder(hidden, adjacency, same_speaker)))
+        return self._by_modality(zero_unless(batch.mask[None], encoder(hidden, *graph)))
 
     def _for_each_modality(self, module: type[nn.Module], in_axes: tuple, *, shared: bool = False):
         """Returns a module that runs `module` once per modality, stacked in the order of `modalities`."""
@@ -237,7 +243,9 @@ class LFVD(nn.Module):
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
         lead, maps = self.lead, {}
         present = {m: zero_unless(available[m], x) for m, x in encoded.items()}
-        pair_mask = jnp.tri(batch.mask.shape[1], dtype=bool) if self.causal else None
+        pair_mask = batch.segments.together()
+        if self.causal:
+            pair_mask = pair_mask & jnp.tri(batch.mask.shape[1], dtype=bool)[None]
         sources = jnp.stack([present[m] for m in self.modalities])
         masks = jnp.stack([available[m] for m in self.modalities])
         target, shared_query = present[lead], self.qkv_sharing == "per_modality"
@@ -267,12 +275,13 @@ class LFVD(nn.Module):
             self.causal,
             self.initialization,
             name="atmosphere",
-        )(merged, batch.mask, train=train, index=batch.index)
+        )(merged, batch.mask, segments=batch.segments, train=train, index=batch.index)
         streams = dict(encoded)
         streams[lead] = {"encoder": encoded[lead], "lfa": read[lead], "fused": after}[self.language_stream]
         if not self.use_atmosphere:
             return streams, None, maps
-        return {m: x + jnp.broadcast_to(atmosphere, x.shape) for m, x in streams.items()}, atmosphere, maps
+        heard = atmosphere if self.causal else batch.segments.spread(atmosphere)
+        return {m: x + heard for m, x in streams.items()}, atmosphere, maps
 
     def _posteriors(self, features: Mapping[str, jax.Array]) -> dict[str, Gaussian]:
         """Eq. 12."""
@@ -408,9 +417,10 @@ class LFVDLoss:
 
 def _conversations(batch: Batch, axis: str | None) -> jax.Array:
     """Numbers each utterance's conversation, uniquely over the devices of `axis`: int32 `[B * T]`."""
-    rows, length = batch.mask.shape
+    rows, segments = batch.mask.shape[0], batch.segments
     first = 0 if axis is None else jax.lax.axis_index(axis) * rows
-    return jnp.repeat(first + jnp.arange(rows), length)
+    row = first + jnp.arange(rows)
+    return (row[:, None] * segments.count + segments.number).reshape(-1)
 
 
 def defaults() -> dict[str, dict]:
