@@ -8,6 +8,7 @@ import pytest
 from reference import draw_parameters, float64, linear, normal
 
 from jmer.layers.enhancement import COMPRESSIONS, ResidualEnhancement
+from jmer.segments import Segments
 
 B, T, D = 5, 4, 6
 MASK = np.arange(T)[None] < np.array([4, 2, 3, 1, 0])[:, None]
@@ -114,6 +115,55 @@ def test_what_is_not_there_changes_nothing(compression):
     asked = mask.any(1, keepdims=True) if compression == "query_mean" else mask
     dirty = np.where(asked[..., None], context, np.float32(np.nan))
     jax.tree.map(np.testing.assert_array_equal, call(variables, x, context), call(variables, spoilt, dirty))
+
+
+# Where each real position goes when the second, first and fourth conversation share a row, the third having its own.
+SLOTS = {1: (0, 0), 0: (0, 1), 3: (0, 2), 2: (1, 0)}
+ROW = np.repeat([0, 0, 1, 0], [4, 2, 3, 1])
+COLUMN = np.array([2, 3, 4, 5, 0, 1, 0, 1, 2, 6])
+NUMBER = np.array([[0, 0, 1, 1, 1, 1, 2], [0] * 7], np.int32)
+
+
+def in_two_rows(x):
+    """From `[B, T, ...]` to `[2, 7, ...]`, and NaN where there is nothing."""
+    rows = np.full((2, 7, *x.shape[2:]), np.nan, np.float32)
+    rows[ROW, COLUMN] = x[MASK]
+    return rows
+
+
+def in_slots(x, fill):
+    """From `[B, 1, ...]` to `[2, 3, ...]`."""
+    rows = np.full((2, 3, *x.shape[2:]), fill, x.dtype)
+    for b, slot in SLOTS.items():
+        rows[slot] = x[b, 0]
+    return rows
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_conversations_that_share_a_row_are_enhanced_as_in_rows_of_their_own(compression, train):
+    """Values, gradients, and statistics, for which a conversation counts wherever it stands."""
+    module, variables, (x, context, mask, source) = module_and_variables(global_compression=compression)
+
+    def total(variables, x, context, mask, source, segments):
+        out, update = module.apply(
+            variables, x, context, mask, source, train, segments=segments, mutable=["batch_stats"]
+        )
+        return (out**2).sum(), (out, update)
+
+    call = jax.jit(jax.value_and_grad(total, has_aux=True))
+    (value, (out, update)), gradient = call(variables, x, context, mask, source, None)
+    laid = in_slots(context, np.nan) if compression == "query_mean" else in_two_rows(context)
+    there = np.nan_to_num(in_two_rows(mask)) > 0
+    arguments = in_two_rows(x), laid, there, in_slots(source, True), Segments(NUMBER, 3)
+    (found_value, (found, found_update)), found_gradient = call(variables, *arguments)
+    np.testing.assert_allclose(found[ROW, COLUMN], out[MASK], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found[~there], 0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        (found_value, found_update, found_gradient),
+        (value, update, gradient),
+    )
 
 
 def test_a_lone_conversation_is_normalized_by_the_running_statistics():

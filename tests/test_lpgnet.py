@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
 from tiny import start, tiny_corpus
 
@@ -16,6 +17,7 @@ from jmer import ablations
 from jmer.batch import MODALITIES, Batch
 from jmer.config import base_config
 from jmer.evaluation.predict import forward
+from jmer.layers.enhancement import COMPRESSIONS
 from jmer.models.lpgnet import LPGNet, create, defaults
 from jmer.models.self_distillation import SelfDistillationLoss
 from jmer.training.checkpoint import Checkpoints
@@ -586,6 +588,47 @@ def test_property_10_heads_that_agree_have_nothing_to_distil():
         assert LOSS(predict(model, batch), batch)[f"soft_{m}"][1] > 0.1
 
 
+# Between two others, the first conversation has a neighbour on either side.
+ORDER, LONGER = ((3, 0, 1), (2,)), 10
+PACKED = [
+    {"positional": "sinusoidal", "heads": 2},
+    {"global_compression": "per_position", "conv_kernel": 1, "positional": "sinusoidal", "qkv": "shared"},
+    {"global_compression": "query_mean", "conv_kernel": 5, "qkv": "identity", "blocks": 2},
+    {"global_compression": "pooled_plus_context", "conv_kernel": 13, "modalities": MODALITIES},
+    {"global_compression": "channel", "attn_out_proj": True},
+]
+PACKED_ALONE = [
+    {"global_compression": compression, "conv_kernel": kernel, "positional": positional, "qkv": qkv}
+    for compression, (kernel, positional, qkv) in itertools.product(
+        COMPRESSIONS, [(1, "none", "identity"), (3, "none", "shared"), (5, "sinusoidal", "per_path")]
+    )
+]
+PACKED_ALONE += [{"compress_norm": "layer", "modalities": ("audio",)}, {"use_intra": False, "use_inter": True}]
+
+
+def check_packed(model):
+    """Outputs, loss, gradients and running statistics are those of conversations in rows of their own."""
+    batch = with_garbage(conversations(), np.nan)
+    together = packed(batch, ORDER, LONGER)
+    (value, (output, statistics)), gradients = train(model, batch)
+    (found_value, (found, found_statistics)), found_gradients = train(model, together)
+    jax.tree.map(lambda x, y: close(apart(x, together, batch)[batch.mask], y[batch.mask], "output"), found, output)
+    close(found_value, value, "loss")
+    jax.tree.map(lambda x, y: close(x, y, "statistics"), found_statistics, statistics)
+    jax.tree.map(lambda x, y: close(x, y, "gradients", rtol=1e-4), found_gradients, gradients)
+
+
+@pytest.mark.parametrize("switches", PACKED, ids=named)
+def test_conversations_of_one_row_do_not_hear_each_other(switches):
+    check_packed(small(**switches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", PACKED_ALONE, ids=named)
+def test_conversations_of_one_row_do_not_hear_each_other_in_any_form(switches):
+    check_packed(small(**switches))
+
+
 MODES = pytest.mark.parametrize("mode", ["utterance", "frame"])
 
 
@@ -696,21 +739,24 @@ def test_dropout_depends_on_the_sequence_alone(key, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "backend"),
+    ("mode", "backend", "order"),
     [
-        ("utterance", "shard_map"),
-        pytest.param("frame", "shard_map", marks=pytest.mark.slow),
-        pytest.param("utterance", "pmap", marks=pytest.mark.slow),
-        pytest.param("frame", "pmap", marks=pytest.mark.slow),
+        ("utterance", "shard_map", None),
+        ("utterance", "shard_map", ((3, 1), (2,), (0,))),
+        pytest.param("frame", "shard_map", None, marks=pytest.mark.slow),
+        pytest.param("utterance", "pmap", None, marks=pytest.mark.slow),
+        pytest.param("frame", "pmap", None, marks=pytest.mark.slow),
     ],
+    ids=lambda value: "packed" if isinstance(value, tuple) else None,
 )
-def test_a_step_is_the_same_on_eight_devices(mode, backend):
+def test_a_step_is_the_same_on_eight_devices(mode, backend, order):
     """Parameters, running statistics and loss, with dropout, and with devices that hold padding alone."""
     model = create(defaults()["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout": 0.3}, defaults()["loss"])
     batch = batch_for(model.module)
+    batch = packed(batch, order, LONGER) if order else batch
     empty = 8 - len(batch.mask)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, empty)] + [(0, 0)] * (x.ndim - 1)), batch)
-    batch = batch.replace(members=np.where(batch.mask.any(1), np.arange(8), -1).astype(np.int32)[:, None])
+    batch = batch.replace(members=np.where(batch.mask.any(1)[:, None], batch.members, -1))
     batch = batch.replace(labels=np.where(batch.mask, batch.labels, -1))
     # The network that evaluates is that of the running statistics: two steps, so that they count.
     states, losses = zip(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jmer.layers.parallel_attention import FOUR_PATHS, FourWayParallelAttention
+from jmer.segments import Segments, one_per_row
 
 B, D = 3, 4
 LENGTHS = {"text": 5, "audio": 8, "visual": 2}
@@ -232,3 +233,33 @@ def test_pooled_queries_ask_once_for_all(key, options):
         assert found[path].shape == (B, 1, D)
         np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found["audio", "text"][1], 0)
+
+
+NUMBER = np.array([[0, 0, 1, 1, 1, 2, 2], [0] * 7, [0, 1, 1, 1, 1, 1, 1]], np.int32)
+
+
+@pytest.mark.parametrize("options", [{}, {"projections": "shared", "heads": 2, "output_projection": True}], ids=str)
+@pytest.mark.parametrize("pool_queries", [False, True])
+def test_conversations_of_one_row_do_not_see_each_other(key, options, pool_queries):
+    module, variables = module_and_variables(key, options | {"pool_queries": pool_queries})
+    x, masks = sample(7, dict.fromkeys(LENGTHS, 7))
+    masks["text"][2] = [True] + [False] * 6
+    spoilt = {m: np.where(masks[m][..., None], v, np.nan).astype(np.float32) for m, v in x.items()}
+    found = jax.jit(module.apply)(variables, spoilt, masks, segments=Segments(NUMBER, 3))
+    assert {context.shape for context in found.values()} == {(B, 3 if pool_queries else 7, D)}
+    apply = jax.jit(module.apply)
+    for k in range(3):
+        # Alone in its row, everything else being padding.
+        alone = apply(variables, x, {m: mask & (NUMBER == k) for m, mask in masks.items()})
+        for path, context in found.items():
+            place = np.s_[:, k : k + 1] if pool_queries else NUMBER == k
+            expected = alone[path] if pool_queries else alone[path][place]
+            np.testing.assert_allclose(context[place], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool_queries", [False, True])
+def test_segments_of_one_conversation_change_nothing(key, pool_queries):
+    module, variables = module_and_variables(key, {"pool_queries": pool_queries})
+    x, masks = sample(8, dict.fromkeys(LENGTHS, 7))
+    without, with_one = (module.apply(variables, x, masks, segments=s) for s in (None, one_per_row(B, 7)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), without, with_one)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.positions import segment_positions, sinusoidal_positions
+from jmer.segments import Segments, one_per_row
 
 
 @pytest.mark.parametrize(("length", "width"), [(1, 2), (7, 6), (110, 16), (5, 7)])
@@ -20,6 +21,14 @@ def test_each_entry_is_the_formulas(length, width):
     found = sinusoidal_positions(length, width)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_positions_begin_anew_with_each_conversation():
+    number = np.array([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]], np.int32)
+    table = np.asarray(sinusoidal_positions(6, 4))
+    found = segment_positions(Segments(number, 3), 4)
+    np.testing.assert_array_equal(found, table[np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])])
+    np.testing.assert_array_equal(segment_positions(one_per_row(2, 6), 4), table[None])
 
 
 def test_far_positions_keep_their_digits():

@@ -8,8 +8,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
+from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
 from tiny import start, tiny_corpus
 
@@ -23,6 +25,9 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.models.registry import create as create_from_config
 from jmer.models.sdt import SDT, create, defaults
 from jmer.models.self_distillation import SelfDistillationLoss
+from jmer.training.parallel import make_parallel
+from jmer.training.state import create_state
+from jmer.training.step import train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 C = 4
@@ -355,6 +360,36 @@ def test_conversations_do_not_see_each_other():
         jax.tree.map(lambda a, c, b=b: close(a[b], c[0], "alone"), whole, predict(model, alone))
 
 
+# Between two others, the first conversation has a neighbour on either side.
+ORDER, LONGER = ((3, 0, 1), (2,)), 10
+
+
+def check_packed(model):
+    batch = batch_of(conversations(), np.nan)
+    together = packed(batch, ORDER, LONGER)
+    jax.tree.map(
+        lambda x, y: close(apart(x, together, batch)[batch.mask], y[batch.mask], "output"),
+        predict(model, together),
+        predict(model, batch),
+    )
+    loss, gradient = loss_and_gradient(model)(parameters(model), batch)
+    found_loss, found_gradient = loss_and_gradient(model)(parameters(model), together)
+    close(found_loss, loss, "loss")
+    jax.tree.map(lambda x, y: close(x, y, "gradient", rtol=1e-4), found_gradient, gradient)
+
+
+@pytest.mark.parametrize("switches", TOGETHER[:2], ids=named)
+def test_conversations_of_one_row_do_not_hear_each_other(switches):
+    """Outputs, loss and gradients are those of conversations in rows of their own."""
+    check_packed(small(**switches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", TOGETHER[2:] + ALONE, ids=named)
+def test_conversations_of_one_row_do_not_hear_each_other_in_any_form(switches):
+    check_packed(small(**switches))
+
+
 def test_without_positions_order_does_not_matter():
     batch = batch_of(conversations())
     order = np.random.default_rng(2).permutation(batch.mask.shape[1])
@@ -471,6 +506,33 @@ def trained(backend, devices):
         state, one = run.step(state, batch)
         metrics.append(jax.device_get(one))
     return jax.device_get(state.params), metrics
+
+
+def stepped(model, batch, backend, devices):
+    """Returns the parameters and the metrics after two steps of training on one batch."""
+    parallel, optimizer = make_parallel(backend, devices), optax.sgd(0.1)
+    step = parallel.step(functools.partial(train_step, model=model, optimizer=optimizer))
+    state, metrics = parallel.replicate(create_state(model, optimizer, WIDTHS, 0)), []
+    for _ in range(2):
+        state, one = step(state, batch)
+        metrics.append(jax.device_get(one))
+    return jax.device_get(state.params), metrics
+
+
+def test_packed_rows_train_the_same_on_any_number_of_devices():
+    """Dropout on, and some devices hold nothing but padding."""
+    switches = {"num_classes": C, "d": 8, "heads": 2, "dropout": 0.3, "modalities": MODALITIES}
+    model = create(defaults()["model"] | switches, defaults()["loss"])
+    batch = packed(batch_of(conversations(), np.nan), ((3, 1), (2,), (0,)), 8)
+    batch = jax.tree.map(lambda x: np.pad(x, [(0, 5)] + [(0, 0)] * (x.ndim - 1)), batch)
+    batch = batch.replace(members=np.where(batch.mask.any(1)[:, None], batch.members, -1))
+    (expected, expected_metrics), (params, metrics) = (
+        stepped(model, batch, backend, devices) for backend, devices in (("jit", 1), ("shard_map", 8))
+    )
+    for one, other in zip(metrics, expected_metrics, strict=True):
+        assert one.finite
+        close(one.loss, other.loss, "loss")
+    jax.tree.map(lambda a, b: close(a, b, "parameters", atol=2e-6), params, expected)
 
 
 @pytest.mark.slow
