@@ -112,6 +112,12 @@ def test_packing_raises_the_useful_share():
     assert packed > 0.9 > 0.6 > useful_share(batches(conversations, WIDTHS, batch_size=16, seed=0))
 
 
+@pytest.mark.parametrize("packing", [Packing(1, 4, 60), Packing(9, 1, 12), Packing(4, 2, 4)])
+def test_a_shape_that_does_not_fit_is_refused(packing):
+    with pytest.raises(ValueError, match="does not hold these conversations"):
+        plan_packed(split(), packing, batch_size=12)
+
+
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(UserError, match="batch_size is 0: give at least 1"):
         make_packing(split(), batch_size=0)

@@ -83,7 +83,7 @@ def test_the_table_has_a_column_of_it():
 def attention_of(config, **asked):
     """Shapes of the attention that a configuration's model gives for a batch."""
     setup = run(False).setup
-    batch = next(setup.batches("test"))
+    batch = next(setup.training_batches())
     config.model.update(num_classes=len(setup.class_names), modalities=("text", "audio"))
     model = create(config)
     variables = jax.eval_shape(lambda: model.module.init(jax.random.key(0), batch))

@@ -98,7 +98,7 @@ class Run:
     def batches(self, count):
         """Gives the first `count` batches of a training run."""
         config = self.setup.config
-        epochs = (self.setup.batches("train", seed=config.seed, epoch=epoch) for epoch in itertools.count())
+        epochs = (self.setup.training_batches(seed=config.seed, epoch=epoch) for epoch in itertools.count())
         return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
 

@@ -93,6 +93,7 @@ def plan_packed(
 
     Raises:
       UserError: if `batch_size` is less than 1.
+      ValueError: if the packing was made for others.
     """
     sizes = np.array([len(c) for c in conversations], np.int64)
     chosen = np.arange(len(sizes)) if chosen is None else chosen
@@ -100,6 +101,9 @@ def plan_packed(
     strata = [chosen[stratum] for stratum in _strata(sizes[chosen], batch_size)]
     tallest = [int(sizes[stratum].max()) for stratum in strata]
     rows = _first_fit(tallest, packing.length) if packing.slots > 1 else [[place] for place in range(len(strata))]
+    needed = Packing(len(rows), max(map(len, rows), default=0), max(tallest, default=0))
+    if any(size > given for size, given in zip(needed, packing, strict=True)):
+        raise ValueError(f"{packing} does not hold these conversations: make it of them, with the same batch_size")
     # The last stratum may be short of some.
     full = [np.concatenate([stratum, np.full(steps - len(stratum), -1, chosen.dtype)]) for stratum in strata]
     if seed is not None:

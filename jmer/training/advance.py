@@ -31,7 +31,7 @@ def step_by_step(setup: Setup, optimizer: optax.GradientTransformation) -> Advan
     def advance(state, position, chosen):
         before, started = position.batch_seconds, time.perf_counter()
         order = {"seed": setup.config.seed, "epoch": position.epoch, "start": position.batch, "chosen": chosen}
-        for batch in setup.batches("train", **order):
+        for batch in setup.training_batches(**order):
             state, metrics = run(state, batch)
             metrics = jax.device_get(metrics)
             if metrics.finite:

@@ -52,9 +52,9 @@ class Setup:
         """Modality -> feature width."""
         return {m: len(s.mean) for m, s in self.statistics.items()}
 
-    def batches(self, split: str, **order) -> Iterator[Batch]:
-        """Gives a training split's batches; `order` is passed on to `jmer.data.batching.batches`."""
-        return batches(self.conversations[split], self.widths, packing=self.packing, **self._options, **order)
+    def training_batches(self, **order) -> Iterator[Batch]:
+        """Gives the training split's batches; `order` is passed on to `jmer.data.batching.batches`."""
+        return batches(self.conversations["train"], self.widths, packing=self.packing, **self._options, **order)
 
     def plan(self, epoch: int, chosen: np.ndarray, *, seed: int, steps: int, start: int = 0) -> Plan:
         """Returns what an epoch's steps train on, see `jmer.training.epoch.make_plan`; `chosen` as in `plan_packed`."""
