@@ -53,7 +53,7 @@ def base_config(model: str) -> ConfigDict:
                 # Buckets of conversations, from easy to hard, of which each epoch adds one (see
                 # jmer.data.curriculum); 0 = every epoch has all.
                 "curriculum": 0,
-                # Padded lengths per epoch at most; each is compiled once.
+                # With frames, padded lengths per epoch at most; each is compiled once.
                 "buckets": 3,
                 # A training split up to this size (without frames) stays on the device, and an epoch is one call;
                 # otherwise, and with 0, each step gets its batch from the host.
