@@ -30,6 +30,6 @@ ablations.VARIANTS["linear"] = {
 
 def get_config(variants=""):
     config = base_config("linear")
-    config.training.update(epochs=7, batch_size=4, buckets=1, parallel="jit")
+    config.training.update(epochs=7, batch_size=4, parallel="jit")
     config.optimizer.learning_rate = 0.01
     return ablations.with_variants(config, variants)

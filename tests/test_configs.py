@@ -42,7 +42,7 @@ def expected_terms(config):
 
 def train_two_steps(config, workdir):
     """Trains for an epoch of two steps; returns the means of its loss terms."""
-    config.training.update(epochs=1, batch_size=6, buckets=1, parallel="jit")
+    config.training.update(epochs=1, batch_size=6, parallel="jit")
     assert train(config, corpus_for(config), workdir, command="train", say=lambda line: None)
     (row,) = read_json_lines(workdir / JSON_LINES_FILE)
     assert row["step"] == 2

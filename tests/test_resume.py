@@ -29,9 +29,11 @@ EPOCHS, STEPS = 3, 3
 SETTINGS = {
     "model.dag_layers": 1,
     "training.batch_size": 4,
-    "training.buckets": 1,
     "training.epochs": EPOCHS,
     "training.parallel": "jit",
+    # Adam's first step would give emotions the same bias but for rounding, and leave to that what is predicted of an
+    # utterance without features.
+    "optimizer.name": "sgd",
     "optimizer.learning_rate": 0.01,
 }
 # Each step is a call, and signals are looked for after each.
@@ -129,7 +131,7 @@ def test_stopped_at_every_step(run, whole, tmp_path):
 @pytest.mark.parametrize("curriculum", [0, 3])
 def test_stopped_after_every_epoch_on_the_device(run, tmp_path, curriculum):
     """Without a curriculum epochs have three steps, with it one, two and three."""
-    changes = {"training__curriculum": curriculum, "training__buckets": 2}
+    changes = {"training__curriculum": curriculum}
     run(tmp_path / "whole", **changes)
     for epoch in range(1, EPOCHS + 1):
         with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after epoch {epoch}$"):

@@ -56,7 +56,6 @@ def tiny_config(**changes):
     config = ablations.with_variants(base_config("lfvd"), "tiny")
     config.model.dag_layers = 1
     config.training.batch_size = 4
-    config.training.buckets = 1
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return config
 

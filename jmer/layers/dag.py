@@ -113,12 +113,13 @@ class DAGEncoder(nn.Module):
         if self.output == "last" and self.width != self.hidden:
             raise ValueError(f"dag_output last needs equal widths, not {self.hidden} inside and {self.width} outside")
         scheme = self.initialization
+        x = jnp.moveaxis(x, 1, 0)
         read = nn.relu(dense(self.hidden, x.shape[-1], scheme=scheme, name="input")(x))
-        graph, states = links(adjacency, same_speaker), [jnp.moveaxis(read, 1, 0)]
+        graph, states = links(adjacency, same_speaker), [read]
         for layer in range(self.layers):
             layer = DAGLayer(self.hidden, self.slope, scheme, name=f"layer_{layer}")
             states.append(layer.in_time(states[-1], graph))
         if self.output == "last":
             return jnp.moveaxis(states[-1], 0, 1)
-        together = jnp.concatenate([jnp.moveaxis(jnp.concatenate(states, axis=-1), 0, 1), x], axis=-1)
-        return nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together))
+        together = jnp.concatenate([*states, x], axis=-1)
+        return jnp.moveaxis(nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together)), 0, 1)
