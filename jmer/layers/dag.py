@@ -122,4 +122,6 @@ class DAGEncoder(nn.Module):
         if self.output == "last":
             return jnp.moveaxis(states[-1], 0, 1)
         together = jnp.concatenate([*states, x], axis=-1)
-        return jnp.moveaxis(nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together)), 0, 1)
+        return jnp.moveaxis(
+            nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together)), 0, 1
+        )
