@@ -31,7 +31,6 @@ SMALL = {
     "model.modalities": "text,audio",
     "model.dag_layers": 1,
     "training.epochs": 1,
-    "training.buckets": 1,
     "training.parallel": "jit",
     "training.batch_size": 6,
 }

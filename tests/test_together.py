@@ -19,7 +19,7 @@ from jmer.training.together import train_together
 
 SEEDS = (3, 0, 7)
 # Two padded lengths; without Adam, which turns rounding into steps of either sign.
-CHANGES = {"training__buckets": 2, "optimizer__name": "sgd"}
+CHANGES = {"optimizer__name": "sgd"}
 
 
 @functools.cache
@@ -211,7 +211,7 @@ SWEEP = (
 @pytest.mark.slow
 @pytest.mark.parametrize(("rule", "devices"), [("sgd", ONE), ("adamw", EIGHT)])
 def test_runs_may_differ_in_loss_weights_and_rates(tmp_path, rule, devices):
-    base = CHANGES | {"optimizer__name": rule, "optimizer__schedule": "linear", "training__buckets": 1}
+    base = CHANGES | {"optimizer__name": rule, "optimizer__schedule": "linear"}
     together, apart = ([tmp_path / way / str(i) for i in range(3)] for way in ("together", "apart"))
     configs = [config(**base | devices | changes) for changes in SWEEP]
     train_together(configs, corpus(), together, commands=[""] * 3, say=lambda line: None)

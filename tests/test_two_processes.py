@@ -30,7 +30,7 @@ def corpus_folder(tmp_path_factory):
 
 
 def arguments(corpus_folder, workdir):
-    fields = {"model.dag_layers": 1, "training.batch_size": 5, "training.buckets": 1, "training.epochs": EPOCHS}
+    fields = {"model.dag_layers": 1, "training.batch_size": 5, "training.epochs": EPOCHS}
     changes = [f"--config.{name}={value}" for name, value in fields.items()]
     return [
         "--config",
