@@ -56,7 +56,7 @@ class Segments:
           float32 `[B, K, D]`.
         """
         real = self.members() & mask[:, None, :]
-        total = jnp.einsum("bkt,btd->bkd", real.astype(x.dtype), jnp.where(mask[..., None], x, 0))
+        total = _exactly("bkt,btd->bkd", real, jnp.where(mask[..., None], x, 0))
         return total / jnp.maximum(real.sum(-1), 1)[..., None]
 
     def any(self, mask: jax.Array) -> jax.Array:
@@ -67,9 +67,13 @@ class Segments:
         """Gives each position what its conversation has: `[B, K, ...]` to `[B, T, ...]`."""
         if self.count == 1:
             return jnp.broadcast_to(values, (*self.number.shape, *values.shape[2:]))
-        # A product with ones and zeros, whose derivative is a product too, where that of an index would scatter.
-        one_hot = self.members().astype(values.dtype)
-        return jnp.einsum("bkt,bk...->bt...", one_hot, values)
+        # A product, whose derivative is a product too, where that of an index would scatter.
+        return _exactly("bkt,bk...->bt...", self.members(), values)
+
+
+def _exactly(indices: str, chosen: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the product with ones and zeros, where `chosen` is False; an accelerator must not round `x` for it."""
+    return jnp.einsum(indices, chosen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
 def one_per_row(rows: int, length: int) -> Segments:
