@@ -15,6 +15,7 @@ def packed(batch: Batch, order, length: int) -> Batch:
       length: of the new rows.
     """
     lengths = np.asarray(batch.mask).sum(1)
+    assert lengths.min() < batch.mask.shape[1], "no padding to take along"
     slots = max(map(len, order))
     members, number = np.full((len(order), slots), -1, np.int32), np.zeros((len(order), length), np.int32)
     for row, chosen in enumerate(order):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packed import apart, packed
 from reference import dag_encoder, draw_parameters, float64, linear, rows_where, softmax
 from tiny import EMOTIONS, WIDTHS, start, tiny_corpus
 
@@ -222,40 +223,17 @@ def test_padding_changes_no_output_and_no_loss():
     )
 
 
-def packed(batch):
-    """The batch's four conversations in two rows: the last three end to end in the first, the first in the second."""
-    lengths, order = batch.mask.sum(1), ([1, 2, 3], [0])
-    length = max(lengths[row].sum() for row in order) + 1
-
-    def together(x):
-        out = np.full((len(order), length, *x.shape[2:]), -1 if x.dtype == np.int32 else 0, x.dtype)
-        for row, members in zip(out, order, strict=True):
-            real = np.concatenate([x[b, : lengths[b]] for b in members])
-            row[: len(real)] = real
-        return out
-
-    number = np.zeros((2, length), np.int32)
-    number[0] = np.repeat([0, 1, 2], [*lengths[[1, 2]], length - lengths[[1, 2]].sum()])
-    members = np.array([[1, 2, 3], [0, -1, -1]], np.int32)
-    parts = {"features": batch.features, "mask": batch.mask, "labels": batch.labels}
-    parts |= {"speakers": batch.speakers, "available": batch.available}
-    return batch.replace(members=members, number=number, **jax.tree.map(together, parts))
-
-
 @pytest.mark.parametrize("switches", SWITCHES[:4], ids=named)
 def test_conversations_of_one_row_do_not_hear_each_other(switches):
     """Logits, loss and gradients are those of the conversations in rows of their own."""
-    model, apart = small(**switches), batch_of(conversations())
+    model, batch = small(**switches), batch_of(conversations())
     assert model.packs
-    together, p = packed(apart), batch_parameters(model)
-    lengths, apply = apart.mask.sum(1), jax.jit(model.apply)
-    expected, found = apply({"params": p}, apart).logits, apply({"params": p}, together).logits
-    places = {0: (1, 0), 1: (0, 0), 2: (0, lengths[1]), 3: (0, lengths[1] + lengths[2])}
-    for b, (row, first) in places.items():
-        here = found[row, first : first + lengths[b]]
-        np.testing.assert_allclose(here, expected[b, : lengths[b]], rtol=1e-5, atol=1e-6)
+    together, p, apply = packed(batch, ((1, 2, 3), (0,)), length=20), batch_parameters(model), jax.jit(model.apply)
+    found, expected = apply({"params": p}, together).logits, apply({"params": p}, batch).logits
+    real = np.where(batch.mask[..., None], expected, 0)
+    np.testing.assert_allclose(apart(found, together, batch), real, rtol=1e-5, atol=1e-6)
     step = jax.jit(jax.value_and_grad(functools.partial(mean_loss, model, WEIGHTED)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), step(p, together), step(p, apart))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), step(p, together), step(p, batch))
 
 
 @pytest.mark.parametrize("garbage", [1e6, np.nan])
