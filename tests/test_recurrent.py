@@ -78,6 +78,48 @@ def test_conversations_of_one_row_do_not_hear_each_other(bidirectional):
     np.testing.assert_array_equal(np.asarray(out)[~PACKED_MASK], 0)
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_gradients_are_those_of_finite_differences(bidirectional):
+    """Of each parameter and of the input, in float64, along a random direction."""
+    gru, x, weights = BiGRU(4, bidirectional), np.float64(normal(8, 2, 8, 3)), normal(9, 2, 8, 4)
+    p = float64(draw_parameters(gru, x, PACKED_MASK))
+    (rows, mask), (row_weights, _) = apart(x), apart(weights)
+
+    def objective(p, rows):
+        read = (reference.bigru(p, row[real], bidirectional) for row, real in zip(rows, mask, strict=True))
+        return sum((w[real] * out).sum() for w, real, out in zip(row_weights, mask, read, strict=True))
+
+    with jax.enable_x64(True):
+        ours = jax.jit(
+            jax.value_and_grad(
+                lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, SEGMENTS) * weights).sum(), (0, 1)
+            )
+        )
+        value, (p_bar, x_bar) = jax.device_get(ours(p, x))
+    np.testing.assert_allclose(value, objective(p, rows), rtol=1e-12)
+    rng, step = np.random.default_rng(10), 1e-5
+    directions = {name: rng.normal(size=leaf.shape) for name, leaf in p.items()}
+    for name, direction in directions.items():
+        ahead, behind = (objective({**p, name: p[name] + sign * step * direction}, rows) for sign in (1, -1))
+        slope = (ahead - behind) / (2 * step)
+        np.testing.assert_allclose((p_bar[name] * direction).sum(), slope, rtol=1e-6, err_msg=name)
+    direction = rng.normal(size=rows.shape) * mask[..., None]
+    slope = (objective(p, rows + step * direction) - objective(p, rows - step * direction)) / (2 * step)
+    np.testing.assert_allclose((apart(x_bar)[0] * direction).sum(), slope, rtol=1e-6)
+    np.testing.assert_array_equal(x_bar[~PACKED_MASK], 0)
+
+
+def test_several_at_once_are_those_one_by_one():
+    """Two parameter sets, as seeds that train together have them, forwards and backwards."""
+    gru, xs = BiGRU(6), normal(11, 2, 2, 8, D)
+    sets = [draw_parameters(gru, xs[0], PACKED_MASK, seed=seed) for seed in (1, 2)]
+    step = jax.value_and_grad(lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, SEGMENTS) ** 2).sum(), (0, 1))
+    mapped, one = jax.jit(jax.vmap(step))(jax.tree.map(lambda *leaves: np.stack(leaves), *sets), xs), jax.jit(step)
+    for i in (0, 1):
+        alone = one(sets[i], xs[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), mapped, alone)
+
+
 def test_modalities_are_read_as_each_alone():
     widths = {"text": 4, "audio": 3}
     features = {m: normal(7, 2, 8, width) for m, width in widths.items()}

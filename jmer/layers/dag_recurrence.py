@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.recurrent import GRUWeights
+from jmer.layers.recurrent import Gates, GatesBar, GRUWeights, gru_backward, gru_gates, gru_next
 from jmer.layers.slices import highest_of_all, put, take
 
 # Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
@@ -75,14 +75,6 @@ def _piece(length: int) -> int:
     return min(length, CPU_PIECE) if jax.default_backend() == "cpu" else length
 
 
-class _Gates(NamedTuple):
-    """A GRU's reset and update gates side by side `[..., 2H]`, its candidate and the state's part of it `[..., H]`."""
-
-    reset_update: jax.Array
-    candidate: jax.Array
-    candidate_state: jax.Array
-
-
 class _History(NamedTuple):
     """What the steps leave for the way back.
 
@@ -92,8 +84,8 @@ class _History(NamedTuple):
     attention: jax.Array
     sums: jax.Array
     message: jax.Array
-    node: _Gates
-    context: _Gates
+    node: Gates
+    context: Gates
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -134,9 +126,13 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
         sums = _sum_over_predecessors(attention, nodes, graph.pieces[t], t)
         message = sums[:, 0] @ weights.same + sums[:, 1] @ weights.other
         below = take(x, t)
-        of_node = _gates(node, take(node_below, t), message @ node.state_kernel)
-        of_context = _gates(context, message @ context.input_kernel, take(context_below, t))
-        new = _next(of_node, message) + _next(of_context, below)
+        of_node = gru_gates(
+            take(node_below, t) + node.input_bias[None], message @ node.state_kernel + node.state_bias[None]
+        )
+        of_context = gru_gates(
+            message @ context.input_kernel + context.input_bias[None], take(context_below, t) + context.state_bias[None]
+        )
+        new = gru_next(of_node, message) + gru_next(of_context, below)
         nodes, keys = put(nodes, new, t + piece), put(keys, new @ weights.key, t + window)
         if keep:
             made = _History(attention, sums.reshape(rows, -1), message, of_node, of_context)
@@ -146,7 +142,7 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     def empty(*shape):
         return jnp.zeros(shape, x.dtype)
 
-    gates = _Gates(empty(steps, rows, 2 * width), empty(steps, rows, width), empty(steps, rows, width))
+    gates = Gates(empty(steps, rows, 2 * width), empty(steps, rows, width), empty(steps, rows, width))
     history = _History(
         empty(steps, rows, 2, window), empty(steps, rows, 2 * width), empty(steps, rows, width), gates, gates
     )
@@ -169,8 +165,8 @@ def _recurrence_backward(slope, saved, nodes_bar):
         t = steps - 1 - i
         made, below = jax.tree.map(lambda buffer: take(buffer, t), (history, x))
         node_bar = take(nodes_bar, t + piece) + take(keys_bar, t + window)[:, None] * weights.key[None]
-        of_node, message_bar = _gates_backward(made.node, made.message, node_bar)
-        of_context, _ = _gates_backward(made.context, below, node_bar)
+        of_node, message_bar = gru_backward(made.node, made.message, node_bar)
+        of_context, _ = gru_backward(made.context, below, node_bar)
         message_bar += jnp.concatenate([of_node.state, of_context.input], axis=-1) @ message_back
         sums_bar = (message_bar @ relation_back).reshape(rows, 2, width)
         nodes_bar, attention_bar = _back_to_predecessors(made.attention, sums_bar, nodes, nodes_bar, graph.pieces[t], t)
@@ -188,8 +184,8 @@ def _recurrence_backward(slope, saved, nodes_bar):
         0, steps, step, (late, jnp.zeros_like(keys), *empty)
     )
     nodes_bar = nodes_bar[piece:] + keys_bar[window:, :, None] * weights.key[None, None]
-    of_node, _ = _gates_backward(history.node, history.message, nodes_bar)
-    of_context, below_bar = _gates_backward(history.context, x, nodes_bar)
+    of_node, _ = gru_backward(history.node, history.message, nodes_bar)
+    of_context, below_bar = gru_backward(history.context, x, nodes_bar)
     same_bar, other_bar = jnp.split(_outer(history.sums, messages_bar), 2)
     weights_bar = Weights(
         query=jnp.einsum("tb,tbh->h", scores_bar, x),
@@ -207,45 +203,7 @@ def _recurrence_backward(slope, saved, nodes_bar):
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
-def _gates(weights: GRUWeights, from_input: jax.Array, from_state: jax.Array) -> _Gates:
-    """Returns a GRU's gates, given both linear maps without biases, `[B, 3H]` (see `gru_update` in `recurrent`)."""
-    width = from_input.shape[-1] // 3
-    gates, of_input = slice(None, 2 * width), slice(2 * width, None)
-    bias = weights.input_bias[gates] + weights.state_bias[gates]
-    reset_update = jax.nn.sigmoid(from_input[:, gates] + from_state[:, gates] + bias[None])
-    candidate_state = from_state[:, of_input] + weights.state_bias[of_input][None]
-    candidate = from_input[:, of_input] + weights.input_bias[of_input][None] + reset_update[:, :width] * candidate_state
-    return _Gates(reset_update, jnp.tanh(candidate), candidate_state)
-
-
-def _next(gates: _Gates, state: jax.Array) -> jax.Array:
-    update = gates.reset_update[:, state.shape[-1] :]
-    return (1 - update) * gates.candidate + update * state
-
-
-class _GatesBar(NamedTuple):
-    """Gradients of a GRU's linear maps, `[..., 3H]` each."""
-
-    input: jax.Array
-    state: jax.Array
-
-
-def _gates_backward(gates: _Gates, state: jax.Array, new_bar: jax.Array) -> tuple[_GatesBar, jax.Array]:
-    """Returns the gradients of what `_gates` takes and of the state in `_next`, `[..., H]`."""
-    reset, update = jnp.split(gates.reset_update, 2, axis=-1)
-    candidate_bar = new_bar * (1 - update) * (1 - gates.candidate**2)
-    update_bar = new_bar * (state - gates.candidate) * update * (1 - update)
-    reset_bar = candidate_bar * gates.candidate_state * reset * (1 - reset)
-    return (
-        _GatesBar(
-            jnp.concatenate([reset_bar, update_bar, candidate_bar], axis=-1),
-            jnp.concatenate([reset_bar, update_bar, candidate_bar * reset], axis=-1),
-        ),
-        new_bar * update,
-    )
-
-
-def _gru_weights_backward(bar: _GatesBar, inputs: jax.Array, states: jax.Array) -> GRUWeights:
+def _gru_weights_backward(bar: GatesBar, inputs: jax.Array, states: jax.Array) -> GRUWeights:
     return GRUWeights(
         _outer(inputs, bar.input), bar.input.sum((0, 1)), _outer(states, bar.state), bar.state.sum((0, 1))
     )

@@ -8,12 +8,30 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.layers.initializers import kernel_and_bias
+from jmer.layers.slices import put, take
 from jmer.layers.stacking import unstacked
 from jmer.segments import Segments, one_per_row
 
 
-def gru_update(from_input: jax.Array, from_state: jax.Array, state: jax.Array) -> jax.Array:
-    """Returns a GRU's next state, given both linear maps (Cho et al., 2014, in PyTorch's form).
+class Gates(NamedTuple):
+    """What a GRU computes for its next state: reset and update side by side `[..., 2H]`, candidate and the state's part
+    of the candidate `[..., H]` each.
+    """
+
+    reset_update: jax.Array
+    candidate: jax.Array
+    candidate_state: jax.Array
+
+
+class GatesBar(NamedTuple):
+    """Gradients of a GRU's two linear maps, `[..., 3H]` each."""
+
+    input: jax.Array
+    state: jax.Array
+
+
+def gru_gates(from_input: jax.Array, from_state: jax.Array) -> Gates:
+    """Returns a GRU's gates, given both linear maps (Cho et al., 2014, in PyTorch's form).
 
     With reset `r`, update `z` and candidate `n` side by side in the last axis:
 
@@ -22,17 +40,33 @@ def gru_update(from_input: jax.Array, from_state: jax.Array, state: jax.Array) -
     Args:
       from_input: `[..., 3H]`, `W x + b`.
       from_state: `[..., 3H]`, `U h + c`.
-      state: `[..., H]`, `h`.
-
-    Returns:
-      `[..., H]`.
     """
-    input_reset, input_update, input_candidate = jnp.split(from_input, 3, axis=-1)
-    state_reset, state_update, state_candidate = jnp.split(from_state, 3, axis=-1)
-    reset = jax.nn.sigmoid(input_reset + state_reset)
-    update = jax.nn.sigmoid(input_update + state_update)
-    candidate = jnp.tanh(input_candidate + reset * state_candidate)
-    return (1 - update) * candidate + update * state
+    width = from_input.shape[-1] // 3
+    reset_update = jax.nn.sigmoid(from_input[..., : 2 * width] + from_state[..., : 2 * width])
+    candidate_state = from_state[..., 2 * width :]
+    candidate = jnp.tanh(from_input[..., 2 * width :] + reset_update[..., :width] * candidate_state)
+    return Gates(reset_update, candidate, candidate_state)
+
+
+def gru_next(gates: Gates, state: jax.Array) -> jax.Array:
+    """Returns the state after `state` `[..., H]`."""
+    update = gates.reset_update[..., state.shape[-1] :]
+    return (1 - update) * gates.candidate + update * state
+
+
+def gru_backward(gates: Gates, state: jax.Array, next_bar: jax.Array) -> tuple[GatesBar, jax.Array]:
+    """Returns the gradients of what `gru_gates` takes, and of the state in `gru_next`, `[..., H]`."""
+    reset, update = jnp.split(gates.reset_update, 2, axis=-1)
+    candidate_bar = next_bar * (1 - update) * (1 - gates.candidate**2)
+    update_bar = next_bar * (state - gates.candidate) * update * (1 - update)
+    reset_bar = candidate_bar * gates.candidate_state * reset * (1 - reset)
+    return (
+        GatesBar(
+            jnp.concatenate([reset_bar, update_bar, candidate_bar], axis=-1),
+            jnp.concatenate([reset_bar, update_bar, candidate_bar * reset], axis=-1),
+        ),
+        next_bar * update,
+    )
 
 
 class GRUWeights(NamedTuple):
@@ -120,32 +154,93 @@ def _read_all(
     directions = ("forward", "backward") if module.bidirectional else ("forward",)
     if module.width % len(directions):
         raise ValueError(f"the width of a bidirectional GRU must be even, not {module.width}")
-    hidden = module.width // len(directions)
+    hidden, (rows, length) = module.width // len(directions), mask.shape
     weights, from_input = [], []
     for name, x in inputs.items():
+        in_time = jnp.moveaxis(x, 1, 0)
         for direction in directions:
             prefix = f"{name}_{direction}" if name else direction
             weights.append(gru_weights(module, prefix, x.shape[-1], hidden, module.initialization))
-            x_in_order = x if direction == "forward" else x[:, ::-1]
-            projected = jnp.einsum("btd,dh->tbh", x_in_order, weights[-1].input_kernel)
-            from_input.append(projected + weights[-1].input_bias[None, None])
-    state_kernel = jnp.stack([w.state_kernel for w in weights])
-    state_bias = jnp.stack([w.state_bias for w in weights])[:, None]
-    segments = one_per_row(*mask.shape) if segments is None else segments
+            projected = in_time @ weights[-1].input_kernel + weights[-1].input_bias[None, None]
+            from_input.append(projected if direction == "forward" else projected[::-1])
+    segments = one_per_row(rows, length) if segments is None else segments
     before_padding = jnp.pad(~mask[:, 1:], ((0, 0), (0, 1)))
-    begins = segments.starts(), (segments.ends() | before_padding)[:, ::-1]
-    begins = jnp.moveaxis(jnp.stack(begins[: len(directions)] * len(inputs)), 2, 0)[..., None]
+    begins = segments.starts().T, (segments.ends() | before_padding).T[::-1]
+    states = _states(
+        jnp.stack(from_input),
+        jnp.stack([w.state_kernel for w in weights]),
+        jnp.stack([w.state_bias for w in weights]),
+        jnp.stack(begins[: len(directions)] * len(inputs))[..., None],
+    )
+    states = states.reshape(len(inputs), len(directions), length, rows, hidden)
+    outputs = [states[:, 0], states[:, 1, ::-1]] if module.bidirectional else [states[:, 0]]
+    read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
+    return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], read, 0)), strict=True))
 
-    def step(state, at_this_time):
-        from_input, begins = at_this_time
-        state = jnp.where(begins, 0, state)
-        from_state = jnp.einsum("rbh,rhk->rbk", state, state_kernel) + state_bias
-        state = gru_update(from_input, from_state, state)
-        return state, state
 
-    start = jnp.zeros((len(weights), mask.shape[0], hidden), from_input[0].dtype)
-    _, states = jax.lax.scan(step, start, (jnp.stack(from_input, axis=1), begins))
-    states = states.reshape(len(states), len(inputs), len(directions), *states.shape[2:])
-    outputs = [states[:, :, 0], states[::-1, :, 1]] if module.bidirectional else [states[:, :, 0]]
-    read = jnp.where(mask[None, ..., None], jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 0, 2), 0)
-    return dict(zip(inputs, unstacked(read), strict=True))
+@jax.custom_vjp
+def _states(from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array) -> jax.Array:
+    """Runs `G` GRUs side by side; the weights' gradients are one product each, after the steps back.
+
+    Args:
+      from_input: `[G, T, B, 3H]`, see `gru_gates`.
+      kernels: `[G, H, 3H]`, for the states.
+      biases: `[G, 3H]`.
+      begins: bool `[G, T, B, 1]`, True where the state before is zero.
+
+    Returns:
+      `[G, T, B, H]`.
+    """
+    return _run(from_input, kernels, biases, begins, keep=False)[0]
+
+
+def _states_forward(from_input, kernels, biases, begins):
+    states, gates = _run(from_input, kernels, biases, begins, keep=True)
+    return states, (kernels, begins, states, gates)
+
+
+def _run(from_input, kernels, biases, begins, *, keep: bool):
+    """Returns the states and, if they are to be kept, the gates."""
+    (count, steps, rows, _), hidden = from_input.shape, kernels.shape[1]
+
+    def step(t, carry):
+        state, states, gates = carry
+        state = jnp.where(take(begins, t, axis=1), 0, state)
+        made = gru_gates(take(from_input, t, axis=1), jnp.einsum("gbh,ghk->gbk", state, kernels) + biases[:, None])
+        state = gru_next(made, state)
+        if keep:
+            gates = jax.tree.map(lambda buffer, value: put(buffer, value, t, axis=1), gates, made)
+        return state, put(states, state, t, axis=1), gates
+
+    def empty(*shape):
+        return jnp.zeros(shape, from_input.dtype)
+
+    gates = Gates(*(empty(count, steps, rows, width) for width in (2 * hidden, hidden, hidden)))
+    start = empty(count, rows, hidden), empty(count, steps, rows, hidden), gates if keep else None
+    return jax.lax.fori_loop(0, steps, step, start)[1:]
+
+
+def _states_backward(saved, states_bar):
+    kernels, begins, states, gates = saved
+    before, steps = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0))), states.shape[1]
+    before = jnp.where(begins, 0, before)
+    # Laid out once for products that would otherwise run along the memory's slow direction at every step.
+    kernels_back = jax.lax.optimization_barrier(jnp.swapaxes(kernels, 1, 2))
+
+    def step(i, carry):
+        state_bar, all_bar = carry
+        t = steps - 1 - i
+        state_bar += take(states_bar, t, axis=1)
+        made = jax.tree.map(lambda buffer: take(buffer, t, axis=1), gates)
+        of_gates, before_bar = gru_backward(made, take(before, t, axis=1), state_bar)
+        before_bar += jnp.einsum("gbk,gkh->gbh", of_gates.state, kernels_back)
+        return jnp.where(take(begins, t, axis=1), 0, before_bar), put(all_bar, state_bar, t, axis=1)
+
+    start = jnp.zeros_like(states_bar[:, 0]), jnp.zeros_like(states_bar)
+    _, all_bar = jax.lax.fori_loop(0, steps, step, start)
+    of_gates, _ = gru_backward(gates, before, all_bar)
+    kernels_bar = jnp.einsum("gtbh,gtbk->ghk", before, of_gates.state)
+    return of_gates.input, kernels_bar, of_gates.state.sum((1, 2)), None
+
+
+_states.defvjp(_states_forward, _states_backward)
