@@ -31,8 +31,9 @@ from jmer.data.registry import load_corpus
 from jmer.data.validation import require_sound
 from jmer.errors import UserError
 from jmer.experiment import change_fields, load_experiment
-from jmer.main import FIELD, command_line, use_compilation_cache
+from jmer.main import FIELD, command_line
 from jmer.main import main as train_and_score
+from jmer.process import set_up_process
 from jmer.training.folder import (
     COMPUTATION,
     CONFIG_FILE,
@@ -338,7 +339,7 @@ def _train_together(cells: Sequence[Cell]) -> None:
     commands = [command_line(cell.arguments) for cell in cells]
     folders = [cell.folder for cell in cells]
     with _output_in_log(cells[0]):
-        use_compilation_cache()
+        set_up_process()
         try:
             train_together(configs, sound_corpus(cells[0].row.corpus), folders, commands=commands, say=print)
         except Interrupted as stop:

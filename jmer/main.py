@@ -14,11 +14,9 @@ corpus go to a folder of their own inside the run's.
 
 import argparse
 import hashlib
-import os
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +26,7 @@ from ml_collections import ConfigDict
 
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
+from jmer.process import set_up_process
 
 if TYPE_CHECKING:
     from jmer.data.corpus import Corpus
@@ -145,25 +144,13 @@ def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
     return corpus
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless the environment names another."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # Without the cache, or with another process writing to it, programs are compiled again: nothing to worry anyone.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-
-
 def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
     """Prepares JAX, and returns what prints a line on one of several processes."""
     import jax
 
     from jmer.training.parallel import is_lead
 
-    use_compilation_cache()
+    set_up_process()
     try:
         if options.coordinator == "auto":
             jax.distributed.initialize()

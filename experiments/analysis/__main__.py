@@ -20,7 +20,7 @@ from experiments.analysis.report import REPORT_FILE, analyse
 from experiments.analysis.runs import load_runs
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
-from jmer.main import use_compilation_cache
+from jmer.process import set_up_process
 
 PROGRAM = "experiments.analysis"
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is a file, not a folder: name another --out")
     logging.set_verbosity(logging.FATAL)
-    use_compilation_cache()
+    set_up_process()
     text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, say=program.say)
     print(f"\n{text}\n\nwrote {options.out / REPORT_FILE}")
 

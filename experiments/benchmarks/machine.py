@@ -8,10 +8,11 @@ from pathlib import Path
 import jax
 
 from jmer.errors import UserError
+from jmer.process import keep_freed_memory
 
 
 def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
-    """Sets devices and threads; comes before the first computation.
+    """Sets devices, threads and, as jmer's programs do, what becomes of freed memory; comes before any computation.
 
     Args:
       device: `cpu` or `gpu`.
@@ -26,6 +27,7 @@ def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
     if threads is not None:
         # From this XLA sizes its pool of threads.
         os.environ["NPROC"] = str(threads)
+    keep_freed_memory()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     else:
