@@ -5,20 +5,19 @@ import math
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
 
-def matrix_flops(jaxpr: Jaxpr, *, trips: int) -> int:
+def matrix_flops(jaxpr: Jaxpr) -> int:
     """Counts the operations of matrix products and convolutions, two for each multiplication; nothing else counts.
 
     A `scan` counts with its length, a `cond` with the branch that has most. How often a `while` runs depends on data
-    and is not in the program: one that is inside no other counts `trips` times, one inside another once.
+    and is not in the program: it counts once.
 
     Args:
       jaxpr: `jax.make_jaxpr(function)(*arguments).jaxpr`.
-      trips: see above.
     """
-    return sum(_flops(equation, trips) for equation in jaxpr.eqns)
+    return sum(map(_flops, jaxpr.eqns))
 
 
-def _flops(equation: JaxprEqn, trips: int) -> int:
+def _flops(equation: JaxprEqn) -> int:
     params = equation.params
     match equation.primitive.name:
         case "dot_general":
@@ -26,12 +25,10 @@ def _flops(equation: JaxprEqn, trips: int) -> int:
         case "conv_general_dilated":
             return _convolution(equation)
         case "scan":
-            return params["length"] * matrix_flops(params["jaxpr"].jaxpr, trips=trips)
-        case "while":
-            return trips * matrix_flops(params["body_jaxpr"].jaxpr, trips=1)
+            return params["length"] * matrix_flops(params["jaxpr"].jaxpr)
         case "cond":
-            return max(matrix_flops(branch.jaxpr, trips=trips) for branch in params["branches"])
-    return sum(matrix_flops(inner, trips=trips) for inner in jaxprs_in_params(params))
+            return max(matrix_flops(branch.jaxpr) for branch in params["branches"])
+    return sum(map(matrix_flops, jaxprs_in_params(params)))
 
 
 def _product(equation: JaxprEqn) -> int:

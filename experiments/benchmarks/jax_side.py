@@ -78,10 +78,8 @@ class JaxSide:
 
     def flops_per_utterance(self) -> float:
         """Returns the operations of matrix products in a training step on the single conversation, per utterance."""
-        utterances = self._single.mask.size
         step = jax.make_jaxpr(self._pure_step)(self._state, self._single)
-        # What runs in a while of unknown length advances along the conversation.
-        return matrix_flops(step.jaxpr, trips=utterances) / utterances
+        return matrix_flops(step.jaxpr) / self._single.mask.size
 
 
 def product(size: int) -> Callable[[], None]:
