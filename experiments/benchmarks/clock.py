@@ -8,7 +8,9 @@ REST = 0.01
 
 
 def alternate(calls: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Times calls in turn, `repeats` times each, after each was made once to warm up.
+    """Times calls in turn, `repeats` times each, each after one that is not timed.
+
+    In training and serving a call follows one of its kind, which left caches and freed memory to it.
 
     Args:
       calls: name -> what is timed; it returns when its work is done.
@@ -17,12 +19,11 @@ def alternate(calls: Mapping[str, Callable[[], None]], repeats: int) -> dict[str
     Returns:
       name -> seconds of each call, in their order.
     """
-    for call in calls.values():
-        call()
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             time.sleep(REST)
+            call()
             seconds[name].append(timed(call))
     return seconds
 
@@ -40,7 +41,7 @@ def matmul_peak(products: Iterable[Callable[[], None]], size: int, repeats: int 
     Args:
       products: each multiplies once; those of several libraries, since the machine's peak is the best one's.
       size: rows and columns.
-      repeats: calls of each, after one to warm up.
+      repeats: timed calls of each.
     """
     seconds = alternate(dict(enumerate(products)), repeats)
     return 2 * size**3 / min(min(taken) for taken in seconds.values())
