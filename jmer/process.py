@@ -37,6 +37,6 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
-    # Threads share one arena, or each would keep what it freed for itself.
-    for parameter, value in ((_ARENAS, 1), (_MAP_FROM, 1 << 30), (_TRIM_FROM, (1 << 31) - 1)):
+    # Threads share one arena, or each would keep what it freed for itself; -1 = nothing is returned.
+    for parameter, value in ((_ARENAS, 1), (_MAP_FROM, 1 << 30), (_TRIM_FROM, -1)):
         library.mallopt(parameter, value)

@@ -25,7 +25,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 
     Columns `seed`, `parameters`; `training`, the utterances per second that the run logged, median over epochs;
     `inference`, those that are predicted per second here and now, padding of batches included: median of five passes
-    over the split after one to warm up, in turn with the other seeds; and `devices`, those of training.
+    over the split, each after one that is not timed, in turn with the other seeds; and `devices`, those of training.
     """
     inputs = {run.seed: run.conversations(split) for run in runs}
     calls = {str(run.seed): functools.partial(run.probabilities, inputs[run.seed]) for run in runs}

@@ -12,7 +12,9 @@ from jmer.process import keep_freed_memory
 
 
 def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
-    """Sets devices, threads and, as jmer's programs do, what becomes of freed memory; comes before any computation.
+    """Sets devices, threads and, as jmer's programs do where they are alone, what becomes of freed memory.
+
+    Comes before the first computation.
 
     Args:
       device: `cpu` or `gpu`.
@@ -27,7 +29,9 @@ def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
     if threads is not None:
         # From this XLA sizes its pool of threads.
         os.environ["NPROC"] = str(threads)
-    keep_freed_memory()
+    if not with_torch:
+        # PyTorch's large graph would leave jmer what is kept in pieces, and so never the same.
+        keep_freed_memory()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     else:
