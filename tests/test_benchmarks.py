@@ -168,6 +168,8 @@ def test_epochs_hold_every_conversation_once_and_pad_as_each_side_does():
         timed = side.trained[1:]
         assert len(timed) == 3 and side.waited_after == len(side.trained)
         assert sum(batch.mask.sum() for batch in timed) == sum(map(len, conversations))
+    lengths = np.concatenate([batch.mask.sum(1) for batch in theirs.trained[1:]])
+    assert sorted(lengths[lengths > 0]) == sorted(map(len, conversations))
     assert sorted(i for batch in ours.trained[1:] for i in batch.members.flat if i >= 0) == list(range(40))
     assert len({batch.mask.shape for batch in ours.trained}) == 1
     assert all(batch.mask[:, -1].any() for batch in theirs.trained)

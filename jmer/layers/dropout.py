@@ -1,4 +1,4 @@
-"""Random draws keyed by conversation, so that the same seed gives the same numbers on any number of devices."""
+"""Random draws keyed by row, so that the same seed gives the same numbers on any number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,12 @@ from flax import linen as nn
 
 
 def conversation_keys(key: jax.Array, index: jax.Array | None, count: int) -> jax.Array:
-    """Returns one random key per conversation, `[B]`.
+    """Returns one random key per row, `[B]`.
 
     Args:
       key: one key for the whole batch, the same on every device.
-      index: int32 `[B]`, a number that a conversation keeps wherever it is computed; None = 0 to `count` - 1.
+      index: int32 `[B]`, a number that a row keeps on whatever device it is computed: that of its first conversation
+        (`Batch.index`); None = 0 to `count` - 1.
       count: `B`.
     """
     index = jnp.arange(count) if index is None else index
@@ -18,7 +19,7 @@ def conversation_keys(key: jax.Array, index: jax.Array | None, count: int) -> ja
 
 
 class ConversationDropout(nn.Module):
-    """Dropout whose mask for a conversation depends on the key and that conversation's number alone.
+    """Dropout whose mask for a row depends on the key and the number of the row's first conversation alone.
 
     `flax.linen.Dropout` draws one mask for the rows that a device holds, so its noise changes with the device count.
 

@@ -91,7 +91,7 @@ class FourWayParallelAttention(nn.Module):
         pairs = _pairs(segments, pooled=self.pool_queries)
         weights = attention_weights(query, key, _chosen(mask, sources), pair_mask=pairs)
         if train and self.dropout:
-            # Paths go behind conversations, which dropout is keyed by, and back.
+            # Paths go behind rows, which dropout is keyed by, and back.
             weights = jnp.moveaxis(weights, 0, 1)
             weights = ConversationDropout(self.dropout)(weights, train=train, index=index)
             weights = jnp.moveaxis(weights, 1, 0)

@@ -45,12 +45,12 @@ class GaussianHead(nn.Module):
 
 
 def sample(posterior: Gaussian, key: jax.Array, index: jax.Array | None = None) -> jax.Array:
-    """Draws `mean + scale * ε`, keyed by conversation.
+    """Draws `mean + scale * ε`, keyed by row.
 
     Args:
       posterior: Gaussian of `[B, ..., D]`.
       key: random key, the same on every device.
-      index: int32 `[B]`, numbers of the conversations; None = 0 to `B` - 1.
+      index: int32 `[B]`, see `conversation_keys`; None = 0 to `B` - 1.
 
     Returns:
       `[B, ..., D]`.
