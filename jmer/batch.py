@@ -45,9 +45,15 @@ class Batch:
 
     @property
     def segments(self) -> Segments:
-        """The conversations of each row."""
+        """The conversations of each row.
+
+        Raises:
+          ValueError: if there is a number, but no members, which say how many conversations a row may have.
+        """
         if self.number is None:
             return one_per_row(*self.mask.shape)
+        if self.members is None:
+            raise ValueError("a batch with number needs members [B, K] too: K is how many conversations a row may have")
         return Segments(self.number, self.members.shape[1])
 
     @property

@@ -156,6 +156,7 @@ def test_links_may_reach_beyond_a_piece(piece):
         if length:
             expected = reference.dag_layer(float64(p), np.float64(x[b, :length]), speakers[b, :length], 1, 1.0)
             np.testing.assert_allclose(out[b, :length], expected, rtol=1e-5, atol=1e-5)
+        assert not out[b, length:].any()
 
 
 def test_gradients_do_not_depend_on_the_pieces(monkeypatch):

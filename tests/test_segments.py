@@ -2,8 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from reference import normal
 
+from jmer.batch import Batch
 from jmer.segments import Segments, one_per_row
 
 # Conversations of 2, 3 and 1 utterances and one place of padding; then one of 4 and padding.
@@ -45,3 +47,11 @@ def test_what_a_conversation_has_is_spread_to_its_positions():
     alone = one_per_row(2, 7)
     np.testing.assert_array_equal(alone.spread(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
     assert alone.together().all() and alone.members().shape == (2, 1, 7)
+
+
+def test_a_batch_that_does_not_say_how_many_conversations_a_row_may_have_is_refused():
+    batch = Batch(features={}, mask=MASK, labels=None, speakers=None, available={}, number=NUMBER)
+    with pytest.raises(ValueError, match=r"number needs members \[B, K\]"):
+        _ = batch.segments
+    segments = batch.replace(members=np.zeros((2, 3), np.int32)).segments
+    assert segments.count == 3 and segments.number is NUMBER

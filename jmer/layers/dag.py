@@ -73,11 +73,15 @@ class DAGLayer(nn.Module):
         )
 
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
-        """Maps `x` `[B, T, H]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, H]`."""
-        return jnp.moveaxis(self.in_time(jnp.moveaxis(x, 1, 0), links(adjacency, same_speaker)), 0, 1)
+        """Maps `x` `[B, T, H]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, H]`.
+
+        An utterance is real where it has the same speaker as itself; elsewhere the result is zero.
+        """
+        out = jnp.moveaxis(self.in_time(jnp.moveaxis(x, 1, 0), links(adjacency, same_speaker)), 0, 1)
+        return jnp.where(jnp.diagonal(same_speaker, axis1=1, axis2=2)[..., None], out, 0)
 
     def in_time(self, x: jax.Array, graph: Links) -> jax.Array:
-        """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`."""
+        """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`; what it gives for padding means nothing."""
         return recurrence(self.slope, self.weights, x, graph)
 
 
