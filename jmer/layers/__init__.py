@@ -1,6 +1,7 @@
 """Layers: Flax Linen modules and pure functions that carry one idea of a paper each."""
 
 from jmer.layers.attention import masked_attention
+from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import ResidualEnhancement
@@ -12,7 +13,7 @@ from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBl
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.pooling import AttentionPool, mean_pool
-from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.positions import segment_positions, sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.layers.variational import GaussianHead
 from jmer.segments import Segments
@@ -34,6 +35,7 @@ __all__ = [
     "MultimodalGate",
     "PositionwiseFeedForward",
     "ResidualEnhancement",
+    "SegmentConvolution",
     "Segments",
     "UnimodalGate",
     "gaussian_kl",
@@ -42,6 +44,7 @@ __all__ = [
     "masked_attention",
     "mean_pool",
     "predecessor_graph",
+    "segment_positions",
     "sinusoidal_positions",
     "symmetric_kl",
 ]

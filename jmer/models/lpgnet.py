@@ -9,7 +9,7 @@ value is the literal reading; gates, heads and loss are those of SDT (Ma et al.,
 speaker information is used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.batch import MODALITIES, Batch
+from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import COMPRESS_NORMS, COMPRESSIONS, FFN_INPUTS, ResidualEnhancement
 from jmer.layers.gates import GatedReduction, MultimodalGate
@@ -31,42 +32,6 @@ from jmer.models.model import Model
 from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
 from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
 from jmer.segments import Segments, one_per_row
-
-
-class SegmentConvolution(nn.Module):
-    """A 1-D convolution without bias along each conversation, beyond whose borders all is zero.
-
-    Attributes:
-      features: `d`, the width of the output.
-      width: positions that it sees; odd.
-      kernel_init: of the kernel `[width, D, d]`.
-    """
-
-    features: int
-    width: int
-    kernel_init: Callable
-
-    @nn.compact
-    def __call__(self, x: jax.Array, segments: Segments) -> jax.Array:
-        """Returns float32 `[B, T, d]`.
-
-        Args:
-          x: float32 `[B, T, D]`.
-          segments: the conversations of each row; with one each, their length does not matter.
-        """
-        kernel = self.param("kernel", self.kernel_init, (self.width, x.shape[-1], self.features))
-        if segments.count == 1:
-            # XLA's own convolution is a little faster on the CPU.
-            return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
-        # What each position gives to each of its neighbours, in one product; they add up what comes from their own.
-        given = jnp.einsum("btd,kde->btke", x, kernel)
-        half, length = self.width // 2, x.shape[1]
-        given = jnp.pad(given, ((0, 0), (half, half), (0, 0), (0, 0)))
-        giver = jnp.pad(segments.number, ((0, 0), (half, half)), constant_values=-1)
-        return sum(
-            zero_unless(giver[:, tap : tap + length] == segments.number, given[:, tap : tap + length, tap])
-            for tap in range(self.width)
-        )
 
 
 class LPGNet(nn.Module):
