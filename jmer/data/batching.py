@@ -6,7 +6,7 @@ import numpy as np
 
 from jmer.batch import UNLABELLED, Batch
 from jmer.data.corpus import Conversation
-from jmer.data.packing import Packing, PlannedBatch, plan_packed, steps_per_epoch
+from jmer.data.packing import Packing, PlannedBatch, plan_packed, round_up, steps_per_epoch
 from jmer.errors import UserError
 
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
@@ -57,7 +57,7 @@ def batches(
         rows, plan = batch_size, plan_epoch(conversations, lengths=lengths, **order)
     else:
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
-    rows = -(-rows // multiple) * multiple
+    rows = round_up(rows, multiple)
     return (_fill(conversations, members, widths, rows, length) for members, length in plan[start:])
 
 
@@ -93,7 +93,7 @@ def plan_epoch(
     chosen = np.arange(len(sizes)) if chosen is None else chosen
     order = chosen[np.argsort(sizes[chosen], kind="stable")]
     ends = _batch_ends(len(order), batch_size)
-    ceiling = -(-int(sizes.max(initial=0)) // LENGTH_STEP) * LENGTH_STEP
+    ceiling = round_up(int(sizes.max(initial=0)), LENGTH_STEP)
     padded = [_padded_length(longest, lengths, ceiling) for longest in sizes[order[ends - 1]].tolist()]
     if seed is None:
         # Within a batch they stand as they were given.

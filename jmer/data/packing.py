@@ -127,6 +127,11 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
+def round_up(number: int, multiple: int) -> int:
+    """Returns the least multiple that is not below `number`."""
+    return -(-number // multiple) * multiple
+
+
 def _strata(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Returns positions by size, the largest first, in as many strata as a batch has conversations at most."""
     order = np.argsort(-sizes, kind="stable")

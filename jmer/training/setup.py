@@ -1,6 +1,8 @@
 """A model and a corpus made ready for each other."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.curriculum import curriculum
 from jmer.data.normalization import Standardization
-from jmer.data.packing import Packing, make_packing, plan_packed
+from jmer.data.packing import Packing, make_packing, plan_packed, round_up
 from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations, predict_together
@@ -32,9 +34,7 @@ class Setup:
       statistics: normalisation of the features of the model's modalities.
       conversations: split -> conversations, or the single utterances of a corpus with frames, features normalised.
       class_names: names of the emotions.
-      packing: shape of training batches; None with frames.
-      scoring: shape of batches that are predicted, of any split; None with frames.
-      lengths: bucket lengths of batches with frames, empty without.
+      lengths: bucket lengths of batches with frames; empty = there are none, and batches are packed.
     """
 
     config: ConfigDict
@@ -43,14 +43,31 @@ class Setup:
     statistics: Mapping[str, Standardization]
     conversations: Mapping[str, Sequence[Conversation]]
     class_names: tuple[str, ...]
-    packing: Packing | None
-    scoring: Packing | None
     lengths: tuple[int, ...]
 
     @property
     def widths(self) -> dict[str, int]:
         """Modality -> feature width."""
         return {m: len(s.mean) for m, s in self.statistics.items()}
+
+    @functools.cached_property
+    def packing(self) -> Packing | None:
+        """Shape of training batches, whatever an epoch is made of; None with frames."""
+        plan, training = self.config.training, self.conversations["train"]
+        return self._pack(training, curriculum(training, buckets=plan.curriculum, epochs=plan.epochs))
+
+    @functools.cached_property
+    def scoring(self) -> Packing | None:
+        """Shape of the batches that are predicted, of any split; None with frames."""
+        everything = list(itertools.chain.from_iterable(self.conversations.values()))
+        ends = np.cumsum([len(found) for found in self.conversations.values()])
+        return self._pack(everything, np.split(np.arange(len(everything)), ends[:-1]))
+
+    def _pack(self, conversations: Sequence[Conversation], chosen: Sequence[np.ndarray]) -> Packing | None:
+        if self.lengths:
+            return None
+        size, several = self.config.training.batch_size, self.model.packs
+        return make_packing(conversations, batch_size=size, chosen=chosen, several=several)
 
     def training_batches(self, **order) -> Iterator[Batch]:
         """Gives the training split's batches; `order` is passed on to `jmer.data.batching.batches`."""
@@ -66,9 +83,7 @@ class Setup:
             epoch=epoch,
             chosen=chosen,
         )
-        multiple = self.parallel.multiple
-        rows = -(-self.packing.rows // multiple) * multiple
-        return make_plan(planned, rows=rows, steps=steps, start=start)
+        return make_plan(planned, rows=round_up(self.packing.rows, self.parallel.multiple), steps=steps, start=start)
 
     def predict(self, run: Callable[[Any, Batch], tuple], variables: Any, split: str) -> Predictions:
         """Predicts a split with `run`, the model's mapped `forward`."""
@@ -114,26 +129,16 @@ def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standard
     """
     rows = {split: batch_rows(corpus, split, context=config.data.context) for split in corpus.splits}
     conversations = {split: normalization.apply(found, statistics) for split, found in rows.items()}
-    model, plan = create(config), config.training
-    everything = [conversation for found in conversations.values() for conversation in found]
-    training = conversations.get("train") or everything
-    packing, scoring, lengths = None, None, ()
+    plan, lengths = config.training, ()
     if corpus.card.frames:
-        lengths = bucket_lengths(training, batch_size=plan.batch_size, count=plan.buckets)
-    else:
-        options = {"batch_size": plan.batch_size, "several": model.packs}
-        epochs = curriculum(training, buckets=plan.curriculum, epochs=plan.epochs)
-        packing = make_packing(training, chosen=epochs, **options)
-        ends = np.cumsum([len(found) for found in conversations.values()])
-        scoring = make_packing(everything, chosen=np.split(np.arange(len(everything)), ends[:-1]), **options)
+        typical = conversations.get("train") or list(itertools.chain.from_iterable(conversations.values()))
+        lengths = bucket_lengths(typical, batch_size=plan.batch_size, count=plan.buckets)
     return Setup(
         config=config,
-        model=model,
+        model=create(config),
         parallel=parallel,
         statistics=statistics,
         conversations=conversations,
         class_names=corpus.card.emotions,
-        packing=packing,
-        scoring=scoring,
         lengths=lengths,
     )
