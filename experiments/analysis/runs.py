@@ -12,9 +12,8 @@ from scipy.special import softmax
 
 from jmer.batch import MODALITIES, UNLABELLED, Batch
 from jmer.data import normalization
-from jmer.data.batching import batches, bucket_lengths
+from jmer.data.batching import batches, shape_for
 from jmer.data.corpus import Conversation, Corpus, any_labelled
-from jmer.data.packing import make_packing
 from jmer.data.registry import load_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.validation import require_sound
@@ -109,13 +108,10 @@ class Run:
 
     def _batches(self, conversations: Sequence[Conversation]):
         plan = self.trained.config.training
-        shape: dict[str, Any] = {"batch_size": plan.batch_size}
-        if self.corpus.card.frames:
-            shape["lengths"] = bucket_lengths(conversations, count=plan.buckets, **shape)
-        else:
-            shape["packing"] = make_packing(conversations, several=self.trained.model.packs, **shape)
+        several, size = self.trained.model.packs, plan.batch_size
+        shape = shape_for(conversations, batch_size=size, several=several, buckets=plan.buckets)
         widths = {m: len(s.mean) for m, s in self.trained.statistics.items()}
-        return batches(conversations, widths, **shape)
+        return batches(conversations, widths, batch_size=size, **shape)
 
 
 def labels(conversations: Sequence[Conversation]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Corpora: conversations on disk, their checks, and padded batches."""
 
 from jmer.batch import Batch
-from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, useful_share
+from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, shape_for, useful_share
 from jmer.data.corpus import Card, Conversation, Corpus, make_corpus, save_corpus
 from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
 from jmer.data.registry import load_corpus
@@ -31,5 +31,6 @@ __all__ = [
     "plan_epoch",
     "plan_packed",
     "save_corpus",
+    "shape_for",
     "useful_share",
 ]

@@ -1,12 +1,13 @@
 """Padded batches of NumPy arrays, in an order that depends on the seed and the epoch alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jmer.batch import UNLABELLED, Batch
 from jmer.data.corpus import Conversation
-from jmer.data.packing import Packing, PlannedBatch, plan_packed, round_up, steps_per_epoch
+from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed, round_up, steps_per_epoch
 from jmer.errors import UserError
 
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
@@ -137,6 +138,25 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
         chosen.append(int(values[end - 1]))
         end = int(cut[end - 1])
     return tuple(reversed(chosen))
+
+
+def shape_for(
+    conversations: Sequence[Conversation], *, batch_size: int, several: bool, buckets: int = 1
+) -> dict[str, Any]:
+    """Returns what to give `batches`, besides `batch_size`, for the least padding: a packing, or lengths with frames.
+
+    Args:
+      conversations: at least one.
+      batch_size: conversations per batch.
+      several: whether the network keeps a row's conversations apart, see `make_packing`.
+      buckets: with frames, the most padded lengths, see `bucket_lengths`.
+
+    Raises:
+      UserError: if `batch_size` is less than 1.
+    """
+    if conversations[0].has_frames:
+        return {"lengths": bucket_lengths(conversations, batch_size=batch_size, count=buckets)}
+    return {"packing": make_packing(conversations, batch_size=batch_size, several=several)}
 
 
 def places(members: np.ndarray, conversations: Sequence[Conversation]) -> Iterator[tuple[int, int, int, slice]]:

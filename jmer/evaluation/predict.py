@@ -12,10 +12,9 @@ import pandas as pd
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batches, places
+from jmer.data.batching import batches, places, shape_for
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.normalization import Standardization
-from jmer.data.packing import make_packing
 from jmer.data.rows import batch_rows
 from jmer.evaluation.predictions import prediction_table
 from jmer.models.model import Model
@@ -175,10 +174,8 @@ def predict(
     for name in [split] if split else corpus.splits:
         conversations = batch_rows(corpus, name, context=context)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
-        shape: dict[str, Any] = {"batch_size": batch_size}
-        if not corpus.card.frames:
-            shape["packing"] = make_packing(inputs, several=model.packs, **shape)
-        found = predict_conversations(run, variables, inputs, widths, **shape)
+        shape = shape_for(inputs, batch_size=batch_size, several=model.packs)
+        found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size, **shape)
         table = prediction_table(conversations, corpus.card, found.probabilities, found.weights, found.attention)
         table.insert(0, "split", name)
         tables.append(table)
