@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def conversation_keys(key: jax.Array, index: jax.Array | None, count: int) -> jax.Array:
+def row_keys(key: jax.Array, index: jax.Array | None, count: int) -> jax.Array:
     """Returns one random key per row, `[B]`.
 
     Args:
@@ -34,6 +34,6 @@ class ConversationDropout(nn.Module):
         """Drops entries of `x` `[B, ...]` when `train`; needs the random stream `dropout` then."""
         if not train or self.rate == 0:
             return x
-        keys = conversation_keys(self.make_rng("dropout"), index, x.shape[0])
+        keys = row_keys(self.make_rng("dropout"), index, x.shape[0])
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
         return jnp.where(keep, x / (1 - self.rate), 0)

@@ -14,8 +14,12 @@ from jmer.segments import Segments, one_per_row
 
 
 class Gates(NamedTuple):
-    """What a GRU computes for its next state: reset and update side by side `[..., 2H]`, candidate and the state's part
-    of the candidate `[..., H]` each.
+    """What a GRU computes for its next state.
+
+    Attributes:
+      reset_update: `[..., 2H]`, reset and update gates side by side.
+      candidate: `[..., H]`.
+      candidate_state: `[..., H]`, the state's part of the candidate.
     """
 
     reset_update: jax.Array

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.dropout import conversation_keys
+from jmer.layers.dropout import row_keys
 from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import dense
 
@@ -50,11 +50,11 @@ def sample(posterior: Gaussian, key: jax.Array, index: jax.Array | None = None) 
     Args:
       posterior: Gaussian of `[B, ..., D]`.
       key: random key, the same on every device.
-      index: int32 `[B]`, see `conversation_keys`; None = 0 to `B` - 1.
+      index: int32 `[B]`, see `row_keys`; None = 0 to `B` - 1.
 
     Returns:
       `[B, ..., D]`.
     """
-    keys = conversation_keys(key, index, posterior.mean.shape[0])
+    keys = row_keys(key, index, posterior.mean.shape[0])
     noise = jax.vmap(lambda key: jax.random.normal(key, posterior.mean.shape[1:], posterior.mean.dtype))(keys)
     return posterior.mean + posterior.scale * noise
