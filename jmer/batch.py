@@ -29,8 +29,8 @@ class Batch:
       available: modality name -> bool `[B, T]`, False where padded or where that utterance lacks that modality.
       members: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where there is none. None =
         one per row, numbered as they stand.
-      number: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all to
-        the one.
+      segment_ids: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all
+        to the one.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.
     """
 
@@ -40,7 +40,7 @@ class Batch:
     speakers: jax.Array
     available: Mapping[str, jax.Array]
     members: jax.Array | None = None
-    number: jax.Array | None = None
+    segment_ids: jax.Array | None = None
     frames: Mapping[str, jax.Array] | None = None
 
     @property
@@ -48,13 +48,13 @@ class Batch:
         """The conversations of each row.
 
         Raises:
-          ValueError: if there is a number, but no members, which say how many conversations a row may have.
+          ValueError: if there are segment_ids, but no members, which say how many conversations a row may have.
         """
-        if self.number is None:
+        if self.segment_ids is None:
             return one_per_row(*self.mask.shape)
         if self.members is None:
-            raise ValueError("a batch with number needs members [B, K] too: K is how many conversations a row may have")
-        return Segments(self.number, self.members.shape[1])
+            raise ValueError("a batch with segment_ids needs members [B, K] too, which say how many a row may have")
+        return Segments(self.segment_ids, self.members.shape[1])
 
     @property
     def index(self) -> jax.Array | None:

@@ -14,35 +14,35 @@ class Segments:
     """The conversations of each row, which follow one another from position 0 on. Padding comes after the last.
 
     Attributes:
-      number: int32 `[B, T]`, which of its row's conversations a position belongs to, from 0 upwards without a decrease.
+      ids: int32 `[B, T]`, which of its row's conversations a position belongs to, from 0 upwards without a decrease.
         Padding belongs to the last one: masks tell it apart.
       count: `K`, as many as a row may have.
     """
 
-    number: jax.Array
+    ids: jax.Array
     count: int = struct.field(pytree_node=False)
 
     def together(self) -> jax.Array:
         """Returns where two positions are of one conversation, bool `[B, T, T]`."""
-        return self.number[:, :, None] == self.number[:, None, :]
+        return self.ids[:, :, None] == self.ids[:, None, :]
 
     def members(self) -> jax.Array:
         """Returns which positions each conversation has, bool `[B, K, T]`."""
-        return self.number[:, None, :] == jnp.arange(self.count)[None, :, None]
+        return self.ids[:, None, :] == jnp.arange(self.count)[None, :, None]
 
     def starts(self) -> jax.Array:
         """Returns where a conversation begins, bool `[B, T]`; position 0 always is such a place."""
-        before = jnp.pad(self.number[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-        return self.number != before
+        before = jnp.pad(self.ids[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+        return self.ids != before
 
     def ends(self) -> jax.Array:
         """Returns the last position of each conversation, bool `[B, T]`; the row's last position always is one."""
-        after = jnp.pad(self.number[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
-        return self.number != after
+        after = jnp.pad(self.ids[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+        return self.ids != after
 
     def positions(self) -> jax.Array:
         """Returns each position's distance from its conversation's beginning, int32 `[B, T]`."""
-        place = jnp.broadcast_to(jnp.arange(self.number.shape[1], dtype=jnp.int32)[None], self.number.shape)
+        place = jnp.broadcast_to(jnp.arange(self.ids.shape[1], dtype=jnp.int32)[None], self.ids.shape)
         return place - jax.lax.cummax(jnp.where(self.starts(), place, 0), axis=1)
 
     def mean(self, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ class Segments:
     def spread(self, values: jax.Array) -> jax.Array:
         """Gives each position what its conversation has: `[B, K, ...]` to `[B, T, ...]`."""
         if self.count == 1:
-            return jnp.broadcast_to(values, (*self.number.shape, *values.shape[2:]))
+            return jnp.broadcast_to(values, (*self.ids.shape, *values.shape[2:]))
         # A product, whose derivative is a product too, where that of an index would scatter.
         return _exactly("bkt,bk...->bt...", self.members(), values)
 

@@ -17,11 +17,11 @@ def packed(batch: Batch, order, length: int) -> Batch:
     lengths = np.asarray(batch.mask).sum(1)
     assert lengths.min() < batch.mask.shape[1], "no padding to take along"
     slots = max(map(len, order))
-    members, number = np.full((len(order), slots), -1, np.int32), np.zeros((len(order), length), np.int32)
+    members, segment_ids = np.full((len(order), slots), -1, np.int32), np.zeros((len(order), length), np.int32)
     for row, chosen in enumerate(order):
         members[row, : len(chosen)] = chosen
         for slot, start in enumerate(np.cumsum([0, *lengths[list(chosen)]])[:-1]):
-            number[row, start:] = slot
+            segment_ids[row, start:] = slot
 
     def together(x):
         x, rows = np.asarray(x), []
@@ -34,7 +34,7 @@ def packed(batch: Batch, order, length: int) -> Batch:
 
     names = ("features", "mask", "labels", "speakers", "available")
     laid = {name: jax.tree.map(together, getattr(batch, name)) for name in names}
-    return batch.replace(**laid, members=members, number=number)
+    return batch.replace(**laid, members=members, segment_ids=segment_ids)
 
 
 def apart(x, together: Batch, batch: Batch):

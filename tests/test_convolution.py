@@ -9,7 +9,7 @@ from reference import normal
 from jmer.layers import SegmentConvolution, Segments
 from jmer.segments import one_per_row
 
-NUMBER = np.array([[0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1, 1]], np.int32)
+IDS = np.array([[0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1, 1]], np.int32)
 
 
 def transcribed(kernel, x):
@@ -22,12 +22,12 @@ def transcribed(kernel, x):
 @pytest.mark.parametrize("width", [1, 3, 5, 9])
 @pytest.mark.parametrize("count", [3, 1])
 def test_each_conversation_is_convolved_by_itself(width, count):
-    number = NUMBER if count == 3 else np.zeros_like(NUMBER)
-    segments = Segments(jnp.array(number), 3) if count == 3 else one_per_row(*NUMBER.shape)
+    ids = IDS if count == 3 else np.zeros_like(IDS)
+    segments = Segments(jnp.array(ids), 3) if count == 3 else one_per_row(*IDS.shape)
     x, kernel = normal(1, 2, 7, 4), normal(2, width, 4, 5)
     layer = SegmentConvolution(5, width, jax.nn.initializers.zeros)
     found = layer.apply({"params": {"kernel": kernel}}, x, segments)
     for row, k in np.ndindex(2, count):
-        own = number[row] == k
+        own = ids[row] == k
         if own.any():
             np.testing.assert_allclose(found[row, own], transcribed(kernel, x[row, own]), rtol=1e-5, atol=1e-5)

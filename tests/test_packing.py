@@ -50,7 +50,7 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
                 c = conversations[position]
                 assert not held[row, real].any() and len(held[row, real]) == len(c)
                 held[row, real] = True
-                assert batch.members[row, slot] == position and (batch.number[row, real] == slot).all()
+                assert batch.members[row, slot] == position and (batch.segment_ids[row, real] == slot).all()
                 np.testing.assert_array_equal(batch.labels[row, real], c.labels)
                 assert batch.speakers[row, real.start] == 0
                 for m in WIDTHS:
@@ -58,7 +58,7 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
                     np.testing.assert_array_equal(batch.available[m][row, real], c.available[m])
             np.testing.assert_array_equal(batch.mask, held)
             assert (batch.labels[~held] == -1).all() and (batch.speakers[~held] == -1).all()
-            assert (np.diff(batch.number, axis=1) >= 0).all()
+            assert (np.diff(batch.segment_ids, axis=1) >= 0).all()
 
 
 def test_order_is_a_function_of_seed_and_epoch():

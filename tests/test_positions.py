@@ -24,9 +24,9 @@ def test_each_entry_is_the_formulas(length, width):
 
 
 def test_positions_begin_anew_with_each_conversation():
-    number = np.array([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]], np.int32)
+    ids = np.array([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]], np.int32)
     table = np.asarray(sinusoidal_positions(6, 4))
-    found = segment_positions(Segments(number, 3), 4)
+    found = segment_positions(Segments(ids, 3), 4)
     np.testing.assert_array_equal(found, table[np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])])
     np.testing.assert_array_equal(segment_positions(one_per_row(2, 6), 4), table[None])
 

@@ -9,9 +9,9 @@ from jmer.batch import Batch
 from jmer.segments import Segments, one_per_row
 
 # Conversations of 2, 3 and 1 utterances and one place of padding; then one of 4 and padding.
-NUMBER = np.array([[0, 0, 1, 1, 1, 2, 2], [0] * 7], np.int32)
+IDS = np.array([[0, 0, 1, 1, 1, 2, 2], [0] * 7], np.int32)
 MASK = np.array([[1] * 6 + [0], [1] * 4 + [0] * 3], bool)
-SEGMENTS = Segments(jnp.array(NUMBER), 3)
+SEGMENTS = Segments(jnp.array(IDS), 3)
 PARTS = {(0, 0): slice(0, 2), (0, 1): slice(2, 5), (0, 2): slice(5, 6), (1, 0): slice(0, 4)}
 
 
@@ -24,9 +24,9 @@ def test_borders_and_positions():
 def test_pairs_and_members():
     together, members = SEGMENTS.together(), SEGMENTS.members()
     for b, i, j in np.ndindex(2, 7, 7):
-        assert together[b, i, j] == (NUMBER[b, i] == NUMBER[b, j])
+        assert together[b, i, j] == (IDS[b, i] == IDS[b, j])
     for b, k, i in np.ndindex(2, 3, 7):
-        assert members[b, k, i] == (NUMBER[b, i] == k)
+        assert members[b, k, i] == (IDS[b, i] == k)
 
 
 def test_means_are_of_real_positions_alone():
@@ -43,15 +43,15 @@ def test_what_a_conversation_has_is_spread_to_its_positions():
     values = normal(2, 2, 3, 4)
     spread = SEGMENTS.spread(values)
     for b, t in np.ndindex(2, 7):
-        np.testing.assert_array_equal(spread[b, t], values[b, NUMBER[b, t]])
+        np.testing.assert_array_equal(spread[b, t], values[b, IDS[b, t]])
     alone = one_per_row(2, 7)
     np.testing.assert_array_equal(alone.spread(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
     assert alone.together().all() and alone.members().shape == (2, 1, 7)
 
 
 def test_a_batch_that_does_not_say_how_many_conversations_a_row_may_have_is_refused():
-    batch = Batch(features={}, mask=MASK, labels=None, speakers=None, available={}, number=NUMBER)
-    with pytest.raises(ValueError, match=r"number needs members \[B, K\]"):
+    batch = Batch(features={}, mask=MASK, labels=None, speakers=None, available={}, segment_ids=IDS)
+    with pytest.raises(ValueError, match=r"segment_ids needs members \[B, K\]"):
         _ = batch.segments
     segments = batch.replace(members=np.zeros((2, 3), np.int32)).segments
-    assert segments.count == 3 and segments.number is NUMBER
+    assert segments.count == 3 and segments.ids is IDS

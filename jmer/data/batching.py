@@ -231,14 +231,14 @@ def _fill(
     mask = np.zeros(positions, bool)
     labels = np.full(positions, UNLABELLED, np.int32)
     speakers = np.full(positions, -1, np.int32)
-    number = np.zeros(positions, np.int32)
+    segment_ids = np.zeros(positions, np.int32)
     for position, row, slot, real in places(members, conversations):
         conversation = conversations[position]
         mask[row, real] = True
         labels[row, real] = conversation.labels
         speakers[row, real] = number_speakers(conversation.speakers)
         # Padding belongs to the row's last conversation.
-        number[row, real.start :] = slot
+        segment_ids[row, real.start :] = slot
         for m in widths:
             available[m][row, real] = conversation.available[m]
             if has_frames:
@@ -248,4 +248,4 @@ def _fill(
             else:
                 features[m][row, real] = conversation.features[m]
     members = np.pad(members, ((0, rows - len(members)), (0, 0)), constant_values=-1).astype(np.int32)
-    return Batch(features, mask, labels, speakers, available, members, number, frames)
+    return Batch(features, mask, labels, speakers, available, members, segment_ids, frames)

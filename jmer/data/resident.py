@@ -71,10 +71,10 @@ def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
     mask = place[None, :] < ends[:, -1:]
     # Padding belongs to the row's last conversation.
     slots = jnp.where(members >= 0, jnp.arange(members.shape[1])[None, :], 0).max(axis=1)
-    number = jnp.sum(place[None, :, None] >= ends[:, None, :], axis=-1, dtype=jnp.int32)
-    number = jnp.minimum(number, slots[:, None])
+    segment_ids = jnp.sum(place[None, :, None] >= ends[:, None, :], axis=-1, dtype=jnp.int32)
+    segment_ids = jnp.minimum(segment_ids, slots[:, None])
     # From a place in the row to one in the split.
-    shift = jnp.take_along_axis(resident.first[chosen] - ends + lengths, number, axis=1)
+    shift = jnp.take_along_axis(resident.first[chosen] - ends + lengths, segment_ids, axis=1)
     positions = jnp.where(mask, shift + place[None, :], 0)
 
     def padded(values, padding):
@@ -88,5 +88,5 @@ def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
         speakers=padded(resident.speakers, -1),
         available={m: padded(x, False) for m, x in resident.available.items()},
         members=members,
-        number=number,
+        segment_ids=segment_ids,
     )

@@ -65,7 +65,7 @@ def _attention(output: Any, batch: Batch, causal: bool) -> dict[str, jax.Array]:
         return {"atmosphere": weights.sum(1)}
     place = jnp.arange(batch.mask.shape[1])[None, None, :]
     last = jnp.where(segments.members() & batch.mask[:, None, :], place, 0).max(-1)
-    reader = jnp.take_along_axis(last, segments.number, axis=1)
+    reader = jnp.take_along_axis(last, segments.ids, axis=1)
     return {"atmosphere": jnp.take_along_axis(weights, reader[:, None, :], axis=1)[:, 0]}
 
 

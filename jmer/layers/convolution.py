@@ -38,9 +38,9 @@ class SegmentConvolution(nn.Module):
         given = jnp.einsum("btd,kde->btke", x, kernel)
         half, length = self.width // 2, x.shape[1]
         given = jnp.pad(given, ((0, 0), (half, half), (0, 0), (0, 0)))
-        giver = jnp.pad(segments.number, ((0, 0), (half, half)), constant_values=-1)
+        giver = jnp.pad(segments.ids, ((0, 0), (half, half)), constant_values=-1)
         total = 0
         for tap in range(self.width):
-            own = giver[:, tap : tap + length] == segments.number
+            own = giver[:, tap : tap + length] == segments.ids
             total += jnp.where(own[..., None], given[:, tap : tap + length, tap], 0)
         return total

@@ -30,5 +30,5 @@ def segment_positions(segments: Segments, width: int) -> jax.Array:
       segments: `B` rows of `T` positions; with one conversation each, `[1, T, D]` is returned for all.
       width: `D`.
     """
-    table = sinusoidal_positions(segments.number.shape[1], width)
+    table = sinusoidal_positions(segments.ids.shape[1], width)
     return table[None] if segments.count == 1 else table[segments.positions()]

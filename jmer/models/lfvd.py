@@ -420,7 +420,7 @@ def _conversations(batch: Batch, axis: str | None) -> jax.Array:
     rows, segments = batch.mask.shape[0], batch.segments
     first = 0 if axis is None else jax.lax.axis_index(axis) * rows
     row = first + jnp.arange(rows)
-    return (row[:, None] * segments.count + segments.number).reshape(-1)
+    return (row[:, None] * segments.count + segments.ids).reshape(-1)
 
 
 def defaults() -> dict[str, dict]:

@@ -193,7 +193,7 @@ class LPGNet(nn.Module):
         Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
         what stands on padding, the layers that follow leave out.
         """
-        longest = segments.number.shape[1]
+        longest = segments.ids.shape[1]
         encoded = []
         for m, mask in masks.items():
             kernel_init, _ = kernel_and_bias(self.initialization, self.conv_kernel * features[m].shape[-1])
