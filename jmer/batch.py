@@ -27,8 +27,8 @@ class Batch:
       labels: int32 `[B, T]`, emotion index; -1 = unlabelled (context only) or padded.
       speakers: int32 `[B, T]`, speaker numbered within its conversation by first appearance; -1 where padded.
       available: modality name -> bool `[B, T]`, False where padded or where that utterance lacks that modality.
-      members: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where there is none. None =
-        one per row, numbered as they stand.
+      conversation_ids: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where there is
+        none. None = one per row, numbered in order.
       segment_ids: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all
         to the one.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.
@@ -39,7 +39,7 @@ class Batch:
     labels: jax.Array
     speakers: jax.Array
     available: Mapping[str, jax.Array]
-    members: jax.Array | None = None
+    conversation_ids: jax.Array | None = None
     segment_ids: jax.Array | None = None
     frames: Mapping[str, jax.Array] | None = None
 
@@ -48,15 +48,15 @@ class Batch:
         """The conversations of each row.
 
         Raises:
-          ValueError: if there are segment_ids, but no members, which say how many conversations a row may have.
+          ValueError: if there are segment_ids without conversation_ids.
         """
         if self.segment_ids is None:
             return one_per_row(*self.mask.shape)
-        if self.members is None:
-            raise ValueError("a batch with segment_ids needs members [B, K] too, which say how many a row may have")
-        return Segments(self.segment_ids, self.members.shape[1])
+        if self.conversation_ids is None:
+            raise ValueError("a batch with segment_ids needs conversation_ids [B, K], which give K, too")
+        return Segments(self.segment_ids, self.conversation_ids.shape[1])
 
     @property
-    def index(self) -> jax.Array | None:
+    def row_ids(self) -> jax.Array | None:
         """What a row's random draws are keyed by, so that they do not depend on the number of devices: int32 `[B]`."""
-        return None if self.members is None else self.members[:, 0]
+        return None if self.conversation_ids is None else self.conversation_ids[:, 0]

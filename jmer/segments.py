@@ -26,7 +26,7 @@ class Segments:
         """Returns where two positions are of one conversation, bool `[B, T, T]`."""
         return self.ids[:, :, None] == self.ids[:, None, :]
 
-    def members(self) -> jax.Array:
+    def membership(self) -> jax.Array:
         """Returns which positions each conversation has, bool `[B, K, T]`."""
         return self.ids[:, None, :] == jnp.arange(self.count)[None, :, None]
 
@@ -55,20 +55,20 @@ class Segments:
         Returns:
           float32 `[B, K, D]`.
         """
-        real = self.members() & mask[:, None, :]
+        real = self.membership() & mask[:, None, :]
         total = _exactly("bkt,btd->bkd", real, jnp.where(mask[..., None], x, 0))
         return total / jnp.maximum(real.sum(-1), 1)[..., None]
 
     def any(self, mask: jax.Array) -> jax.Array:
         """Returns whether a conversation has any position where `mask` (bool `[B, T]`) is True, bool `[B, K]`."""
-        return (self.members() & mask[:, None, :]).any(-1)
+        return (self.membership() & mask[:, None, :]).any(-1)
 
     def spread(self, values: jax.Array) -> jax.Array:
         """Gives each position what its conversation has: `[B, K, ...]` to `[B, T, ...]`."""
         if self.count == 1:
             return jnp.broadcast_to(values, (*self.ids.shape, *values.shape[2:]))
         # A product, whose derivative is a product too, where that of an index would scatter.
-        return _exactly("bkt,bk...->bt...", self.members(), values)
+        return _exactly("bkt,bk...->bt...", self.membership(), values)
 
 
 def _exactly(indices: str, chosen: jax.Array, x: jax.Array) -> jax.Array:

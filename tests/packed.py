@@ -17,9 +17,9 @@ def packed(batch: Batch, order, length: int) -> Batch:
     lengths = np.asarray(batch.mask).sum(1)
     assert lengths.min() < batch.mask.shape[1], "no padding to take along"
     slots = max(map(len, order))
-    members, segment_ids = np.full((len(order), slots), -1, np.int32), np.zeros((len(order), length), np.int32)
+    conversation_ids, segment_ids = np.full((len(order), slots), -1, np.int32), np.zeros((len(order), length), np.int32)
     for row, chosen in enumerate(order):
-        members[row, : len(chosen)] = chosen
+        conversation_ids[row, : len(chosen)] = chosen
         for slot, start in enumerate(np.cumsum([0, *lengths[list(chosen)]])[:-1]):
             segment_ids[row, start:] = slot
 
@@ -34,14 +34,14 @@ def packed(batch: Batch, order, length: int) -> Batch:
 
     names = ("features", "mask", "labels", "speakers", "available")
     laid = {name: jax.tree.map(together, getattr(batch, name)) for name in names}
-    return batch.replace(**laid, members=members, segment_ids=segment_ids)
+    return batch.replace(**laid, conversation_ids=conversation_ids, segment_ids=segment_ids)
 
 
 def apart(x, together: Batch, batch: Batch):
     """Returns what was computed of a packed batch, `[B', T', ...]`, as it is laid out in `batch`, zero where padded."""
     x, lengths = np.asarray(x), np.asarray(batch.mask).sum(1)
     result = np.zeros((*batch.mask.shape, *x.shape[2:]), x.dtype)
-    for row, chosen in enumerate(together.members):
+    for row, chosen in enumerate(together.conversation_ids):
         start = 0
         for b in chosen[chosen >= 0]:
             result[b, : lengths[b]] = x[row, start : start + lengths[b]]

@@ -70,7 +70,7 @@ def test_every_conversation_comes_once_and_whole(batch_size, multiple, seed, len
     seen = []
     for batch in got:
         assert batch.mask.shape[0] == -(-batch_size // multiple) * multiple
-        for row, position in enumerate(batch.index):
+        for row, position in enumerate(batch.row_ids):
             if position < 0:
                 assert not batch.mask[row].any()
             else:
@@ -78,7 +78,7 @@ def test_every_conversation_comes_once_and_whole(batch_size, multiple, seed, len
                 assert_holds(batch, row, conversations[position])
     assert sorted(seen) == list(range(len(conversations)))
     if seed is None:
-        held = [[len(conversations[i]) for i in batch.index if i >= 0] for batch in got]
+        held = [[len(conversations[i]) for i in batch.row_ids if i >= 0] for batch in got]
         assert all(max(shorter) <= min(longer) for shorter, longer in itertools.pairwise(held))
 
 
@@ -87,7 +87,7 @@ def test_leaves_are_numpy_of_the_documented_dtypes():
     arrays = {
         np.float32: list(batch.features.values()),
         np.bool_: [batch.mask, *batch.available.values()],
-        np.int32: [batch.labels, batch.speakers, batch.index],
+        np.int32: [batch.labels, batch.speakers, batch.row_ids],
     }
     for dtype, group in arrays.items():
         assert all(type(a) is np.ndarray and a.dtype == dtype for a in group)
@@ -100,7 +100,7 @@ def test_only_the_modalities_asked_for():
 
 def order(seed, epoch, **options):
     chosen = batches(split(60), WIDTHS, batch_size=4, seed=seed, epoch=epoch, **options)
-    return [batch.index[batch.index >= 0].tolist() for batch in chosen]
+    return [batch.row_ids[batch.row_ids >= 0].tolist() for batch in chosen]
 
 
 def test_order_is_a_function_of_seed_and_epoch():
@@ -121,8 +121,8 @@ def test_an_interrupted_epoch_resumes_at_any_batch():
 
 def planned(conversations, **options):
     return [
-        (members[:, 0].tolist(), length)
-        for members, length in plan_epoch(conversations, batch_size=4, seed=0, **options)
+        (conversation_ids[:, 0].tolist(), length)
+        for conversation_ids, length in plan_epoch(conversations, batch_size=4, seed=0, **options)
     ]
 
 
@@ -150,10 +150,13 @@ def test_padded_lengths_depend_on_the_epoch_but_not_on_the_seed(lengths, chosen)
         assert sorted(sequence) == sorted(expected)
         sequences.add(sequence)
         for plan in plans:
-            assert sorted(np.concatenate([[], *(members[:, 0] for members, _ in plan)])) == positions.tolist()
-            assert sum(len(members) < 4 for members, _ in plan) == (len(positions) % 4 > 0)
-            for members, length in plan:
-                assert max(len(conversations[i]) for i in members[:, 0]) <= length
+            assert (
+                sorted(np.concatenate([[], *(conversation_ids[:, 0] for conversation_ids, _ in plan)]))
+                == positions.tolist()
+            )
+            assert sum(len(conversation_ids) < 4 for conversation_ids, _ in plan) == (len(positions) % 4 > 0)
+            for conversation_ids, length in plan:
+                assert max(len(conversations[i]) for i in conversation_ids[:, 0]) <= length
     assert len(sequences) > 1 or len(set(expected)) < 2
 
 
@@ -162,17 +165,21 @@ def test_conversations_change_places_with_those_of_their_class_alone():
     short, long = {0, 2, 4, 6, 8, 10, 11, 9, 12}, {1, 3, 5, 7}
     met = {i: set() for i in range(13)}
     for epoch in range(40):
-        for members, length in planned(conversations, lengths=(8, 12), epoch=epoch):
-            assert set(members) <= (short if length == 8 else long)
-            for i in members:
-                met[i] |= set(members)
+        for conversation_ids, length in planned(conversations, lengths=(8, 12), epoch=epoch):
+            assert set(conversation_ids) <= (short if length == 8 else long)
+            for i in conversation_ids:
+                met[i] |= set(conversation_ids)
     assert [met[i] for i in sorted(met)] == [short if i in short else long for i in range(13)]
 
 
 def test_evaluation_pads_each_batch_to_its_own_bucket():
     conversations = [conversation(str(i), n) for i, n in enumerate([9, 2, 5, 1, 12, 4])]
     plan = plan_epoch(conversations, batch_size=2, lengths=(4, 9, 12))
-    assert [(members[:, 0].tolist(), length) for members, length in plan] == [([1, 3], 4), ([2, 5], 9), ([0, 4], 12)]
+    assert [(conversation_ids[:, 0].tolist(), length) for conversation_ids, length in plan] == [
+        ([1, 3], 4),
+        ([2, 5], 9),
+        ([0, 4], 12),
+    ]
 
 
 def test_batches_meet_anew_in_every_epoch():

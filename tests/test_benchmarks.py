@@ -121,7 +121,9 @@ def test_a_case_has_the_sizes_that_it_promises(model, shape):
     sizes = cases.SHAPES[shape]
     assert case.utterances == sizes.batch.utterances == {"iemocap": 776, "meld": 351}[shape]
     assert case.padded.mask.shape == (sizes.batch.conversations, sizes.batch.longest)
-    assert sorted(case.packed.members[case.packed.members >= 0]) == list(range(sizes.batch.conversations))
+    assert sorted(case.packed.conversation_ids[case.packed.conversation_ids >= 0]) == list(
+        range(sizes.batch.conversations)
+    )
     assert useful_share([case.packed]) > 0.8 > 0.5 > useful_share([case.padded])
     assert case.single.mask.shape == (1, sizes.single) and case.single.mask.all()
     wanted = ("text",) if model == "dagerc" else ("text", "audio", "visual")
@@ -170,7 +172,7 @@ def test_epochs_hold_every_conversation_once_and_pad_as_each_side_does():
         assert sum(batch.mask.sum() for batch in timed) == sum(map(len, conversations))
     lengths = np.concatenate([batch.mask.sum(1) for batch in theirs.trained[1:]])
     assert sorted(lengths[lengths > 0]) == sorted(map(len, conversations))
-    assert sorted(i for batch in ours.trained[1:] for i in batch.members.flat if i >= 0) == list(range(40))
+    assert sorted(i for batch in ours.trained[1:] for i in batch.conversation_ids.flat if i >= 0) == list(range(40))
     assert len({batch.mask.shape for batch in ours.trained}) == 1
     assert all(batch.mask[:, -1].any() for batch in theirs.trained)
     assert found[0].useful_share == useful_share(ours.trained[1:]) > found[1].useful_share

@@ -126,20 +126,20 @@ def test_an_epochs_batches_hold_its_conversations_once_under_their_own_numbers()
     for epoch, positions in enumerate(epochs):
         got = list(batches(conversations, WIDTHS, **options, epoch=epoch, chosen=positions))
         assert len(got) == steps_per_epoch(len(positions), 3)
-        index = np.concatenate([batch.index for batch in got])
+        index = np.concatenate([batch.row_ids for batch in got])
         assert sorted(index[index >= 0]) == positions.tolist()
-        seen.append([batch.index.tolist() for batch in got])
+        seen.append([batch.row_ids.tolist() for batch in got])
         for batch, row in itertools.product(got, range(4)):
-            if batch.index[row] >= 0:
-                c = conversations[batch.index[row]]
+            if batch.row_ids[row] >= 0:
+                c = conversations[batch.row_ids[row]]
                 np.testing.assert_array_equal(batch.labels[row][batch.mask[row]], c.labels)
                 np.testing.assert_array_equal(batch.features["text"][row][batch.mask[row]], c.features["text"])
         for start in range(len(got) + 1):
             rest = batches(conversations, WIDTHS, **options, epoch=epoch, chosen=positions, start=start)
-            assert [batch.index.tolist() for batch in rest] == seen[-1][start:]
+            assert [batch.row_ids.tolist() for batch in rest] == seen[-1][start:]
     # From the epoch on that has all, batches are those of a run without a curriculum.
     for epoch in (3, 4, 5):
-        assert seen[epoch] == [b.index.tolist() for b in batches(conversations, WIDTHS, **options, epoch=epoch)]
+        assert seen[epoch] == [b.row_ids.tolist() for b in batches(conversations, WIDTHS, **options, epoch=epoch)]
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ RATE = 0.3
 INDEX = np.array([5, 0, 12, 3, 8, 1, 2, 40])
 
 
-def dropped(x, key, index=None, rate=RATE):
-    return ConversationDropout(rate).apply({}, x, train=True, index=index, rngs={"dropout": key})
+def dropped(x, key, row_ids=None, rate=RATE):
+    return ConversationDropout(rate).apply({}, x, train=True, row_ids=row_ids, rngs={"dropout": key})
 
 
 def test_rate_and_scaling(key):

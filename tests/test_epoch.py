@@ -79,17 +79,19 @@ def test_equals_its_steps_one_by_one(backend, devices):
 
 def planned(*batches):
     """Batches with one conversation per row."""
-    return [PlannedBatch(np.array(members)[:, None], 8) for members in batches]
+    return [PlannedBatch(np.array(conversation_ids)[:, None], 8) for conversation_ids in batches]
 
 
 def test_a_plan_lays_out_what_is_left_of_an_epoch():
     batches = [PlannedBatch(np.array(rows), 9) for rows in ([[3, 1], [6, -1]], [[0, 5], [-1, -1]], [[2, 4], [7, 8]])]
     plan = make_plan(batches, rows=3, steps=5, start=1)
     none = [[-1, -1]] * 3
-    np.testing.assert_array_equal(plan.members, [none, [[0, 5], *none[:2]], [[2, 4], [7, 8], none[0]], none, none])
+    np.testing.assert_array_equal(
+        plan.conversation_ids, [none, [[0, 5], *none[:2]], [[2, 4], [7, 8], none[0]], none, none]
+    )
     np.testing.assert_array_equal(plan.computed, [False, True, True, False, False])
     np.testing.assert_array_equal(plan.active, plan.computed)
-    assert (plan.members.dtype, plan.computed.dtype, plan.active.dtype) == (np.int32, bool, bool)
+    assert (plan.conversation_ids.dtype, plan.computed.dtype, plan.active.dtype) == (np.int32, bool, bool)
 
 
 @functools.cache

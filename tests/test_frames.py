@@ -260,15 +260,15 @@ def test_batches_equal_a_naive_construction(batch_size, multiple, seed, lengths)
     made = list(batches(single_utterances(conversations), WIDTHS, **options))
     seen = []
     for batch in made:
-        rows = len(batch.index)
+        rows = len(batch.row_ids)
         assert rows == -(-batch_size // multiple) * multiple
-        longest = max(len(flat[p][0].features[m][flat[p][1]]) for p in batch.index if p >= 0 for m in WIDTHS)
+        longest = max(len(flat[p][0].features[m][flat[p][1]]) for p in batch.row_ids if p >= 0 for m in WIDTHS)
         length = next((n for n in sorted(lengths) if n >= longest), 16)
         mask, labels, speakers = np.zeros((rows, 1), bool), np.full((rows, 1), -1), np.full((rows, 1), -1)
         available = {m: np.zeros((rows, 1), bool) for m in WIDTHS}
         frames = {m: np.zeros((rows, 1, length), bool) for m in WIDTHS}
         features = {m: np.zeros((rows, 1, length, width), np.float32) for m, width in WIDTHS.items()}
-        for row, position in enumerate(batch.index):
+        for row, position in enumerate(batch.row_ids):
             if position >= 0:
                 seen.append(position)
                 c, i = flat[position]
@@ -280,7 +280,7 @@ def test_batches_equal_a_naive_construction(batch_size, multiple, seed, lengths)
                         features[m][row, 0, f] = frame
         for got, expected in ((batch.mask, mask), (batch.labels, labels), (batch.speakers, speakers)):
             np.testing.assert_array_equal(got, expected)
-        assert batch.labels.dtype == batch.speakers.dtype == batch.index.dtype == np.int32
+        assert batch.labels.dtype == batch.speakers.dtype == batch.row_ids.dtype == np.int32
         for m in WIDTHS:
             for got, expected in zip(
                 (batch.available[m], batch.frames[m], batch.features[m]),
@@ -329,7 +329,7 @@ def test_order_and_resumption_are_those_of_any_corpus():
 
     def order(**options):
         made = batches(rows, WIDTHS, batch_size=4, seed=1, epoch=2, **options)
-        return [b.index[b.index >= 0].tolist() for b in made]
+        return [b.row_ids[b.row_ids >= 0].tolist() for b in made]
 
     whole = order()
     assert len(whole) == steps_per_epoch(len(rows), 4) == 6

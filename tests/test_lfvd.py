@@ -65,7 +65,7 @@ def batch_of(chosen, length=T, garbage=0.0):
         labels=padded([c["labels"] for c in chosen], -1),
         speakers=padded([c["speakers"] for c in chosen], -1),
         available=available,
-        members=np.arange(len(chosen), dtype=np.int32)[:, None],
+        conversation_ids=np.arange(len(chosen), dtype=np.int32)[:, None],
     )
 
 
@@ -242,7 +242,7 @@ def test_conversations_of_one_row_do_not_hear_each_other(switches):
     together = packed(batch, ORDER, LONGER)
     expected, found = predict(model, batch), predict(model, together)
     for b in range(B):
-        ((row, slot),) = np.argwhere(together.members == b)
+        ((row, slot),) = np.argwhere(together.conversation_ids == b)
         if model.use_atmosphere and not model.causal:
             close(found.atmosphere[row, slot], expected.atmosphere[b, 0], "atmosphere")
     for name in ("logits", "fused", "encoded", "features", "posteriors", "weights", "reconstructions"):

@@ -56,7 +56,7 @@ def conversations(seed=0):
         labels=np.where(mask & (rng.random(mask.shape) < 0.8), labels, -1).astype(np.int32),
         speakers=np.where(mask, rng.integers(0, 2, mask.shape), -1).astype(np.int32),
         available=available,
-        members=np.where(mask.any(1), np.arange(len(LENGTHS)), -1).astype(np.int32)[:, None],
+        conversation_ids=np.where(mask.any(1), np.arange(len(LENGTHS)), -1).astype(np.int32)[:, None],
     )
 
 
@@ -76,7 +76,7 @@ def framed(seed=0):
         labels=np.where(mask, rng.integers(0, C, mask.shape), -1).astype(np.int32),
         speakers=np.where(mask, 0, -1).astype(np.int32),
         available={m: x.any(-1) for m, x in frames.items()},
-        members=np.arange(3, dtype=np.int32)[:, None],
+        conversation_ids=np.arange(3, dtype=np.int32)[:, None],
         frames=frames,
     )
 
@@ -732,7 +732,9 @@ def test_dropout_depends_on_the_sequence_alone(key, mode):
     elsewhere = apply(variables, batch, rngs={"dropout": key()})
     assert np.abs(elsewhere.logits - straight.logits)[batch.mask].max() > 1e-2
     # The same content everywhere, and a number for each: what is left is the noise.
-    same = jax.tree.map(lambda x: np.broadcast_to(x[:1, :1], x.shape), batch).replace(members=batch.members)
+    same = jax.tree.map(lambda x: np.broadcast_to(x[:1, :1], x.shape), batch).replace(
+        conversation_ids=batch.conversation_ids
+    )
     features = apply(variables, same, rngs=streams).features["text"]
     rows = np.asarray(features).reshape(-1, model.d)[:: 1 if mode == "frame" else T]
     assert len({row.tobytes() for row in np.round(rows, 4)}) == len(rows)
@@ -756,7 +758,7 @@ def test_a_step_is_the_same_on_eight_devices(mode, backend, order):
     batch = packed(batch, order, LONGER) if order else batch
     empty = 8 - len(batch.mask)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, empty)] + [(0, 0)] * (x.ndim - 1)), batch)
-    batch = batch.replace(members=np.where(batch.mask.any(1)[:, None], batch.members, -1))
+    batch = batch.replace(conversation_ids=np.where(batch.mask.any(1)[:, None], batch.conversation_ids, -1))
     batch = batch.replace(labels=np.where(batch.mask, batch.labels, -1))
     # The network that evaluates is that of the running statistics: two steps, so that they count.
     states, losses = zip(

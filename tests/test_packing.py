@@ -27,13 +27,13 @@ def test_every_conversation_comes_once_and_fits(batch_size, seed, chosen):
         packing, plan = shape_and_plan(conversations, batch_size, chosen, seed, epoch, several)
         positions = np.arange(23) if chosen is None else chosen
         assert len(plan) == steps_per_epoch(len(positions), batch_size)
-        assert sorted(m for batch in plan for m in batch.members.flat if m >= 0) == positions.tolist()
-        counts = [np.count_nonzero(batch.members >= 0) for batch in plan]
+        assert sorted(m for batch in plan for m in batch.conversation_ids.flat if m >= 0) == positions.tolist()
+        counts = [np.count_nonzero(batch.conversation_ids >= 0) for batch in plan]
         assert max(counts, default=0) <= batch_size and max(counts, default=0) - min(counts, default=0) <= 1
         for batch in plan:
-            assert batch.members.shape == (packing.rows, packing.slots) and batch.length == packing.length
-            assert batch.members.dtype == np.int32
-            for row in batch.members:
+            assert batch.conversation_ids.shape == (packing.rows, packing.slots) and batch.length == packing.length
+            assert batch.conversation_ids.dtype == np.int32
+            for row in batch.conversation_ids:
                 assert sum(len(conversations[i]) for i in row if i >= 0) <= packing.length
 
 
@@ -44,13 +44,13 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
     for multiple in (1, 4):
         for batch in batches(conversations, WIDTHS, batch_size=batch_size, packing=packing, multiple=multiple, seed=1):
             rows = -(-packing.rows // multiple) * multiple
-            assert batch.mask.shape == (rows, packing.length) and batch.members.shape == (rows, packing.slots)
+            assert batch.mask.shape == (rows, packing.length) and batch.conversation_ids.shape == (rows, packing.slots)
             held = np.zeros(batch.mask.shape, bool)
-            for position, row, slot, real in places(batch.members, conversations):
+            for position, row, slot, real in places(batch.conversation_ids, conversations):
                 c = conversations[position]
                 assert not held[row, real].any() and len(held[row, real]) == len(c)
                 held[row, real] = True
-                assert batch.members[row, slot] == position and (batch.segment_ids[row, real] == slot).all()
+                assert batch.conversation_ids[row, slot] == position and (batch.segment_ids[row, real] == slot).all()
                 np.testing.assert_array_equal(batch.labels[row, real], c.labels)
                 assert batch.speakers[row, real.start] == 0
                 for m in WIDTHS:
@@ -64,7 +64,7 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
         _, plan = shape_and_plan(split(60), 4, seed=seed, epoch=epoch)
-        return [batch.members.tolist() for batch in plan]
+        return [batch.conversation_ids.tolist() for batch in plan]
 
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3)
@@ -80,10 +80,10 @@ def test_an_interrupted_epoch_resumes_at_any_batch():
     conversations = split()
     packing = make_packing(conversations, batch_size=4)
     options = {"batch_size": 4, "packing": packing, "seed": 1, "epoch": 2}
-    whole = [batch.members.tolist() for batch in batches(conversations, WIDTHS, **options)]
+    whole = [batch.conversation_ids.tolist() for batch in batches(conversations, WIDTHS, **options)]
     for start in range(len(whole) + 1):
         rest = batches(conversations, WIDTHS, start=start, **options)
-        assert [batch.members.tolist() for batch in rest] == whole[start:]
+        assert [batch.conversation_ids.tolist() for batch in rest] == whole[start:]
 
 
 def test_the_shape_holds_every_epoch_of_a_curriculum():
@@ -93,7 +93,9 @@ def test_the_shape_holds_every_epoch_of_a_curriculum():
     for chosen, seed in itertools.product(stages, range(5)):
         plan = plan_packed(conversations, packing, batch_size=8, seed=seed, chosen=chosen)
         for batch in plan:
-            assert all(sum(len(conversations[i]) for i in row if i >= 0) <= packing.length for row in batch.members)
+            assert all(
+                sum(len(conversations[i]) for i in row if i >= 0) <= packing.length for row in batch.conversation_ids
+            )
 
 
 def test_shapes_found_by_hand():
@@ -102,7 +104,7 @@ def test_shapes_found_by_hand():
     assert make_packing(conversations, batch_size=4) == Packing(rows=2, slots=2, length=11)
     assert make_packing(conversations, batch_size=4, several=False) == Packing(rows=4, slots=1, length=9)
     plan = plan_packed(conversations, Packing(2, 2, 11), batch_size=4)
-    assert [batch.members.tolist() for batch in plan] == [[[1, 5], [0, 3]], [[4, 2], [7, 6]]]
+    assert [batch.conversation_ids.tolist() for batch in plan] == [[[1, 5], [0, 3]], [[4, 2], [7, 6]]]
 
 
 def test_packing_raises_the_useful_share():

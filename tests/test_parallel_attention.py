@@ -105,7 +105,7 @@ def test_each_bias_is_drawn_within_pytorchs_bounds(key):
         assert len({float(bias[0]) for bias in biases}) == 4
 
 
-def dropped_weights(rate, train, key, index=None, seed=7, rows=40, length=8):
+def dropped_weights(rate, train, key, row_ids=None, seed=7, rows=40, length=8):
     """Attention weights as training sees them, `[paths, rows, length, length]`, and without dropout.
 
     Values that are the rows of an identity matrix make the context equal the weights.
@@ -115,7 +115,7 @@ def dropped_weights(rate, train, key, index=None, seed=7, rows=40, length=8):
     x, masks = {"text": one, "audio": one}, dict.fromkeys(("text", "audio"), np.ones((rows, length), bool))
     module = FourWayParallelAttention(projections="identity", dropout=rate)
     apply = jax.jit(functools.partial(module.apply, {}, train=train))
-    out = apply(x, masks, index=index, rngs={"dropout": key} if train else {})
+    out = apply(x, masks, row_ids=row_ids, rngs={"dropout": key} if train else {})
     powers = np.exp(scale**2 * np.eye(length) / np.sqrt(length))
     weights = np.stack(list(out.values())) / scale
     return weights, np.broadcast_to(powers / powers.sum(-1, keepdims=True), weights.shape)
@@ -136,12 +136,12 @@ def test_dropout_leaves_out_its_share_of_the_weights(key):
 
 
 def test_dropout_follows_the_conversation(key):
-    drawn, index, order = key(), np.arange(40) + 3, np.random.default_rng(8).permutation(40)
-    found, _ = dropped_weights(0.5, True, drawn, index)
-    moved, _ = dropped_weights(0.5, True, drawn, index[order])
+    drawn, row_ids, order = key(), np.arange(40) + 3, np.random.default_rng(8).permutation(40)
+    found, _ = dropped_weights(0.5, True, drawn, row_ids)
+    moved, _ = dropped_weights(0.5, True, drawn, row_ids[order])
     np.testing.assert_array_equal(moved, found[:, order])
-    assert (dropped_weights(0.5, True, drawn, index + 1)[0] != found).any()
-    assert (dropped_weights(0.5, True, key(), index)[0] != found).any()
+    assert (dropped_weights(0.5, True, drawn, row_ids + 1)[0] != found).any()
+    assert (dropped_weights(0.5, True, key(), row_ids)[0] != found).any()
     np.testing.assert_array_equal(
         dropped_weights(0.5, True, drawn)[0], dropped_weights(0.5, True, drawn, np.arange(40))[0]
     )

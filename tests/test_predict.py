@@ -60,7 +60,7 @@ def test_any_batch_size_and_devices_give_each_utterance_once(backend, devices, b
     mapped, seen = parallel.forward(forward(setup.model)), []
 
     def recording(variables, batch):
-        seen.extend(position for position in batch.index if position >= 0)
+        seen.extend(position for position in batch.row_ids if position >= 0)
         return mapped(variables, batch)
 
     found = predict_conversations(

@@ -38,7 +38,7 @@ def test_gathered_batches_are_those_of_the_host(widths, batch_size, multiple, le
     resident = jax.device_put(make_resident(rows, widths))
     built = batches(rows, widths, multiple=multiple, **given)
     for expected, (_, length) in zip(built, plan_epoch(rows, **given), strict=True):
-        batch = jax.jit(gather, static_argnums=2)(resident, expected.members, length)
+        batch = jax.jit(gather, static_argnums=2)(resident, expected.conversation_ids, length)
         assert_equal(batch, expected)
 
 
@@ -50,18 +50,21 @@ def test_gathered_batches_are_those_of_the_host_with_several_conversations_in_a_
     packing = make_packing(rows, batch_size=batch_size, several=several)
     assert (packing.slots > 1) == several
     for expected in batches(rows, WIDTHS, batch_size=batch_size, packing=packing, multiple=multiple, seed=3, epoch=1):
-        assert_equal(jax.jit(gather, static_argnums=2)(resident, expected.members, packing.length), expected)
+        assert_equal(jax.jit(gather, static_argnums=2)(resident, expected.conversation_ids, packing.length), expected)
 
 
 def test_padding_rows_may_stand_anywhere():
     rows = conversations()
-    members = np.array([-1, 4, -1, 10, 0, -1], np.int32)
-    batch = gather(make_resident(rows, WIDTHS), members[:, None], 8)
+    conversation_ids = np.array([-1, 4, -1, 10, 0, -1], np.int32)
+    batch = gather(make_resident(rows, WIDTHS), conversation_ids[:, None], 8)
     (expected,) = batches([rows[i] for i in (4, 10, 0)], WIDTHS, batch_size=3, lengths=(8,))
-    np.testing.assert_array_equal(batch.index, members)
-    assert_equal(jax.tree.map(lambda x: x[members >= 0], batch).replace(members=expected.members), expected)
-    assert not batch.mask[members < 0].any() and (batch.labels[members < 0] == -1).all()
-    assert all(not x[members < 0].any() for x in batch.features.values())
+    np.testing.assert_array_equal(batch.row_ids, conversation_ids)
+    assert_equal(
+        jax.tree.map(lambda x: x[conversation_ids >= 0], batch).replace(conversation_ids=expected.conversation_ids),
+        expected,
+    )
+    assert not batch.mask[conversation_ids < 0].any() and (batch.labels[conversation_ids < 0] == -1).all()
+    assert all(not x[conversation_ids < 0].any() for x in batch.features.values())
 
 
 @pytest.mark.parametrize("widths", [WIDTHS, {"text": WIDTHS["text"]}])

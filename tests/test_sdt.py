@@ -442,7 +442,7 @@ def test_dropout_is_in_every_part_and_knows_the_conversation():
         if isinstance(context.module, ConversationDropout):
             seen["/".join(context.module.path)] = arguments[0].shape
             assert context.module.rate == 0.4 and options["train"] is True
-            np.testing.assert_array_equal(options["index"], batch.index)
+            np.testing.assert_array_equal(options["index"], batch.row_ids)
         return call(*arguments, **options)
 
     apply = functools.partial(model.apply, {"params": parameters(model)}, batch, train=True)
@@ -525,7 +525,7 @@ def test_packed_rows_train_the_same_on_any_number_of_devices():
     model = create(defaults()["model"] | switches, defaults()["loss"])
     batch = packed(batch_of(conversations(), np.nan), ((3, 1), (2,), (0,)), 8)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, 5)] + [(0, 0)] * (x.ndim - 1)), batch)
-    batch = batch.replace(members=np.where(batch.mask.any(1)[:, None], batch.members, -1))
+    batch = batch.replace(conversation_ids=np.where(batch.mask.any(1)[:, None], batch.conversation_ids, -1))
     (expected, expected_metrics), (params, metrics) = (
         stepped(model, batch, backend, devices) for backend, devices in (("jit", 1), ("shard_map", 8))
     )

@@ -22,7 +22,7 @@ def test_borders_and_positions():
 
 
 def test_pairs_and_members():
-    together, members = SEGMENTS.together(), SEGMENTS.members()
+    together, members = SEGMENTS.together(), SEGMENTS.membership()
     for b, i, j in np.ndindex(2, 7, 7):
         assert together[b, i, j] == (IDS[b, i] == IDS[b, j])
     for b, k, i in np.ndindex(2, 3, 7):
@@ -46,12 +46,12 @@ def test_what_a_conversation_has_is_spread_to_its_positions():
         np.testing.assert_array_equal(spread[b, t], values[b, IDS[b, t]])
     alone = one_per_row(2, 7)
     np.testing.assert_array_equal(alone.spread(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
-    assert alone.together().all() and alone.members().shape == (2, 1, 7)
+    assert alone.together().all() and alone.membership().shape == (2, 1, 7)
 
 
 def test_a_batch_that_does_not_say_how_many_conversations_a_row_may_have_is_refused():
     batch = Batch(features={}, mask=MASK, labels=None, speakers=None, available={}, segment_ids=IDS)
-    with pytest.raises(ValueError, match=r"segment_ids needs members \[B, K\]"):
+    with pytest.raises(ValueError, match=r"segment_ids needs conversation_ids \[B, K\]"):
         _ = batch.segments
-    segments = batch.replace(members=np.zeros((2, 3), np.int32)).segments
+    segments = batch.replace(conversation_ids=np.zeros((2, 3), np.int32)).segments
     assert segments.count == 3 and segments.ids is IDS

@@ -258,10 +258,10 @@ def test_heads_drop_unimodal_features_alone(key):
         np.testing.assert_allclose(unimodal[m][masks[-1]], features[m][masks[-1]] / 0.6, rtol=1e-5)
         np.testing.assert_allclose(1 - masks[-1].mean(), 0.4, atol=0.06)
     np.testing.assert_allclose((masks[0] == masks[1]).mean(), 0.4**2 + 0.6**2, atol=0.07)
-    index, order = np.arange(50) + 2, np.random.default_rng(6).permutation(50)
-    _, there = jax.jit(functools.partial(apply, fused, features, train=True))(index=index, rngs=streams)
+    row_ids, order = np.arange(50) + 2, np.random.default_rng(6).permutation(50)
+    _, there = jax.jit(functools.partial(apply, fused, features, train=True))(row_ids=row_ids, rngs=streams)
     moved = fused[order], {m: x[order] for m, x in features.items()}
-    _, found = jax.jit(functools.partial(apply, *moved, train=True))(index=index[order], rngs=streams)
+    _, found = jax.jit(functools.partial(apply, *moved, train=True))(row_ids=row_ids[order], rngs=streams)
     for m in MODALITIES:
         np.testing.assert_array_equal(found[m], there[m][order])
 

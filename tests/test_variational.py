@@ -62,10 +62,10 @@ def test_a_sample_moves_with_mean_and_scale(key):
 def test_a_conversations_sample_does_not_depend_on_its_batch(key):
     p = Gaussian(normal(0, 4, 3, 2), np.exp(normal(1, 4, 3, 2)))
     k = key()
-    index = np.array([7, 3, 11, 0])
-    whole = sample(p, k, index)
+    row_ids = np.array([7, 3, 11, 0])
+    whole = sample(p, k, row_ids)
     for rows in ([2], [3, 0], [1, 2, 0]):
-        part = sample(jax.tree.map(lambda x, rows=rows: x[np.array(rows)], p), k, index[rows])
+        part = sample(jax.tree.map(lambda x, rows=rows: x[np.array(rows)], p), k, row_ids[rows])
         np.testing.assert_array_equal(part, whole[np.array(rows)])
     np.testing.assert_array_equal(sample(p, k), sample(p, k, np.arange(4)))
-    assert not np.array_equal(whole, sample(p, key(), index))
+    assert not np.array_equal(whole, sample(p, key(), row_ids))

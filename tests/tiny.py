@@ -71,7 +71,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, batch, *, train=False):
-        text = ConversationDropout(self.dropout)(batch.features["text"], train=train, index=batch.index)
+        text = ConversationDropout(self.dropout)(batch.features["text"], train=train, row_ids=batch.row_ids)
         return Output(nn.Dense(len(EMOTIONS))(text))
 
 

@@ -79,7 +79,7 @@ class Run:
           `k` pytrees of NumPy arrays `[n_i, ...]`.
         """
         outputs = (
-            (batch.members, jax.device_get(pick(self.apply(self.trained.variables, batch))))
+            (batch.conversation_ids, jax.device_get(pick(self.apply(self.trained.variables, batch))))
             for batch in self._batches(conversations)
         )
         return by_conversation(outputs, conversations)

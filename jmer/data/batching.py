@@ -30,7 +30,7 @@ def batches(
     """Puts one epoch's conversations into batches; every conversation comes exactly once.
 
     A batch holds up to `batch_size` conversations whatever `multiple` is, so that a step means the same on any number
-    of devices; rows up to the next multiple, and those that a batch lacks, are padding (mask False, members -1).
+    of devices; rows up to the next multiple, and those that a batch lacks, are padding (conversation_ids -1).
 
     With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, the padded length
     is that of the frame axis, the same for all modalities, and what is said of a conversation's length below holds for
@@ -59,7 +59,7 @@ def batches(
     else:
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
     rows = round_up(rows, multiple)
-    return (_fill(conversations, members, widths, rows, length) for members, length in plan[start:])
+    return (_fill(conversations, conversation_ids, widths, rows, length) for conversation_ids, length in plan[start:])
 
 
 def plan_epoch(
@@ -159,14 +159,16 @@ def shape_for(
     return {"packing": make_packing(conversations, batch_size=batch_size, several=several)}
 
 
-def places(members: np.ndarray, conversations: Sequence[Conversation]) -> Iterator[tuple[int, int, int, slice]]:
+def places(
+    conversation_ids: np.ndarray, conversations: Sequence[Conversation]
+) -> Iterator[tuple[int, int, int, slice]]:
     """Says where a batch's conversations stand: each one's position in its split, row, slot, and utterances there.
 
     Args:
-      members: int `[B, K]`, see `jmer.batch.Batch`.
+      conversation_ids: int `[B, K]`, see `jmer.batch.Batch`.
       conversations: those of the split.
     """
-    for row, chosen in enumerate(members):
+    for row, chosen in enumerate(conversation_ids):
         start = 0
         for slot, position in enumerate(chosen):
             if position >= 0:
@@ -216,13 +218,20 @@ def _padded_length(longest: int, lengths: Sequence[int], ceiling: int) -> int:
 
 def _one_per_row(batches: Iterable[np.ndarray], lengths: Iterable[int]) -> list[PlannedBatch]:
     # Without conversations there is one empty batch, and no length for it.
-    return [PlannedBatch(members[:, None], length) for members, length in zip(batches, lengths, strict=False)]
+    return [
+        PlannedBatch(conversation_ids[:, None], length)
+        for conversation_ids, length in zip(batches, lengths, strict=False)
+    ]
 
 
 def _fill(
-    conversations: Sequence[Conversation], members: np.ndarray, widths: Mapping[str, int], rows: int, length: int
+    conversations: Sequence[Conversation],
+    conversation_ids: np.ndarray,
+    widths: Mapping[str, int],
+    rows: int,
+    length: int,
 ) -> Batch:
-    has_frames = conversations[members.max()].has_frames
+    has_frames = conversations[conversation_ids.max()].has_frames
     positions = (rows, 1) if has_frames else (rows, length)
     frames = {m: np.zeros((rows, 1, length), bool) for m in widths} if has_frames else None
     shape = (rows, 1, length) if has_frames else positions
@@ -232,7 +241,7 @@ def _fill(
     labels = np.full(positions, UNLABELLED, np.int32)
     speakers = np.full(positions, -1, np.int32)
     segment_ids = np.zeros(positions, np.int32)
-    for position, row, slot, real in places(members, conversations):
+    for position, row, slot, real in places(conversation_ids, conversations):
         conversation = conversations[position]
         mask[row, real] = True
         labels[row, real] = conversation.labels
@@ -247,5 +256,7 @@ def _fill(
                 frames[m][row, 0, : len(values)] = True
             else:
                 features[m][row, real] = conversation.features[m]
-    members = np.pad(members, ((0, rows - len(members)), (0, 0)), constant_values=-1).astype(np.int32)
-    return Batch(features, mask, labels, speakers, available, members, segment_ids, frames)
+    conversation_ids = np.pad(conversation_ids, ((0, rows - len(conversation_ids)), (0, 0)), constant_values=-1).astype(
+        np.int32
+    )
+    return Batch(features, mask, labels, speakers, available, conversation_ids, segment_ids, frames)

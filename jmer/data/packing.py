@@ -30,11 +30,11 @@ class PlannedBatch(NamedTuple):
     """Which conversations a batch holds.
 
     Attributes:
-      members: int32 `[B, K]`, positions in their split, each row's from its first place on; -1 = none.
+      conversation_ids: int32 `[B, K]`, positions in their split, each row's from its first place on; -1 = none.
       length: utterances of a row, or with frames the frames of an utterance.
     """
 
-    members: np.ndarray
+    conversation_ids: np.ndarray
     length: int
 
 
@@ -109,11 +109,11 @@ def plan_packed(
     if seed is not None:
         rng = np.random.default_rng([seed, epoch])
         full = [rng.permutation(stratum) for stratum in full]
-    members = np.full((steps, packing.rows, packing.slots), -1, np.int32)
+    conversation_ids = np.full((steps, packing.rows, packing.slots), -1, np.int32)
     for row, places in enumerate(rows):
         for slot, place in enumerate(places):
-            members[:, row, slot] = full[place]
-    return [PlannedBatch(batch, packing.length) for batch in members]
+            conversation_ids[:, row, slot] = full[place]
+    return [PlannedBatch(batch, packing.length) for batch in conversation_ids]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

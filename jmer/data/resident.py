@@ -57,20 +57,20 @@ def resident_bytes(conversations: Sequence[Conversation], widths: Mapping[str, i
     return sum(len(c) for c in conversations) * utterance + 8 * len(conversations)
 
 
-def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
+def gather(resident: Resident, conversation_ids: jax.Array, length: int) -> Batch:
     """Returns the batch that `jmer.data.batching.batches` would build of the same conversations, bit for bit.
 
     Args:
       resident: their split.
-      members: int32 `[B, K]`, the positions in the split of each row's conversations, one after the other; -1 = none.
+      conversation_ids: int32 `[B, K]`, the positions in the split of each row's conversations in order; -1 = none.
       length: utterances of a row, `T`.
     """
-    chosen, place = jnp.maximum(members, 0), jnp.arange(length)
-    lengths = jnp.where(members >= 0, resident.length[chosen], 0)
+    chosen, place = jnp.maximum(conversation_ids, 0), jnp.arange(length)
+    lengths = jnp.where(conversation_ids >= 0, resident.length[chosen], 0)
     ends = jnp.cumsum(lengths, axis=1)
     mask = place[None, :] < ends[:, -1:]
     # Padding belongs to the row's last conversation.
-    slots = jnp.where(members >= 0, jnp.arange(members.shape[1])[None, :], 0).max(axis=1)
+    slots = jnp.where(conversation_ids >= 0, jnp.arange(conversation_ids.shape[1])[None, :], 0).max(axis=1)
     segment_ids = jnp.sum(place[None, :, None] >= ends[:, None, :], axis=-1, dtype=jnp.int32)
     segment_ids = jnp.minimum(segment_ids, slots[:, None])
     # From a place in the row to one in the split.
@@ -87,6 +87,6 @@ def gather(resident: Resident, members: jax.Array, length: int) -> Batch:
         labels=padded(resident.labels, UNLABELLED),
         speakers=padded(resident.speakers, -1),
         available={m: padded(x, False) for m, x in resident.available.items()},
-        members=members,
+        conversation_ids=conversation_ids,
         segment_ids=segment_ids,
     )

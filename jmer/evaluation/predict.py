@@ -64,7 +64,7 @@ def _attention(output: Any, batch: Batch, causal: bool) -> dict[str, jax.Array]:
         # Other conversations' tokens do not see an utterance.
         return {"atmosphere": weights.sum(1)}
     place = jnp.arange(batch.mask.shape[1])[None, None, :]
-    last = jnp.where(segments.members() & batch.mask[:, None, :], place, 0).max(-1)
+    last = jnp.where(segments.membership() & batch.mask[:, None, :], place, 0).max(-1)
     reader = jnp.take_along_axis(last, segments.ids, axis=1)
     return {"atmosphere": jnp.take_along_axis(weights, reader[:, None, :], axis=1)[:, 0]}
 
@@ -86,7 +86,9 @@ def predict_conversations(
       shape: `batch_size`, `lengths`, `packing` and `multiple` of `jmer.data.batching.batches`.
     """
     made = batches(conversations, widths, **shape)
-    return _predictions([(batch.members, jax.device_get(run(variables, batch))) for batch in made], conversations)
+    return _predictions(
+        [(batch.conversation_ids, jax.device_get(run(variables, batch))) for batch in made], conversations
+    )
 
 
 def predict_together(
@@ -107,10 +109,10 @@ def predict_together(
       count: how many models to return predictions of.
     """
     made = batches(conversations, widths, **shape)
-    outputs = [(batch.members, jax.device_get(run(variables, batch))) for batch in made]
+    outputs = [(batch.conversation_ids, jax.device_get(run(variables, batch))) for batch in made]
 
     def of_model(i: int) -> list[tuple]:
-        return [(members, jax.tree.map(lambda x: x[i], output)) for members, output in outputs]
+        return [(conversation_ids, jax.tree.map(lambda x: x[i], output)) for conversation_ids, output in outputs]
 
     return [_predictions(of_model(i), conversations) for i in range(count)]
 
@@ -119,15 +121,15 @@ def by_conversation(outputs: Iterable[tuple[np.ndarray, Any]], conversations: Se
     """Takes apart what was computed of batches, and puts it in the conversations' order, without padding.
 
     Args:
-      outputs: of each batch its `members`, and a pytree of NumPy arrays `[B, T, ...]`.
-      conversations: `k` conversations of `n_i` utterances, which the members number.
+      outputs: of each batch its `conversation_ids`, and a pytree of NumPy arrays `[B, T, ...]`.
+      conversations: `k` conversations of `n_i` utterances, which the conversation_ids number.
 
     Returns:
       `k` pytrees of arrays `[n_i, ...]`.
     """
     found: dict[int, Any] = {}
-    for members, output in outputs:
-        for position, row, _, real in places(members, conversations):
+    for conversation_ids, output in outputs:
+        for position, row, _, real in places(conversation_ids, conversations):
             found[position] = jax.tree.map(lambda x, own=(row, real): x[own], output)
     return [found[position] for position in range(len(conversations))]
 

@@ -59,7 +59,7 @@ class ResidualEnhancement(nn.Module):
         mask: jax.Array,
         source: jax.Array,
         train: bool = False,
-        index: jax.Array | None = None,
+        row_ids: jax.Array | None = None,
         axis: str | None = None,
         segments: Segments | None = None,
     ) -> jax.Array:
@@ -71,7 +71,7 @@ class ResidualEnhancement(nn.Module):
           mask: bool `[B, T]`, the target's real positions.
           source: bool `[B, K]`, whether the source has any real position in a conversation.
           train: whether dropout is on and batch statistics are this batch's, see `MaskedBatchNorm`.
-          index: int32 `[B]`, see `ConversationDropout`.
+          row_ids: int32 `[B]`, see `ConversationDropout`.
           axis: see `MaskedBatchNorm`.
           segments: the `K` conversations of each row; None = one.
 
@@ -87,7 +87,7 @@ class ResidualEnhancement(nn.Module):
         asked = there if self.global_compression == "query_mean" else mask
         x, context = (jnp.where(real[..., None], value, 0) for real, value in ((mask, x), (asked, context)))
         if self.global_compression in ("per_position", "channel"):
-            heard = (segments.members() & source[..., None]).any(1)
+            heard = (segments.membership() & source[..., None]).any(1)
             z = self._compress(context, mask & heard, train, axis)
         else:
             pooled = context if self.global_compression == "query_mean" else segments.mean(context, mask)
@@ -100,7 +100,7 @@ class ResidualEnhancement(nn.Module):
             ffn = PositionwiseFeedForward(
                 self.inner, self.dropout, self.ffn_pre_ln, initialization=self.initialization, name="ffn"
             )
-            enhanced = residual + ffn(residual if self.ffn_input == "residual" else x, train, index)
+            enhanced = residual + ffn(residual if self.ffn_input == "residual" else x, train, row_ids)
         return jnp.where(mask[..., None], enhanced, 0)
 
     def _compress(self, context: jax.Array, rows: jax.Array, train: bool, axis: str | None) -> jax.Array:

@@ -27,12 +27,12 @@ class PositionwiseFeedForward(nn.Module):
     initialization: str = "torch_uniform"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, index: jax.Array | None = None) -> jax.Array:
-        """Maps `x` `[B, ..., D]` to its shape; for `train` and `index` see `ConversationDropout`."""
+    def __call__(self, x: jax.Array, train: bool = False, row_ids: jax.Array | None = None) -> jax.Array:
+        """Maps `x` `[B, ..., D]` to its shape; for `train` and `row_ids` see `ConversationDropout`."""
         width = x.shape[-1]
         if self.normalize:
             x = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="norm")(x)
         x = nn.gelu(dense(self.inner, width, scheme=self.initialization, name="inner")(x))
-        x = ConversationDropout(self.dropout)(x, train=train, index=index)
+        x = ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
         x = dense(width, self.inner, scheme=self.initialization, name="outer")(x)
-        return ConversationDropout(self.dropout)(x, train=train, index=index)
+        return ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)

@@ -41,7 +41,7 @@ class LanguageGuidedBlock(nn.Module):
         source_mask: jax.Array,
         train: bool = False,
         pair_mask: jax.Array | None = None,
-        index: jax.Array | None = None,
+        row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Reads `source` for `target`.
 
@@ -52,7 +52,7 @@ class LanguageGuidedBlock(nn.Module):
           source_mask: bool `[B, Tk]`, True where the source is real.
           train: whether dropout is on; needs the random stream `dropout` then.
           pair_mask: bool `[B, Tq, Tk]` or `[Tq, Tk]`, True where a query may see a key; None = everywhere.
-          index: int32 `[B]`, see `ConversationDropout`.
+          row_ids: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
           `[B, Tq, D]` and the attention weights `[B, H, Tq, Tk]`.
@@ -74,7 +74,7 @@ class LanguageGuidedBlock(nn.Module):
             return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
 
         def drop(x):
-            return ConversationDropout(self.dropout)(x, train=train, index=index)
+            return ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
 
         query = project(target, "query_projection") if self.project_query else split(target)
         key = project(source, "key_projection")
@@ -111,7 +111,7 @@ class ConversationAtmosphere(nn.Module):
         *,
         segments: Segments | None = None,
         train: bool = False,
-        index: jax.Array | None = None,
+        row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Reads conversations.
 
@@ -119,7 +119,7 @@ class ConversationAtmosphere(nn.Module):
           x: `[B, T, D]`.
           mask: bool `[B, T]`.
           segments: the conversations of each row, `K` at most; None = one.
-          train, index: see `LanguageGuidedBlock`.
+          train, row_ids: see `LanguageGuidedBlock`.
 
         Returns:
           The atmosphere of each conversation, `[B, K, D]`, or causally at each utterance, `[B, T, D]`; the utterances
@@ -137,10 +137,10 @@ class ConversationAtmosphere(nn.Module):
         utterances = segments.together()
         if self.causal:
             utterances = utterances & jnp.tri(length, dtype=bool)[None]
-        seen = jnp.concatenate([utterances if self.causal else segments.members(), utterances], axis=1)
+        seen = jnp.concatenate([utterances if self.causal else segments.membership(), utterances], axis=1)
         pair_mask = jnp.concatenate([jnp.ones((batch, tokens + length, 1), bool), seen], axis=2)
         block = LanguageGuidedBlock(
             self.heads, self.ffn_mult, self.dropout, self.qkv_bias, initialization=self.initialization, name="block"
         )
-        out, weights = block(queries, keys, queries, key_mask, train=train, pair_mask=pair_mask, index=index)
+        out, weights = block(queries, keys, queries, key_mask, train=train, pair_mask=pair_mask, row_ids=row_ids)
         return out[:, :tokens], out[:, tokens:], weights[:, :, :tokens]

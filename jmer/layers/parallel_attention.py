@@ -55,7 +55,7 @@ class FourWayParallelAttention(nn.Module):
         *,
         segments: Segments | None = None,
         train: bool = False,
-        index: jax.Array | None = None,
+        row_ids: jax.Array | None = None,
     ) -> dict[Path, jax.Array]:
         """Returns the context of every path, on the target's positions.
 
@@ -65,7 +65,7 @@ class FourWayParallelAttention(nn.Module):
           segments: the conversations of each row, which see nothing of each other; features are `[B, T, D]`. None = one
             in each row.
           train: whether dropout is on; features are then `[B, ..., T_m, D]`, and the random stream `dropout` is needed.
-          index: int32 `[B]`, see `ConversationDropout`.
+          row_ids: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
           (source, target) -> float32 `[..., T_target, D]`, or `[..., K, D]` with `pool_queries`; zero where the target
@@ -93,7 +93,7 @@ class FourWayParallelAttention(nn.Module):
         if train and self.dropout:
             # Paths go behind rows, which dropout is keyed by, and back.
             weights = jnp.moveaxis(weights, 0, 1)
-            weights = ConversationDropout(self.dropout)(weights, train=train, index=index)
+            weights = ConversationDropout(self.dropout)(weights, train=train, row_ids=row_ids)
             weights = jnp.moveaxis(weights, 1, 0)
         context = jnp.einsum("...hqk,...khd->...qhd", weights, value)
         context = context.reshape(*context.shape[:-2], -1)
@@ -146,7 +146,7 @@ def _pairs(segments: Segments | None, *, pooled: bool) -> jax.Array | None:
     """Returns which positions a query may see, on all paths alike: bool `[1, B, T or K, T]`, or None for all."""
     if segments is None or segments.count == 1:
         return None
-    return (segments.members() if pooled else segments.together())[None]
+    return (segments.membership() if pooled else segments.together())[None]
 
 
 def _chosen(x: jax.Array, entries: Sequence[int]) -> jax.Array:

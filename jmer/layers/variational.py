@@ -44,17 +44,17 @@ class GaussianHead(nn.Module):
         return Gaussian(mean, jnp.exp(log if self.parametrization == "log_std" else log / 2))
 
 
-def sample(posterior: Gaussian, key: jax.Array, index: jax.Array | None = None) -> jax.Array:
+def sample(posterior: Gaussian, key: jax.Array, row_ids: jax.Array | None = None) -> jax.Array:
     """Draws `mean + scale * ε`, keyed by row.
 
     Args:
       posterior: Gaussian of `[B, ..., D]`.
       key: random key, the same on every device.
-      index: int32 `[B]`, see `row_keys`; None = 0 to `B` - 1.
+      row_ids: int32 `[B]`, see `row_keys`; None = 0 to `B` - 1.
 
     Returns:
       `[B, ..., D]`.
     """
-    keys = row_keys(key, index, posterior.mean.shape[0])
+    keys = row_keys(key, row_ids, posterior.mean.shape[0])
     noise = jax.vmap(lambda key: jax.random.normal(key, posterior.mean.shape[1:], posterior.mean.dtype))(keys)
     return posterior.mean + posterior.scale * noise

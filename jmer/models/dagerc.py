@@ -91,7 +91,7 @@ class DAGERC(nn.Module):
         hidden = encoder(jnp.concatenate(inputs, axis=-1), *graph)
         for layer in range(1, self.mlp_layers):
             hidden = nn.relu(dense(self.d_h, self.d_h, scheme=scheme, name=f"hidden_{layer}")(hidden))
-        hidden = ConversationDropout(self.dropout)(hidden, train=train, index=batch.index)
+        hidden = ConversationDropout(self.dropout)(hidden, train=train, row_ids=batch.row_ids)
         return DAGERCOutput(dense(self.num_classes, self.d_h, scheme=scheme, name="classifier")(hidden))
 
     def check(self) -> None:

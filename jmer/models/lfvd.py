@@ -176,7 +176,7 @@ class LFVD(nn.Module):
         inputs = {"x": features, "mu": {m: q.mean for m, q in posteriors.items()}, "z": latent}[self.fusion_input]
         inputs = {m: zero_unless(available[m], x) for m, x in inputs.items()}
         fused, weights = self._fuse(inputs, posteriors, available)
-        dropped = ConversationDropout(self.dropout)(fused, train=train, index=batch.index)
+        dropped = ConversationDropout(self.dropout)(fused, train=train, row_ids=batch.row_ids)
         logits = self._dense(self.num_classes, self.d_x, "classifier")(dropped)
         return LFVDOutput(
             logits=logits,
@@ -225,7 +225,7 @@ class LFVD(nn.Module):
         grus = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")
         read = grus(inputs, batch.mask, batch.segments)
         hidden = jnp.stack([read[m] for m in self.modalities], axis=1)
-        hidden = ConversationDropout(self.dropout)(hidden, train=train, index=batch.index)
+        hidden = ConversationDropout(self.dropout)(hidden, train=train, row_ids=batch.row_ids)
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         encoder = self._for_each_modality(DAGEncoder, (1, None, None), shared=self.dag_shared)(
             self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
@@ -263,7 +263,7 @@ class LFVD(nn.Module):
             self.initialization,
             name="language_guided",
         )
-        out, weights = blocks(target, sources, residual, masks, train, pair_mask, batch.index)
+        out, weights = blocks(target, sources, residual, masks, train, pair_mask, batch.row_ids)
         maps |= {f"{m}_to_{lead}": w for m, w in self._by_modality(weights).items()}
         read = self._by_modality(zero_unless(masks, out))
         merged = sum(read.values()) + present[lead]
@@ -275,7 +275,7 @@ class LFVD(nn.Module):
             self.causal,
             self.initialization,
             name="atmosphere",
-        )(merged, batch.mask, segments=batch.segments, train=train, index=batch.index)
+        )(merged, batch.mask, segments=batch.segments, train=train, row_ids=batch.row_ids)
         streams = dict(encoded)
         streams[lead] = {"encoder": encoded[lead], "lfa": read[lead], "fused": after}[self.language_stream]
         if not self.use_atmosphere:
@@ -294,7 +294,7 @@ class LFVD(nn.Module):
 
     def _sample(self, posteriors: Mapping[str, Gaussian], batch: Batch) -> dict[str, jax.Array]:
         keys = jax.random.split(self.make_rng("latent"), len(posteriors))
-        return {m: sample(q, key, batch.index) for (m, q), key in zip(posteriors.items(), keys, strict=True)}
+        return {m: sample(q, key, batch.row_ids) for (m, q), key in zip(posteriors.items(), keys, strict=True)}
 
     def _fuse(self, inputs: Mapping[str, jax.Array], posteriors: Mapping[str, Gaussian], available):
         """Eqs. 14-17, or one of the paper's other strategies. Returns x^f and the weights."""

@@ -120,13 +120,13 @@ class LPGNet(nn.Module):
           ValueError: for a switch that has no such value, or a batch that does not fit `mode`.
         """
         self.check()
-        features, masks, segments, index = self._sequences(batch)
-        x, masks = self._encode_locally(features, masks, segments, train, index)
+        features, masks, segments, row_ids = self._sequences(batch)
+        x, masks = self._encode_locally(features, masks, segments, train, row_ids)
         enhanced = {}
         for block in range(self.blocks):
             if block:
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
-            enhanced = self._interact(x, masks, segments, train, index, axis, block)
+            enhanced = self._interact(x, masks, segments, train, row_ids, axis, block)
         gate = "learned" if self.use_unimodal_gate else "none"
         reduced = GatedReduction(self.paths, gate, self.initialization, name="unimodal_fusion")(enhanced)
         reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
@@ -135,7 +135,7 @@ class LPGNet(nn.Module):
             masks = {m: mask.any(-1).reshape(batch.mask.shape) for m, mask in masks.items()}
         fused, gates = self._fuse(reduced, masks)
         heads = SelfDistillationHeads(self.num_classes, self.names, self.dropout, self.initialization, name="heads")
-        logits, unimodal_logits = heads(fused, reduced, train=train, index=batch.index)
+        logits, unimodal_logits = heads(fused, reduced, train=train, row_ids=batch.row_ids)
         return SelfDistilledOutput(logits, unimodal_logits, reduced, fused, gates)
 
     def check(self) -> None:
@@ -174,20 +174,20 @@ class LPGNet(nn.Module):
         masks = {m: batch.available[m] & batch.mask for m in self.names}
         features = {m: batch.features[m] for m in self.names}
         if self.mode == "utterance":
-            return features, masks, batch.segments, batch.index
+            return features, masks, batch.segments, batch.row_ids
 
         def by_utterance(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
 
         masks = {m: by_utterance(batch.frames[m] & masks[m][..., None]) for m in self.names}
-        index = batch.index
-        if index is not None:
+        row_ids = batch.row_ids
+        if row_ids is not None:
             length = batch.mask.shape[1]
-            index = by_utterance(index[:, None] * length + jnp.arange(length)[None])
+            row_ids = by_utterance(row_ids[:, None] * length + jnp.arange(length)[None])
         segments = one_per_row(batch.mask.size, max(mask.shape[1] for mask in masks.values()))
-        return {m: by_utterance(x) for m, x in features.items()}, masks, segments, index
+        return {m: by_utterance(x) for m, x in features.items()}, masks, segments, row_ids
 
-    def _encode_locally(self, features, masks, segments: Segments, train: bool, index: jax.Array | None):
+    def _encode_locally(self, features, masks, segments: Segments, train: bool, row_ids: jax.Array | None):
         """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
 
         Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
@@ -205,11 +205,11 @@ class LPGNet(nn.Module):
         x = jnp.stack(encoded, axis=1)
         if self.positional == "sinusoidal":
             x = x + segment_positions(segments, self.d)[:, None]
-            x = ConversationDropout(self.dropout)(x, train=train, index=index)
+            x = ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
     def _interact(
-        self, x, masks, segments: Segments, train: bool, index: jax.Array | None, axis: str | None, block: int
+        self, x, masks, segments: Segments, train: bool, row_ids: jax.Array | None, axis: str | None, block: int
     ):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
         attention = FourWayParallelAttention(
@@ -222,7 +222,7 @@ class LPGNet(nn.Module):
             initialization=self.initialization,
             name=f"attention_{block}",
         )
-        context = attention(x, masks, segments=segments, train=train, index=index)
+        context = attention(x, masks, segments=segments, train=train, row_ids=row_ids)
         enhancement = stacked(ResidualEnhancement, in_axes=(0, 0, 0, 0, None, None, None, None))(
             self.ffn_mult * self.d,
             self.global_compression,
@@ -240,7 +240,7 @@ class LPGNet(nn.Module):
             jnp.stack([masks[target] for _, target in self.paths]),
             jnp.stack([segments.any(masks[source]) for source, _ in self.paths]),
             train,
-            index,
+            row_ids,
             axis,
             segments,
         )

@@ -100,7 +100,7 @@ class SDT(nn.Module):
         heads = SelfDistillationHeads(
             self.num_classes, tuple(features), self.dropout, self.initialization, name="heads"
         )
-        logits, unimodal_logits = heads(fused, features, train=train, index=batch.index)
+        logits, unimodal_logits = heads(fused, features, train=train, row_ids=batch.row_ids)
         return SelfDistilledOutput(logits, unimodal_logits, features, fused, gates)
 
     def check(self) -> None:
@@ -133,7 +133,7 @@ class SDT(nn.Module):
         if self.speaker_embedding:
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
-        x = ConversationDropout(self.dropout)(x, train=train, index=batch.index)
+        x = ConversationDropout(self.dropout)(x, train=train, row_ids=batch.row_ids)
         return dict(zip(names, unstacked(x, axis=1), strict=True))
 
     def _read(
@@ -149,14 +149,14 @@ class SDT(nn.Module):
             initialization=self.initialization,
             name="attention",
         )
-        contexts = attention(streams, present, segments=batch.segments, train=train, index=batch.index)
+        contexts = attention(streams, present, segments=batch.segments, train=train, row_ids=batch.row_ids)
         read = jnp.stack([contexts[path] for path in self.paths], axis=1)
         queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
-        x = ConversationDropout(self.dropout)(read, train=train, index=batch.index) + queries
+        x = ConversationDropout(self.dropout)(read, train=train, row_ids=batch.row_ids) + queries
         feed_forward = stacked(PositionwiseFeedForward, in_axes=(1, None, None))(
             self.d, self.dropout, initialization=self.initialization, name="feed_forward"
         )
-        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, batch.index)
+        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, batch.row_ids)
         return dict(zip(self.paths, unstacked(x), strict=True))
 
 

@@ -65,21 +65,21 @@ class SelfDistillationHeads(nn.Module):
         features: Mapping[str, jax.Array],
         *,
         train: bool = False,
-        index: jax.Array | None = None,
+        row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the fused logits `[B, T, C]` and each modality's, none where there is but one modality.
 
         Args:
           fused: `[B, T, D]`.
           features: modality -> `[B, T, D]`.
-          train, index: see `ConversationDropout`.
+          train, row_ids: see `ConversationDropout`.
         """
         width = fused.shape[-1]
         logits = dense(self.num_classes, width, scheme=self.initialization, name="fused")(fused)
         if len(self.modalities) == 1:
             return logits, {}
         stack = jnp.stack([nn.relu(features[m]) for m in self.modalities], axis=1)
-        stack = ConversationDropout(self.dropout)(stack, train=train, index=index)
+        stack = ConversationDropout(self.dropout)(stack, train=train, row_ids=row_ids)
         kernel_init, bias_init = kernel_and_bias(self.initialization, width)
         heads = stacked(nn.Dense, in_axes=1)(
             self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"

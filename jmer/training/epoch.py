@@ -20,12 +20,12 @@ class Plan:
     """What an epoch's `S` steps train on.
 
     Attributes:
-      members: int32 `[S, B, K]`, positions of each row's conversations in their split, -1 = none.
+      conversation_ids: int32 `[S, B, K]`, positions of each row's conversations in their split, -1 = none.
       computed: bool `[S]`, False where nothing is to be computed.
       active: bool `[S]`, False for a step that leaves the state alone.
     """
 
-    members: jax.Array
+    conversation_ids: jax.Array
     computed: jax.Array
     active: jax.Array
 
@@ -40,13 +40,13 @@ def make_plan(planned: Sequence[PlannedBatch], *, rows: int, steps: int, start: 
         their own.
       start: the first active step; those before it were taken already.
     """
-    slots = planned[0].members.shape[1]
-    members = np.full((steps, rows, slots), -1, np.int32)
+    slots = planned[0].conversation_ids.shape[1]
+    conversation_ids = np.full((steps, rows, slots), -1, np.int32)
     active = np.zeros(steps, bool)
     for step, batch in enumerate(planned[start:], start):
-        members[step, : len(batch.members)] = batch.members
+        conversation_ids[step, : len(batch.conversation_ids)] = batch.conversation_ids
         active[step] = True
-    return Plan(members, active, active)
+    return Plan(conversation_ids, active, active)
 
 
 def train_epoch(
@@ -75,8 +75,8 @@ def train_epoch(
       The state, and the metrics of all `S` steps, stacked; those of steps that were not active mean nothing.
     """
 
-    def take(state, members, active):
-        batch = gather(resident, members, length)
+    def take(state, conversation_ids, active):
+        batch = gather(resident, conversation_ids, length)
         options = {"active": active, "weights": weights, "axis": axis}
         return train_step(state, batch, model=model, optimizer=optimizer, **options)
 
@@ -87,7 +87,7 @@ def train_epoch(
     def step(carry, planned):
         state, sound = carry
         active = planned.active & sound
-        state, metrics = jax.lax.cond(planned.computed, take, skip, state, planned.members, active)
+        state, metrics = jax.lax.cond(planned.computed, take, skip, state, planned.conversation_ids, active)
         return (state, sound & (metrics.finite | ~planned.active)), metrics
 
     (state, _), metrics = jax.lax.scan(step, (state, jnp.bool_(True)), plan)

@@ -57,7 +57,7 @@ class Parallel:
             return jax.jit(functools.partial(epoch, axis=None), donate_argnums=0)
         epoch = functools.partial(epoch, axis=AXIS)
         if self.backend == "pmap":
-            rows = Plan(members=1, computed=None, active=None)
+            rows = Plan(conversation_ids=1, computed=None, active=None)
             mapped = jax.pmap(
                 epoch,
                 AXIS,
@@ -67,9 +67,9 @@ class Parallel:
                 donate_argnums=0,
             )
             return lambda state, resident, plan: mapped(
-                state, resident, plan.replace(members=self._split(plan.members, axis=1))
+                state, resident, plan.replace(conversation_ids=self._split(plan.conversation_ids, axis=1))
             )
-        specs = Plan(members=P(None, AXIS), computed=P(), active=P())
+        specs = Plan(conversation_ids=P(None, AXIS), computed=P(), active=P())
         mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)
         mapped = jax.jit(mapped, donate_argnums=0)
         return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, specs))

@@ -46,7 +46,7 @@ def train_step(
     """Takes one step. Pure: the same numbers whether unmapped, or mapped over any number of devices.
 
     Each device differentiates its share of the loss (its own sums over the counts of all devices); the gradients of the
-    shares add up to that of the whole. Random draws depend on the step and on each row's number (`Batch.index`).
+    shares add up to that of the whole. Random draws depend on the step and on each row's number (`Batch.row_ids`).
 
     Args:
       state: the same on every device.

@@ -155,7 +155,7 @@ def _epochs(
         return train_epoch(state, resident, plan, model=setup.model, optimizer=optimizer, **options)
 
     own = spreading.stack(varied)
-    advance = spreading.map(epoch, (0, None, Plan(members=0, computed=None, active=0), 0), donate_argnums=(0,))
+    advance = spreading.map(epoch, (0, None, Plan(conversation_ids=0, computed=None, active=0), 0), donate_argnums=(0,))
     predict = spreading.map(forward(setup.model), (0, None))
     resident = spreading.share(make_resident(setup.conversations["train"], setup.widths))
     state = spreading.stack(states)
@@ -205,7 +205,7 @@ def _shared_plan(runs: Sequence[Run], setup: Setup, course: Course, epoch: int, 
         plans.append(setup.plan(epoch, chosen, seed=run.config.seed, steps=steps, start=start))
     plans += [plans[-1]] * (rows - len(plans))
     return Plan(
-        members=np.stack([plan.members for plan in plans]),
+        conversation_ids=np.stack([plan.conversation_ids for plan in plans]),
         computed=np.any([plan.computed for plan in plans], axis=0),
         active=np.stack([plan.active for plan in plans]),
     )
