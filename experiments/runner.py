@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from experiments.processes import Died, in_processes
 from jmer.config import fit_to_corpus
 from jmer.data.corpus import Corpus, any_labelled
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 from jmer.data.validation import require_sound
 from jmer.errors import UserError
 from jmer.experiment import change_fields, load_experiment

@@ -136,7 +136,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
-    from jmer.data.registry import load_corpus
+    from jmer.data.load import load_corpus
     from jmer.data.validation import require_sound
 
     corpus = load_corpus(config.data.path)

@@ -21,7 +21,7 @@ from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.runs import load_runs
 from jmer.command import exit_status
 from jmer.data.corpus import Conversation, make_corpus, save_corpus
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 from jmer.evaluation import report
 from jmer.evaluation.predict import predict
 from jmer.main import main as train_and_score

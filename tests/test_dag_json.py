@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jmer.data import dag_json
-from jmer.data.conventions import IEMOCAP6, MELD
+from jmer.data.emotions import IEMOCAP6, MELD
+from jmer.data.readers import dag_json
 from jmer.errors import UserError
 
 WIDTHS = (4, 3, 2)

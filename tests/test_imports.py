@@ -1,6 +1,7 @@
 """One layer costs one layer: imports point one way, and the ground floor needs jax, flax and numpy alone."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def imported(path):
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_point_one_way(room):
-    modules = list((ROOT / room).glob("*.py"))
+    modules = list((ROOT / room).rglob("*.py"))
     assert modules
     for path in modules:
         assert set(imported(path)) <= MAY_IMPORT[room], path
@@ -42,3 +43,33 @@ def test_layers_and_losses_pull_in_nothing_heavy():
     code = f"import sys, jmer.layers, jmer.losses; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_data_room_initialises_no_backend(tmp_path):
+    """Every module of the room is imported; a corpus is converted, loaded, inspected, normalised and batched."""
+    program = """
+import importlib, pkgutil, sys
+import numpy as np
+from jax._src import xla_bridge
+import jmer.data
+for module in pkgutil.walk_packages(jmer.data.__path__, "jmer.data."):
+    importlib.import_module(module.name)
+from jmer.data import batches, load_corpus, normalization
+from jmer.data.convert import convert
+from jmer.data.inspect import describe
+np.savez(
+    "table.npz", d=["a", "a", "b", "c"], s=["x"] * 4, e=[0, 1, 1, 0], p=["train"] * 3 + ["test"],
+    f=np.arange(8.0).reshape(4, 2),
+)
+flags = ["--conversation=d", "--speaker=s", "--label=e", "--split=p", "--text=f", "--emotions=calm,angry"]
+convert(["table", *flags, "table.npz", "corpus"])
+corpus = load_corpus("corpus")
+describe(corpus)
+train = corpus.conversations("train")
+statistics = normalization.fit(train, corpus.card.widths)
+assert list(batches(normalization.apply(train, statistics), corpus.card.widths, batch_size=1))
+assert not xla_bridge.backends_are_initialized()
+"""
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT.parent)}
+    )

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jmer.data import meld_csv
-from jmer.data.conventions import MELD
+from jmer.data.emotions import MELD
+from jmer.data.readers import meld_csv
 from jmer.errors import UserError
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"

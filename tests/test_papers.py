@@ -18,7 +18,7 @@ from experiments.papers import figures
 from experiments.papers.declaration import TASKS, Entry, Printed, Table, task_of
 from experiments.papers.planning import Planner
 from jmer.data.corpus import make_corpus, save_corpus
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 
 pytestmark = pytest.mark.usefixtures("smallest_model")
 

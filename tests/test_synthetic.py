@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 
 from jmer.data.corpus import save_corpus
 from jmer.data.frames import mean_pooled
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 from jmer.data.synthetic import NAMES, Size, generate
 from jmer.errors import UserError
 

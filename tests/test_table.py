@@ -8,8 +8,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from jmer.data import table
-from jmer.data.presets import PRESETS
+from jmer.data.readers import table
+from jmer.data.readers.presets import PRESETS
 from jmer.errors import UserError
 
 FLAGS = [

@@ -14,7 +14,7 @@ from jmer.batch import MODALITIES, UNLABELLED, Batch
 from jmer.data import normalization
 from jmer.data.batching import batches, shape_for
 from jmer.data.corpus import Conversation, Corpus, any_labelled
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.validation import require_sound
 from jmer.errors import UserError

@@ -23,8 +23,8 @@ from sklearn.model_selection import GroupKFold
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.frames import mean_pooled
+from jmer.data.load import load_corpus
 from jmer.data.normalization import apply, fit
-from jmer.data.registry import load_corpus
 from jmer.errors import UserError
 
 MAX_ITERATIONS = 2000

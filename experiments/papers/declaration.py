@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jmer.data.conventions import IEMOCAP4, IEMOCAP6, MELD
 from jmer.data.corpus import Card
+from jmer.data.emotions import IEMOCAP4, IEMOCAP6, MELD
 
 TASKS = {"iemocap4": IEMOCAP4, "iemocap6": IEMOCAP6, "meld": MELD}
 """Tasks that the papers print numbers for -> their emotions."""

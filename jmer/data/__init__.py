@@ -3,8 +3,8 @@
 from jmer.batch import Batch
 from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, shape_for, useful_share
 from jmer.data.corpus import Card, Conversation, Corpus, make_corpus, save_corpus
+from jmer.data.load import load_corpus
 from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
-from jmer.data.registry import load_corpus
 from jmer.data.resident import Resident, gather, make_resident
 from jmer.data.splits import hold_out
 from jmer.data.validation import checked_corpus, defects

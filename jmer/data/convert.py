@@ -11,15 +11,15 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
-from jmer.data import dag_json, frame_files, meld_csv, pickles, table
 from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
+from jmer.data.readers import dag_json, feature_pickles, frame_files, meld_csv, table
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
 
 # Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`; `options` has DEST, too.
-FORMATS = {"table": table, "pickle": pickles, "dag-json": dag_json, "meld-csv": meld_csv, "frames": frame_files}
+FORMATS = {"table": table, "pickle": feature_pickles, "dag-json": dag_json, "meld-csv": meld_csv, "frames": frame_files}
 
 
 def convert(arguments: Sequence[str]) -> None:

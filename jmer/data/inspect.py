@@ -12,7 +12,7 @@ from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.frames import available_rows
-from jmer.data.registry import load_corpus
+from jmer.data.load import load_corpus
 from jmer.data.synthetic import NAMES
 from jmer.data.validation import defects, shortened
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from jmer.data.unpickle import load
+from jmer.data.readers.restricted_unpickler import load
 from jmer.errors import UserError
 
 

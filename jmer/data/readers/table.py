@@ -29,10 +29,10 @@ import numpy as np
 import yaml
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.conventions import SPLIT_NAMES, add_emotions_argument
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.presets import PRESETS
-from jmer.data.table_files import Table, open_table
+from jmer.data.readers.conventions import SPLIT_NAMES, add_emotions_argument
+from jmer.data.readers.presets import PRESETS
+from jmer.data.readers.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 

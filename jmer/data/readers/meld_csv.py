@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.conventions import MELD, SPLIT_NAMES, files_by_split, mended
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.table_files import Table, open_table
+from jmer.data.emotions import MELD
+from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, mended
+from jmer.data.readers.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 

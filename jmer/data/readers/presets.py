@@ -1,6 +1,6 @@
-"""Column mappings of tables that the project knows, by name; `jmer.data.table` explains the fields."""
+"""Column mappings of tables that the project knows, by name; `jmer.data.readers.table` explains the fields."""
 
-from jmer.data.conventions import IEMOCAP4, IEMOCAP6, MELD
+from jmer.data.emotions import IEMOCAP4, IEMOCAP6, MELD
 
 IEMOCAP_COLUMNS = {
     "conversation": "dialogue",

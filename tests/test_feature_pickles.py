@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from jmer.data import pickles
-from jmer.data.conventions import IEMOCAP6, MELD
+from jmer.data.emotions import IEMOCAP6, MELD
+from jmer.data.readers import feature_pickles
 from jmer.errors import UserError
 
 WIDTHS = {"text": 4, "text2": 4, "text3": 4, "text4": 4, "audio": 3, "visual": 2}
@@ -53,8 +53,8 @@ def meld():
 
 START, END = ("ids", "speakers", "labels"), ("sentences", "train", "test")
 MMGCN = (*START, "text", "audio", "visual", *END)
-SDT = (*START, *pickles.ROBERTA, "audio", "visual", *END)
-COSMIC = ("speakers", "labels", *pickles.ROBERTA, *END, "validation")
+SDT = (*START, *feature_pickles.ROBERTA, "audio", "visual", *END)
+COSMIC = ("speakers", "labels", *feature_pickles.ROBERTA, *END, "validation")
 
 
 def write(path, elements, names, protocol=2):
@@ -64,9 +64,9 @@ def write(path, elements, names, protocol=2):
 
 def read(*paths, **options):
     parser = argparse.ArgumentParser()
-    pickles.add_arguments(parser)
+    feature_pickles.add_arguments(parser)
     arguments = [item for name, value in options.items() for item in (f"--{name}", value)]
-    return pickles.read(paths, parser.parse_args(arguments))
+    return feature_pickles.read(paths, parser.parse_args(arguments))
 
 
 def ids(corpus):
@@ -131,7 +131,7 @@ def test_choice_of_the_roberta_vectors(tmp_path, names):
     path = write(tmp_path / "a.pkl", elements, names)
 
     def layers(key):
-        return [np.array(elements[name][key]) for name in pickles.ROBERTA]
+        return [np.array(elements[name][key]) for name in feature_pickles.ROBERTA]
 
     modalities = ("text", "audio", "visual") if names is SDT else ("text",)
     for choice, text in {
@@ -156,7 +156,7 @@ def test_cosmic_of_meld_has_two_kinds_of_labels(tmp_path):
 def cosmic_of(elements, **changes):
     rng = np.random.default_rng(2)
     lengths = {key: len(labels) for key, labels in elements["labels"].items()}
-    vectors = {name: {key: rng.normal(size=(n, 5)) for key, n in lengths.items()} for name in pickles.ROBERTA}
+    vectors = {name: {key: rng.normal(size=(n, 5)) for key, n in lengths.items()} for name in feature_pickles.ROBERTA}
     splits = {"train": ["Ses03F_impro02", "Ses01F_impro01"], "validation": ["Ses02M_script01"]}
     return elements | vectors | splits | changes
 

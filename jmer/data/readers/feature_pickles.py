@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES
-from jmer.data.conventions import IEMOCAP6, MELD, add_emotions_argument, mended
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.unpickle import load
+from jmer.data.emotions import IEMOCAP6, MELD
+from jmer.data.readers.conventions import add_emotions_argument, mended
+from jmer.data.readers.restricted_unpickler import load
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.conventions import add_emotions_argument, files_by_split, in_standard_order, mended
 from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.emotions import in_standard_order
+from jmer.data.readers.conventions import add_emotions_argument, files_by_split, mended
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 

@@ -1,4 +1,4 @@
-"""What files from elsewhere share: names of splits, the order of emotions, files named by split, quirks of text."""
+"""What the public feature files have in common: names of splits, file names, encoding errors."""
 
 import argparse
 import re
@@ -15,10 +15,6 @@ SPLIT_NAMES = {
     "val": "validation",
     "test": "test",
 }
-
-IEMOCAP6 = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
-IEMOCAP4 = ("happy", "sad", "neutral", "angry")
-MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 
 # Windows-1252 has letters where latin-1 and Unicode have control characters.
 _MISREAD = re.compile("[\x80-\x9f]")
@@ -44,14 +40,6 @@ def _names(text: str) -> tuple[str, ...]:
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"'{text}' has an empty name, or one twice: give each emotion once")
     return names
-
-
-def in_standard_order(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns emotion names in the order that the public releases number them, or else in alphabetical order."""
-    for standard in (IEMOCAP6, IEMOCAP4, MELD):
-        if set(names) == set(standard):
-            return standard
-    return tuple(sorted(set(names)))
 
 
 def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:
