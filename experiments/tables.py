@@ -8,8 +8,9 @@ from pathlib import Path
 from experiments.runner import Outcome
 from jmer.errors import UserError
 from jmer.evaluation import mean_and_deviation
-from jmer.evaluation.report import SELECTIONS, SYNTHETIC_BANNER
+from jmer.evaluation.report import SYNTHETIC_BANNER
 from jmer.files import atomically
+from jmer.selection import get_selection
 
 NOTHING = "–"
 
@@ -61,7 +62,7 @@ def how_chosen(outcomes: Sequence[Outcome]) -> str:
     if not results:
         reasons = [reason for outcome in outcomes for reason in outcome.failures.values()]
         raise UserError(f"no run succeeded: {reasons[0]}")
-    return " / ".join(sorted({SELECTIONS[result.selection] for result in results}))
+    return " / ".join(sorted({get_selection(result.selection).description for result in results}))
 
 
 def banner(synthetic: bool) -> list[str]:

@@ -14,8 +14,8 @@ MAY_IMPORT = {
     "losses": {"losses", "layers"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
-    "evaluation": {"evaluation", "models", "data", "batch", "errors", "files"},
-    "training": {"training", "evaluation", "models", "data", "batch", "config", "errors", "files"},
+    "evaluation": {"evaluation", "models", "data", "batch", "errors", "files", "selection"},
+    "training": {"training", "evaluation", "models", "data", "batch", "config", "errors", "files", "selection"},
 }
 
 

@@ -167,14 +167,14 @@ def test_test_oracle_is_labelled_wherever_it_appears(tmp_path, text, figures):
 
 
 def test_last_epoch_is_called_so(tmp_path):
-    assert "epoch 80 of 80, the last one, chosen by no score." in written(
+    assert "epoch 80 of 80, the last epoch, not chosen by a score." in written(
         tmp_path, selection="last", epoch=80, scores=ONLY_TEST, history=()
     )
 
 
 def test_refusals_and_failures_leave_the_old_report(tmp_path, monkeypatch):
     before = written(tmp_path, scores=ONLY_TEST, history=())
-    with pytest.raises(UserError, match="selection 'best' is unknown: use one of validation, last, test_oracle"):
+    with pytest.raises(UserError, match="unknown selection 'best': choose one of validation, last, test_oracle"):
         written(tmp_path, selection="best")
 
     def full_disk(self, *args, **options):

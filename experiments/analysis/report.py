@@ -6,10 +6,10 @@ from pathlib import Path
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.runs import Run
-from experiments.tables import banner
 from jmer.evaluation.predictions import corpus_title
-from jmer.evaluation.report import ORACLE, ORACLE_BANNER, SELECTIONS
+from jmer.evaluation.report import banners
 from jmer.files import atomically
+from jmer.selection import get_selection
 
 REPORT_FILE = "analysis.md"
 
@@ -42,17 +42,15 @@ def analyse(runs: Sequence[Run], split: str, names: Sequence[str], out: Path, *,
 
 def _head(runs: Sequence[Run], split: str) -> Iterator[str]:
     first, card = runs[0].trained, runs[0].corpus.card
-    selection = first.config.selection
+    selection = get_selection(first.config.selection)
     yield f"# Analyses of {_title(runs)}"
-    yield from banner(card.synthetic or first.card.synthetic)
-    if selection == ORACLE:
-        yield ORACLE_BANNER
+    yield from banners(synthetic=card.synthetic or first.card.synthetic, selection=selection.name)
     epochs = ", ".join(str(run.trained.position.epoch) for run in runs)
     trained_on = "" if card == first.card else f", trained on {corpus_title(first.card)}"
-    optimistic = ", so that scores on this split are optimistic" if selection == split else ""
+    optimistic = ", so that scores on this split are optimistic" if selection.split == split else ""
     yield (
         f"Split: {split.upper()}, n = {len(runs)} ({_seeds(runs)}){trained_on}. Epoch {epochs}: "
-        f"{SELECTIONS[selection]}{optimistic}. Figures are means ± sample standard deviation over seeds; of a single "
+        f"{selection.description}{optimistic}. Figures are means ± sample standard deviation over seeds; of a single "
         "seed there is no deviation."
     )
 
@@ -65,8 +63,8 @@ def _section(name: str, analysis: Analysis, runs: Sequence[Run], split: str, out
     frame = analysis.measure(runs, split)
     with atomically(out / f"{name}.csv") as temporary:
         frame.to_csv(temporary, index=False)
-    selection = SELECTIONS[runs[0].trained.config.selection]
-    title = f"{analysis.title}: {_title(runs)}, {split}, {_seeds(runs)}\nepoch {selection}"
+    selection = get_selection(runs[0].trained.config.selection)
+    title = f"{analysis.title}: {_title(runs)}, {split}, {_seeds(runs)}\nepoch {selection.description}"
     for suffix in ("png", "svg"):
         analysis.draw(frame, out / f"{name}.{suffix}", title)
     yield from analysis.describe(frame)

@@ -22,10 +22,8 @@ from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decad
 from jmer.evaluation.predict import Predictions
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import (
-    ORACLE,
-    ORACLE_BANNER,
-    SYNTHETIC_BANNER,
     Report,
+    banners,
     config_lines,
     headline,
     percent,
@@ -115,7 +113,10 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
     return environment.get_template("report.html").render(
         title=f"{report.model} on {corpus_title(report.card)}",
         report=report,
-        banners=_banners(report),
+        banners=[
+            _emphasized(re.sub(r"^> ", "", banner, flags=re.MULTILINE))
+            for banner in banners(synthetic=report.card.synthetic, selection=report.selection)
+        ],
         headline=_emphasized(headline(report)),
         sections=[_split_section(report, split, predicted.get(split)) for split in scored],
         curves=_curves(report),
@@ -132,11 +133,6 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         # The browser runs this script and no other, whatever a sentence of the corpus holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _banners(report: Report) -> list[Markup]:
-    apply = {SYNTHETIC_BANNER: report.card.synthetic, ORACLE_BANNER: report.selection == ORACLE}
-    return [_emphasized(re.sub(r"^> ", "", banner, flags=re.MULTILINE)) for banner in apply if apply[banner]]
 
 
 def _emphasized(text: str) -> Markup:

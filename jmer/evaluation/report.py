@@ -15,27 +15,20 @@ import numpy as np
 import jmer
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Corpus
-from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import plot_confusion, plot_learning_curves
 from jmer.evaluation.predictions import corpus_title
 from jmer.files import atomically
+from jmer.selection import SELECTIONS, get_selection
 
 REPORT_FILE = "report.md"
 CURVES_FILE = "learning_curves.png"
-ORACLE = "test_oracle"
-# How the epoch was chosen.
-SELECTIONS = {
-    "validation": "chosen by validation weighted F1",
-    "last": "the last one, chosen by no score",
-    ORACLE: f"chosen by TEST weighted F1 ({ORACLE}: optimistic, not comparable)",
-}
 SYNTHETIC_BANNER = (
     "> **SYNTHETIC CORPUS.** Its utterances were drawn from a random process, not recorded.\n"
     "> No number in this report says anything about real conversations."
 )
 ORACLE_BANNER = (
-    f"> **TEST ORACLE.** The epoch was chosen by the test split itself (`{ORACLE}`). The scores are optimistic and\n"
+    "> **TEST ORACLE.** The epoch was chosen by the test split itself (`test_oracle`). The scores are optimistic and\n"
     "> not comparable with scores of epochs that were chosen on validation data."
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "datasets")
@@ -118,8 +111,6 @@ def write_report(folder: str | Path, report: Report) -> Path:
     Raises:
       UserError: if the selection is unknown or a file cannot be written.
     """
-    if report.selection not in SELECTIONS:
-        raise UserError(f"selection '{report.selection}' is unknown: use one of {', '.join(SELECTIONS)}")
     path = Path(folder) / REPORT_FILE
     title = f"{report.model} on {corpus_title(report.card)}"
     for split, scores in report.scores.items():
@@ -135,10 +126,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 def _sections(report: Report) -> Iterator[str]:
     yield f"# {_escape(report.model)} on {_escape(corpus_title(report.card))}"
-    if report.card.synthetic:
-        yield SYNTHETIC_BANNER
-    if report.selection == ORACLE:
-        yield ORACLE_BANNER
+    yield from banners(synthetic=report.card.synthetic, selection=report.selection)
     yield headline(report)
     scored = [split for split in reversed(SPLITS) if split in report.scores]
     if scored:
@@ -164,8 +152,19 @@ def _sections(report: Report) -> Iterator[str]:
     yield textwrap.indent("\n".join(config_lines(report.config)), "    ")
 
 
+def banners(*, synthetic: bool, selection: str) -> list[str]:
+    """Returns the warnings, as Markdown, that stand above scores.
+
+    Args:
+      synthetic: whether the scores are of a synthetic corpus.
+      selection: name of the rule that chose the epoch.
+    """
+    applicable = {SYNTHETIC_BANNER: synthetic, ORACLE_BANNER: get_selection(selection).oracle}
+    return [banner for banner, applies in applicable.items() if applies]
+
+
 def _choice(report: Report) -> str:
-    return f"epoch {report.epoch} of {report.epochs}, {SELECTIONS[report.selection]}"
+    return f"epoch {report.epoch} of {report.epochs}, {get_selection(report.selection).description}"
 
 
 def headline(report: Report) -> str:
@@ -190,9 +189,11 @@ def _score_table(report: Report, scored: Sequence[str]) -> str:
 
 
 def split_title(report: Report, split: str) -> str:
-    """Returns a split's name, with a note where it chose the epoch."""
-    note = {("validation", "validation"): " (chose the epoch)", ("test", ORACLE): f" ({ORACLE}: optimistic)"}
-    return split + note.get((split, report.selection), "")
+    """Returns the name of a split, with a note if it chose the epoch."""
+    selection = get_selection(report.selection)
+    if split != selection.split:
+        return split
+    return f"{split} ({selection.name}: optimistic)" if selection.oracle else f"{split} (chose the epoch)"
 
 
 def _split_sections(split: str, scores: Scores) -> Iterator[str]:
@@ -229,7 +230,8 @@ def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from config_lines(value, f"{prefix}{name}.")
         else:
-            note = "  # optimistic, not comparable: chosen on the test split" if value == ORACLE else ""
+            oracle = any(value == selection.name for selection in SELECTIONS.values() if selection.oracle)
+            note = "  # optimistic, not comparable: chosen on the test split" if oracle else ""
             yield f"{prefix}{name} = {value!r}{note}"
 
 

@@ -12,14 +12,12 @@ from jmer.data.curriculum import curriculum
 from jmer.data.packing import steps_per_epoch
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.predict import Predictions
+from jmer.selection import get_selection
 from jmer.training.checkpoint import Checkpoints, Position
 from jmer.training.log import Log
 from jmer.training.setup import Setup
 from jmer.training.state import State
 from jmer.training.step import Metrics
-
-CHOOSING_SPLIT = {"validation": "validation", "last": None, "test_oracle": "test"}
-"""Selection rule -> the split whose weighted F1 chooses the epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def plan_course(config: ConfigDict, training: Sequence[Conversation]) -> Course:
 
 def held_out_splits(setup: Setup) -> list[str]:
     """Returns the splits to score after each epoch: the validation split, and another one if that chooses the epoch."""
-    splits = dict.fromkeys(("validation", CHOOSING_SPLIT[setup.config.selection]))
+    splits = dict.fromkeys(("validation", get_selection(setup.config.selection).split))
     return [split for split in splits if setup.is_labelled(split)]
 
 
@@ -90,7 +88,7 @@ def close_epoch(
     # The log goes first: a line whose checkpoint was never written is dropped and made again.
     if log is not None:
         log.write(int(state.step), values)
-    chosen_by = values.get(f"{CHOOSING_SPLIT[setup.config.selection]}/weighted_f1")
+    chosen_by = values.get(f"{get_selection(setup.config.selection).split}/weighted_f1")
     checkpoints.save(state, setup.statistics, position, chosen_by)
     return values, position
 

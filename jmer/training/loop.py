@@ -17,10 +17,11 @@ from jmer.data.rows import batch_rows
 from jmer.errors import UserError
 from jmer.evaluation.predict import forward
 from jmer.evaluation.predictions import corpus_title
-from jmer.evaluation.report import SELECTIONS, collect_versions
+from jmer.evaluation.report import collect_versions
+from jmer.selection import get_selection
 from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
 from jmer.training.checkpoint import Checkpoints, Position
-from jmer.training.course import CHOOSING_SPLIT, close_epoch, held_out_splits, not_finite, plan_course
+from jmer.training.course import close_epoch, held_out_splits, not_finite, plan_course
 from jmer.training.folder import CHECKPOINT_FOLDER, RunFacts, claim
 from jmer.training.interrupts import Interrupts, interrupts
 from jmer.training.log import Log, progress_line
@@ -137,9 +138,7 @@ def check(config: ConfigDict, corpus: Corpus) -> None:
         raise UserError(
             f"training.matmul_precision is '{config.training.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
         )
-    if config.selection not in SELECTIONS:
-        raise UserError(f"selection is '{config.selection}': choose one of {', '.join(SELECTIONS)}")
-    split = CHOOSING_SPLIT[config.selection]
+    split = get_selection(config.selection).split
     if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
         raise UserError(
             f"selection={config.selection} needs labels in split '{split}', which corpus '{corpus.card.name}' has not: "

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from jmer.data.corpus import Corpus
 from jmer.errors import UserError
 from jmer.evaluation.metrics import mean_and_deviation
-from jmer.evaluation.report import ORACLE, ORACLE_BANNER, REPORT_FILE, SELECTIONS, SYNTHETIC_BANNER, markdown_table
+from jmer.evaluation.report import REPORT_FILE, banners, markdown_table
 from jmer.files import atomically
+from jmer.selection import get_selection
 from jmer.training.folder import (
     COMPUTATION,
     SCORES_FILE,
@@ -88,10 +89,9 @@ def summarize(folders: Sequence[Path]) -> str:
     runs = [_scores(folder) for folder in folders]
     selection = runs[0]["selection"]
     parts = [f"# {configs[0].model.name.upper()} on {runs[0]['corpus']}, {len(runs)} seeds"]
-    parts += [SYNTHETIC_BANNER] if read_facts(folders[0]).card.synthetic else []
-    parts += [ORACLE_BANNER] if selection == ORACLE else []
+    parts += banners(synthetic=read_facts(folders[0]).card.synthetic, selection=selection)
     epochs = ", ".join(str(run["epoch"]) for run in runs)
-    parts.append(f"Percent, mean ± sample standard deviation. Epochs {epochs}: {SELECTIONS[selection]}.")
+    parts.append(f"Percent, mean ± sample standard deviation. Epochs {epochs}: {get_selection(selection).description}.")
     header = ("split", "score", "mean ± sd", *(f"seed {seed}" for seed in seeds))
     parts.append(markdown_table(header, [_row(runs, split, name) for split in runs[0]["splits"] for name in SCORES]))
     return "\n\n".join(parts)
