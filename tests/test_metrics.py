@@ -88,6 +88,30 @@ def test_scores_take_float_counts_and_become_json():
     assert json.loads(json.dumps(dataclasses.asdict(got)))["classes"]["angry"]["precision"] == pytest.approx(2 / 3)
 
 
+def test_scores_are_read_as_attributes_and_as_a_mapping():
+    got = scores(np.array([[3, 1], [0, 2]]), ("calm", "angry"))
+    saved = json.loads(json.dumps(dataclasses.asdict(got)))
+    assert list(got) == list(got.keys()) == list(dict(got)) == list(saved)
+    assert list(saved) == [
+        "accuracy",
+        "weighted_f1",
+        "macro_f1",
+        "unweighted_accuracy",
+        "support",
+        "classes",
+        "confusion",
+    ]
+    for name in got:
+        assert got[name] is getattr(got, name)
+    assert got["weighted_f1"] == saved["weighted_f1"] == pytest.approx((4 * 6 / 7 + 2 * 4 / 5) / 6)
+    assert {name: dict(row) for name, row in got["classes"].items()} == saved["classes"]
+    assert got["classes"]["calm"]["recall"] == 0.75
+    for missing in ("f1", "keys", "__class__"):
+        assert missing not in got
+        with pytest.raises(KeyError, match=missing):
+            got[missing]
+
+
 def test_mistakes_get_one_line():
     with pytest.raises(UserError, match=r"label 7 is no index into 3 emotions: use 0..2"):
         confusion_matrix([0, 7], [0, 0], 3)

@@ -4,8 +4,9 @@ from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores, classification_report, confusion_matrix, mean_and_deviation
 from jmer.evaluation.predict import predict
-from jmer.evaluation.predictions import prediction_table, write_predictions
+from jmer.evaluation.predictions import mean_probabilities, prediction_table, write_predictions
 from jmer.evaluation.report import Report, write_report
+from jmer.evaluation.seed_report import seed_report, seed_table
 from jmer.evaluation.significance import (
     BootstrapComparison,
     PairedComparison,
@@ -29,8 +30,11 @@ __all__ = [
     "confusion_matrix",
     "holm",
     "mean_and_deviation",
+    "mean_probabilities",
     "predict",
     "prediction_table",
+    "seed_report",
+    "seed_table",
     "verdict",
     "write_html_report",
     "write_predictions",

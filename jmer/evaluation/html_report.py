@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from jmer.data.corpus import SPLITS, Conversation
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.html_charts import LineChart, ReliabilityChart, line_chart, reliability_chart
+from jmer.evaluation.markdown import percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
 from jmer.evaluation.predict import Predictions
@@ -26,7 +27,6 @@ from jmer.evaluation.report import (
     banners,
     config_lines,
     headline,
-    percent,
     split_title,
 )
 from jmer.files import atomically

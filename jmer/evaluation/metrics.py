@@ -1,7 +1,8 @@
 """Scores of a classification: everything follows from a confusion matrix of counts."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,23 @@ from jmer.batch import UNLABELLED
 from jmer.errors import UserError
 
 
+class _FieldMapping(Mapping[str, Any]):
+    """Base of a dataclass whose fields can be read as a mapping's items, too: `scores["accuracy"]`."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+
 @dataclasses.dataclass(frozen=True)
-class ClassScores:
+class ClassScores(_FieldMapping):
     """Scores of one emotion; precision, recall and F1 are fractions, 0 where they would divide by zero."""
 
     precision: float
@@ -20,8 +36,10 @@ class ClassScores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
-    """Scores of one split as fractions, in plain values that `dataclasses.asdict` turns into JSON.
+class Scores(_FieldMapping):
+    """Scores of one split as fractions; `dataclasses.asdict` makes plain values of them, for JSON.
+
+    A score is an attribute and a mapping's item: `scores.weighted_f1` is `scores["weighted_f1"]`.
 
     Attributes:
       accuracy: share of utterances predicted right ("WA" in the speech literature).

@@ -68,6 +68,38 @@ def prediction_table(
     return pd.DataFrame(columns)
 
 
+def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    r"""Returns the probabilities of an ensemble, the mean over its $S$ members.
+
+    $$\bar p_{ij} = \frac{1}{S} \sum_{s=1}^{S} p^{(s)}_{ij}$$
+
+    Args:
+      members: for each member, `k` arrays `[n_i, C]`, one per conversation.
+
+    Returns:
+      `k` arrays `[n_i, C]` of the members' dtype, summed in float64.
+
+    Raises:
+      UserError: if there is no member, or members differ in the number of conversations or in an array's shape.
+    """
+    if not members:
+        raise UserError("an ensemble without members has no probabilities: give those of at least one")
+    shapes = [[np.shape(array) for array in member] for member in members]
+    for i, found in enumerate(shapes):
+        if len(found) != len(shapes[0]):
+            raise UserError(
+                f"member {i} of the ensemble has probabilities of {len(found)} conversations, member 0 of "
+                f"{len(shapes[0])}: predict the same conversations with each"
+            )
+        for j, (shape, expected) in enumerate(zip(found, shapes[0], strict=True)):
+            if shape != expected or len(shape) != 2:
+                raise UserError(
+                    f"conversation {j}: member {i} of the ensemble has probabilities {shape}, member 0 {expected}: "
+                    "give [utterances, emotions], the same for each"
+                )
+    return [np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype) for arrays in zip(*members, strict=True)]
+
+
 def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
     """Writes a table as csv (UTF-8) or parquet, chosen by the suffix of `path`; whole or not at all.
 

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import platform
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -15,6 +14,7 @@ import numpy as np
 import jmer
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Corpus
+from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import plot_confusion, plot_learning_curves
 from jmer.evaluation.predictions import corpus_title
@@ -125,7 +125,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 
 def _sections(report: Report) -> Iterator[str]:
-    yield f"# {_escape(report.model)} on {_escape(corpus_title(report.card))}"
+    yield f"# {escape_markdown(report.model)} on {escape_markdown(corpus_title(report.card))}"
     yield from banners(synthetic=report.card.synthetic, selection=report.selection)
     yield headline(report)
     scored = [split for split in reversed(SPLITS) if split in report.scores]
@@ -145,7 +145,7 @@ def _sections(report: Report) -> Iterator[str]:
         "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(report.seconds))),
         **report.versions,
     }
-    yield "\n".join(f"- {name}: {_escape(value)}" for name, value in facts.items())
+    yield "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in facts.items())
     yield "Command:"
     yield textwrap.indent(report.command, "    ")
     yield "## Configuration"
@@ -215,13 +215,14 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
 
 def _corpus_sections(report: Report) -> Iterator[str]:
     card = report.card
-    yield f"{_escape(card.name)}, {'synthetic' if card.synthetic else 'real'}. {_escape(card.provenance)}"
+    kind = "synthetic" if card.synthetic else "real"
+    yield f"{escape_markdown(card.name)}, {kind}. {escape_markdown(card.provenance)}"
     yield markdown_table(
         ("split", "conversations", "utterances", "labelled"),
         [(split, *map(str, dataclasses.astuple(size))) for split, size in report.sizes.items()],
     )
     yield markdown_table(("modality", "width"), [(modality, str(width)) for modality, width in card.widths.items()])
-    yield f"Emotions: {_escape(', '.join(card.emotions))}."
+    yield f"Emotions: {escape_markdown(', '.join(card.emotions))}."
 
 
 def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
@@ -237,27 +238,3 @@ def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
 
 def _picture(split: str) -> str:
     return f"confusion_{split}.png"
-
-
-def percent(fraction: float) -> str:
-    """Returns a fraction in percent, with two decimals and without the sign."""
-    return f"{100 * fraction:.2f}"
-
-
-def _escape(text: str) -> str:
-    """Keeps Markdown from reading names and sentences of others as markup, and each on one line."""
-    # An underscore between letters or digits is no markup, and reads better without a backslash.
-    return re.sub(r"[\\`*<|\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a Markdown table with padded cells; the first column is text, the others are flush right."""
-    cells = [[_escape(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [row[0].ljust(widths[0]), *(cell.rjust(n) for cell, n in zip(row[1:], widths[1:], strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join(["-" * (widths[0] + 2), *("-" * (n + 1) + ":" for n in widths[1:])])
-    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])

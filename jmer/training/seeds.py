@@ -7,10 +7,9 @@ from ml_collections import ConfigDict
 
 from jmer.data.corpus import Corpus
 from jmer.errors import UserError
-from jmer.evaluation.metrics import mean_and_deviation
-from jmer.evaluation.report import REPORT_FILE, banners, markdown_table
+from jmer.evaluation.report import REPORT_FILE
+from jmer.evaluation.seed_report import seed_report
 from jmer.files import atomically
-from jmer.selection import get_selection
 from jmer.training.folder import (
     COMPUTATION,
     SCORES_FILE,
@@ -23,8 +22,6 @@ from jmer.training.folder import (
 )
 from jmer.training.loop import check
 from jmer.training.together import train_together
-
-SCORES = ("accuracy", "weighted_f1", "macro_f1", "unweighted_accuracy")
 
 
 def train_seeds(
@@ -86,22 +83,16 @@ def summarize(folders: Sequence[Path]) -> str:
     seeds = [config.seed for config in configs]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds {', '.join(map(str, seeds))} are not all different: name each run once")
-    runs = [_scores(folder) for folder in folders]
-    selection = runs[0]["selection"]
-    parts = [f"# {configs[0].model.name.upper()} on {runs[0]['corpus']}, {len(runs)} seeds"]
-    parts += banners(synthetic=read_facts(folders[0]).card.synthetic, selection=selection)
-    epochs = ", ".join(str(run["epoch"]) for run in runs)
-    parts.append(f"Percent, mean ± sample standard deviation. Epochs {epochs}: {get_selection(selection).description}.")
-    header = ("split", "score", "mean ± sd", *(f"seed {seed}" for seed in seeds))
-    parts.append(markdown_table(header, [_row(runs, split, name) for split in runs[0]["splits"] for name in SCORES]))
-    return "\n\n".join(parts)
-
-
-def _row(runs: Sequence[dict], split: str, name: str) -> tuple[str, ...]:
-    values = [100 * run["splits"][split][name] for run in runs]
-    mean, deviation = mean_and_deviation(values)
-    title = name.replace("_f1", " F1").replace("_", " ")
-    return split, title, f"{mean:.2f} ± {deviation:.2f}", *(f"{value:.2f}" for value in values)
+    runs = dict(zip(seeds, map(_scores, folders), strict=True))
+    first = runs[seeds[0]]
+    return seed_report(
+        {seed: run["splits"] for seed, run in runs.items()},
+        None,
+        title=f"{configs[0].model.name.upper()} on {first['corpus']}",
+        selection=first["selection"],
+        epochs={seed: run["epoch"] for seed, run in runs.items()},
+        synthetic=read_facts(folders[0]).card.synthetic,
+    )
 
 
 def _scores(folder: Path) -> dict:

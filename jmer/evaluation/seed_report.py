@@ -1,0 +1,100 @@
+"""Summary of runs that differ by their random seed: mean, standard deviation and ensemble of each score."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from jmer.errors import UserError
+from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
+from jmer.evaluation.metrics import mean_and_deviation
+from jmer.evaluation.report import banners
+from jmer.selection import get_selection
+
+SUMMARIZED_SCORES = ("accuracy", "weighted_f1", "macro_f1", "unweighted_accuracy")
+
+
+def seed_table(
+    scores: Mapping[int, Mapping[str, Mapping[str, Any]]],
+    ensemble: Mapping[str, Mapping[str, Any]] | None = None,
+) -> pd.DataFrame:
+    """Returns the scores of several seeds as a table of fractions.
+
+    Args:
+      scores: seed -> split -> scores, see `jmer.evaluation.metrics.Scores`; the same splits for each seed.
+      ensemble: split -> scores of the seeds' mean probabilities, see `jmer.evaluation.predictions.mean_probabilities`;
+        None = not computed.
+
+    Returns:
+      One row per `(split, score)`, the index, for each of `SUMMARIZED_SCORES`. Columns: `mean` and `sd` over the seeds
+      (sample standard deviation, NaN for one seed), `ensemble` unless that is None, and a `seed_<n>` per seed.
+
+    Raises:
+      UserError: if there is no seed, or the splits differ between seeds or from those of the ensemble.
+    """
+    if not scores:
+        raise UserError("no seeds to summarize: give the scores of at least one run")
+    splits = list(next(iter(scores.values())))
+    named = {f"seed {seed}": found for seed, found in scores.items()}
+    for name, found in (named if ensemble is None else named | {"the ensemble": ensemble}).items():
+        if set(found) != set(splits):
+            raise UserError(
+                f"{name} has scores of the splits {', '.join(found)}, seed {next(iter(scores))} of "
+                f"{', '.join(splits)}: evaluate all of them on the same corpus"
+            )
+    rows = {}
+    for split in splits:
+        for name in SUMMARIZED_SCORES:
+            values = {f"seed_{seed}": found[split][name] for seed, found in scores.items()}
+            mean, deviation = mean_and_deviation(list(values.values()))
+            combined = {} if ensemble is None else {"ensemble": ensemble[split][name]}
+            rows[split, name] = {"mean": mean, "sd": deviation, **combined, **values}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.rename_axis(index=["split", "score"])
+
+
+def seed_report(
+    scores: Mapping[int, Mapping[str, Mapping[str, Any]]],
+    ensemble: Mapping[str, Mapping[str, Any]] | None,
+    *,
+    title: str,
+    selection: str,
+    epochs: Mapping[int, int],
+    synthetic: bool,
+) -> str:
+    """Returns the report of several seeds in Markdown: a table with the columns of `seed_table`, in percent.
+
+    Args:
+      scores, ensemble: see `seed_table`.
+      title: model and corpus, e.g. "LFVD on meld".
+      selection: name of the rule that chose the epochs, see `jmer.selection`.
+      epochs: seed -> the epoch it reports, counted from 1.
+      synthetic: whether the scores are of a synthetic corpus.
+
+    Raises:
+      UserError: as `seed_table` does, or if the selection is unknown.
+    """
+    table = seed_table(scores, ensemble)
+    combined = "" if ensemble is None else "; the ensemble predicts with the mean of the seeds' probabilities"
+    chosen = ", ".join(str(epochs[seed]) for seed in scores)
+    seeds = {f"seed {seed}": f"seed_{seed}" for seed in scores}
+    columns = ({} if ensemble is None else {"ensemble": "ensemble"}) | seeds
+    rows = [
+        (
+            split,
+            name.replace("_f1", " F1").replace("_", " "),
+            percent(row["mean"]) + ("" if math.isnan(row["sd"]) else f" ± {percent(row['sd'])}"),
+            *(percent(row[column]) for column in columns.values()),
+        )
+        for (split, name), row in table.iterrows()
+    ]
+    return "\n\n".join(
+        [
+            f"# {escape_markdown(title)}, {len(scores)} seed{'' if len(scores) == 1 else 's'}",
+            *banners(synthetic=synthetic, selection=selection),
+            f"Scores in percent: mean ± sample standard deviation over seeds{combined}. "
+            f"Epochs {chosen}: {get_selection(selection).description}.",
+            markdown_table(("split", "score", "mean ± sd", *columns), rows),
+        ]
+    )
