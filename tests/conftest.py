@@ -69,7 +69,8 @@ def corpora(tmp_path_factory):
     """Paths of a corpus with all modalities and of one with text alone."""
     from tiny import tiny_corpus
 
-    from jmer.data.corpus import make_corpus, save_corpus
+    from jmer.data import make_corpus
+    from jmer.data.corpus import save_corpus
 
     folder, made = tmp_path_factory.mktemp("corpora"), tiny_corpus()
     save_corpus(made, folder / "talks")

@@ -20,7 +20,8 @@ from experiments.analysis.__main__ import main
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.runs import load_runs
 from jmer.command import exit_status
-from jmer.data.corpus import Conversation, make_corpus, save_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import Conversation, save_corpus
 from jmer.data.load import load_corpus
 from jmer.evaluation import report
 from jmer.evaluation.predict import predict

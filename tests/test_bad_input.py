@@ -9,7 +9,7 @@ import pytest
 
 from jmer.command import exit_status
 from jmer.data.convert import convert
-from jmer.data.corpus import CARD_FILE, load_saved, make_corpus, save_corpus
+from jmer.data.corpus import CARD_FILE, build_corpus, load_saved, save_corpus
 from jmer.data.inspect import inspect
 from jmer.data.synthetic import Size, generate
 from jmer.main import main
@@ -28,7 +28,7 @@ def corpora(tmp_path_factory):
     splits = {split: sound.conversations(split) for split in sound.splits}
 
     def save(name, changed, card=sound.card):
-        save_corpus(make_corpus(changed, card), folder / name)
+        save_corpus(build_corpus(changed, card), folder / name)
 
     def in_training(change):
         first, *others = splits["train"]

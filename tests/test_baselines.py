@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from experiments.baselines.context_regression import STRENGTHS, main, regress, with_context
-from jmer.data.corpus import make_corpus, save_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import build_corpus, save_corpus
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 
@@ -73,7 +74,7 @@ def test_c_follows_the_data(corpus):
         dataclasses.replace(c, features=c.features | {"text": np.eye(8, dtype=np.float32)[c.labels]})
         for c in corpus.conversations("train")
     ]
-    clear = make_corpus({"train": spelt_out, "validation": spelt_out}, corpus.card)
+    clear = build_corpus({"train": spelt_out, "validation": spelt_out}, corpus.card)
     got = regress(clear, ["text"], 0)
     assert got.strength > STRENGTHS[0]
     assert got.accuracy == got.weighted_f1 == got.macro_f1 == 1

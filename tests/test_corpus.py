@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jmer.data.corpus import Card, Conversation, load_saved, make_corpus, save_corpus
+from jmer.data.corpus import Card, Conversation, build_corpus, load_saved, save_corpus
 from jmer.errors import UserError
 
 CARD = Card("made-up", {"text": 3, "audio": 2}, ("calm", "angry"), "drawn at random", True)
@@ -23,7 +23,7 @@ def conversation(name, length, seed=0):
 
 
 def corpus():
-    return make_corpus(
+    return build_corpus(
         {"test": [conversation("c", 4)], "train": [conversation("a", 1), conversation("b", 5), conversation("d", 5)]},
         CARD,
     )

@@ -19,10 +19,10 @@ from tiny import Output
 from experiments.baselines.context_regression import regress
 from jmer.command import exit_status
 from jmer.config import base_config, fit_to_corpus
-from jmer.data import normalization
+from jmer.data import make_corpus, normalization
 from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, useful_share
 from jmer.data.convert import convert
-from jmer.data.corpus import CARD_FILE, Card, Conversation, load_saved, make_corpus, save_corpus
+from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_saved, save_corpus
 from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
 from jmer.data.rows import batch_rows
@@ -68,7 +68,7 @@ def split():
 
 
 def corpus(**options):
-    return make_corpus({"test": [conversation("t", 5)], "train": split()}, CARD, **options)
+    return build_corpus({"test": [conversation("t", 5)], "train": split()}, CARD, **options)
 
 
 def assert_same(one, other):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jmer.command import exit_status
-from jmer.data.corpus import Card, Conversation, make_corpus, save_corpus
+from jmer.data.corpus import Card, Conversation, build_corpus, save_corpus
 from jmer.data.inspect import inspect
 
 CARD = Card("made-up", {"text": 3, "visual": 2}, ("calm", "angry"), "Drawn by hand, " * 20, False)
@@ -31,7 +31,7 @@ def conversation(name, labels, speakers, text=0.5, lacking=()):
 @pytest.fixture
 def printed(tmp_path, capsys):
     def run(splits):
-        save_corpus(make_corpus(splits, CARD), tmp_path / "corpus")
+        save_corpus(build_corpus(splits, CARD), tmp_path / "corpus")
         assert exit_status(inspect, [str(tmp_path / "corpus")]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 100

@@ -15,7 +15,7 @@ import pytest
 from jmer.command import exit_status
 from jmer.config import base_config, flatten
 from jmer.data.convert import convert
-from jmer.data.corpus import load_saved, make_corpus, save_corpus
+from jmer.data.corpus import build_corpus, load_saved, save_corpus
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.evaluation import predict
@@ -39,7 +39,7 @@ SMALL = {
 def corpus(path, name="synthetic-meld", widths=WIDTHS, change=lambda splits: splits):
     made = generate(name, sizes=SIZES, widths=widths)
     splits = change({split: made.conversations(split) for split in made.splits})
-    save_corpus(make_corpus(splits, made.card), path)
+    save_corpus(build_corpus(splits, made.card), path)
     return str(path)
 
 

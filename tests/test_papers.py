@@ -17,7 +17,8 @@ from experiments import run as program
 from experiments.papers import figures
 from experiments.papers.declaration import TASKS, Entry, Printed, Table, task_of
 from experiments.papers.planning import Planner
-from jmer.data.corpus import make_corpus, save_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import save_corpus
 from jmer.data.load import load_corpus
 
 pytestmark = pytest.mark.usefixtures("smallest_model")

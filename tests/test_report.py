@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from jmer.data.corpus import Card, Conversation, make_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.evaluation.metrics import scores
 from jmer.evaluation.plots import plot_confusion, plot_learning_curves

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from tiny import linear_model, start, tiny_config, tiny_corpus
 
-from jmer.data.corpus import make_corpus, save_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.training import loop, setup
 from jmer.training.checkpoint import Checkpoints

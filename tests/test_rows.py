@@ -9,7 +9,7 @@ from tiny import tiny_corpus
 
 from jmer.ablations import with_variants
 from jmer.config import base_config
-from jmer.data.corpus import make_corpus
+from jmer.data import make_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError

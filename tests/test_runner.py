@@ -16,7 +16,8 @@ from tiny import tiny_corpus
 from experiments import runner
 from experiments.runner import Row, run
 from jmer.command import exit_status
-from jmer.data.corpus import make_corpus, save_corpus
+from jmer.data import make_corpus
+from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main as train_and_score

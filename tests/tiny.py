@@ -14,8 +14,8 @@ from flax import linen as nn
 
 from jmer import ablations
 from jmer.config import base_config, fit_to_corpus
-from jmer.data import normalization
-from jmer.data.corpus import Corpus, make_corpus
+from jmer.data import make_corpus, normalization
+from jmer.data.corpus import Corpus
 from jmer.data.packing import steps_per_epoch
 from jmer.data.synthetic import Size, generate
 from jmer.layers.dropout import ConversationDropout

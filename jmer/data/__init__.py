@@ -2,7 +2,8 @@
 
 from jmer.batch import Batch
 from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, shape_for, useful_share
-from jmer.data.corpus import Card, Conversation, Corpus, make_corpus, save_corpus
+from jmer.data.corpus import Card, Conversation, Corpus, save_corpus
+from jmer.data.in_memory import make_conversation, make_corpus
 from jmer.data.load import load_corpus
 from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
 from jmer.data.resident import Resident, gather, make_resident
@@ -24,6 +25,7 @@ __all__ = [
     "gather",
     "hold_out",
     "load_corpus",
+    "make_conversation",
     "make_corpus",
     "make_packing",
     "make_resident",

@@ -19,6 +19,9 @@ from jmer.errors import UserError
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
 
+# One modality of a conversation: vectors [n, D], or the frames [F_i, D] of each of n utterances.
+Features = np.ndarray | Sequence[np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class Conversation:
@@ -39,7 +42,7 @@ class Conversation:
     utterances: Sequence[str]
     speakers: Sequence[str]
     labels: np.ndarray
-    features: Mapping[str, np.ndarray | Sequence[np.ndarray]]
+    features: Mapping[str, Features]
     available: Mapping[str, np.ndarray]
     sentences: Sequence[str]
 
@@ -111,10 +114,10 @@ def any_labelled(conversations: Iterable[Conversation]) -> bool:
     return any((conversation.labels != UNLABELLED).any() for conversation in conversations)
 
 
-def make_corpus(
+def build_corpus(
     splits: Mapping[str, Sequence[Conversation]], card: Card, *, folder: str | Path | None = None
 ) -> Corpus:
-    """Builds a corpus from conversations, which must already fit the card (`jmer.data.validation` checks that).
+    """Builds a corpus from conversations that fit the card, which `jmer.data.make_corpus` checks and this does not.
 
     Args:
       splits: split name -> conversations. Splits come out in the order train, validation, test.

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, make_corpus
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, build_corpus
 from jmer.errors import UserError
 
 LATENT = 16
@@ -197,7 +197,7 @@ def generate(
         synthetic=True,
         frames=profile.frames is not None,
     )
-    return make_corpus(splits, card)
+    return build_corpus(splits, card)
 
 
 def _conversations(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, make_corpus
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, build_corpus
 from jmer.errors import UserError
 
 SHOWN_DEFECTS = 10
@@ -49,7 +49,7 @@ def checked_corpus(
       splits: split name -> conversations.
       card: the corpus' card.
       for_training: as for `defects`.
-      folder: as for `jmer.data.corpus.make_corpus`.
+      folder: as for `jmer.data.corpus.build_corpus`.
 
     Raises:
       UserError: with one line per defect, the first ten of them.
@@ -57,7 +57,7 @@ def checked_corpus(
     found = defects(splits, card, for_training=for_training)
     if found:
         raise UserError("\n".join(shortened(found)))
-    return make_corpus(splits, card, folder=folder)
+    return build_corpus(splits, card, folder=folder)
 
 
 def require_sound(corpus: Corpus, *, for_training: bool = True) -> None:
