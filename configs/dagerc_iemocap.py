@@ -3,14 +3,13 @@
     python -m jmer.main --config configs/dagerc_iemocap.py                            # the built-in synthetic corpus
     python -m jmer.main --config configs/dagerc_iemocap.py --config.data.path=FOLDER  # one made by jmer.data.convert
 
-An argument after a colon names a variant: any of `jmer.ablations.DAGERC` (other modalities, and `tiny` for a quick
+After a colon come variants (`jmer/models/dagerc.py`: other modalities, and `tiny` for a quick
 look), several joined by commas: `--config configs/dagerc_iemocap.py:all_modalities,tiny`.
 
 Printed for IEMOCAP: weighted F1 68.03 (fine-tuned RoBERTa features, which jmer does not ship).
 """
 
-from jmer import ablations
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 
 
 def get_config(variants: str = ""):
@@ -24,4 +23,4 @@ def get_config(variants: str = ""):
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 16
     config.training.epochs = 30
-    return ablations.with_variants(config, variants)
+    return with_variants(config, variants)

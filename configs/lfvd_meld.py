@@ -3,15 +3,14 @@
     python -m jmer.main --config configs/lfvd_meld.py                            # the built-in synthetic corpus
     python -m jmer.main --config configs/lfvd_meld.py --config.data.path=FOLDER  # one made by jmer.data.convert
 
-An argument after a colon names a variant: any of `jmer.ablations.LFVD` (its paper's ablations, and `tiny` for a quick
+After a colon come variants (`jmer/models/lfvd.py`: its paper's ablations, and `tiny` for a quick
 look), several joined by commas: `--config configs/lfvd_meld.py:without_cear,tiny`.
 
 Printed for MELD: accuracy 68.32, weighted F1 67.03 (mean of five runs; RoBERTa, openSMILE and DenseNet
 features, which jmer does not ship).
 """
 
-from jmer import ablations
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 
 
 def get_config(variants: str = ""):
@@ -27,4 +26,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 7e-3
     config.training.batch_size = 32
     config.training.epochs = 80
-    return ablations.with_variants(config, variants)
+    return with_variants(config, variants)

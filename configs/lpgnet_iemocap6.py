@@ -4,15 +4,14 @@ hyperparameters.
     python -m jmer.main --config configs/lpgnet_iemocap6.py                            # the built-in synthetic corpus
     python -m jmer.main --config configs/lpgnet_iemocap6.py --config.data.path=FOLDER  # one made by jmer.data.convert
 
-An argument after a colon names a variant: any of `jmer.ablations.LPGNET` (its paper's ablations, `frame` for a corpus
+After a colon come variants (`jmer/models/lpgnet.py`: its paper's ablations, `frame` for a corpus
 with frames, `tiny` for a quick look), several joined by commas: `--config configs/lpgnet_iemocap6.py:without_inter`.
 
 Printed for the six-class IEMOCAP, test on Session 5: accuracy 71.78; the F1s that it prints for the emotions give a
 weighted F1 of 72.00 (emotion2vec and BERT features, which jmer does not ship).
 """
 
-from jmer import ablations
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 
 
 def get_config(variants: str = ""):
@@ -24,4 +23,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 1e-5
     config.training.batch_size = 16
     config.training.epochs = 150
-    return ablations.with_variants(config, variants)
+    return with_variants(config, variants)

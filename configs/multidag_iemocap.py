@@ -5,14 +5,13 @@
 
 DAG-ERC over the concatenation of all that the corpus has (text, audio and visual in the paper), which trains on easy
 conversations first. `--config.training.curriculum=0` leaves the curriculum out. An argument after a colon names a
-variant: any of `jmer.ablations.DAGERC`, several joined by commas: `--config configs/multidag_iemocap.py:text_audio`.
+variant (`jmer/models/dagerc.py`), several joined by commas: `--config configs/multidag_iemocap.py:text_audio`.
 
 Printed for IEMOCAP: accuracy 69.11, weighted F1 69.08 (the epoch is chosen on the test split; RoBERTa, openSMILE and
 DenseNet features, which jmer does not ship).
 """
 
-from jmer import ablations
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 
 
 def get_config(variants: str = ""):
@@ -28,4 +27,4 @@ def get_config(variants: str = ""):
     config.training.batch_size = 16
     config.training.epochs = 30
     config.training.curriculum = 12
-    return ablations.with_variants(config, variants)
+    return with_variants(config, variants)

@@ -3,15 +3,14 @@
     python -m jmer.main --config configs/sdt_iemocap.py                            # the built-in synthetic corpus
     python -m jmer.main --config configs/sdt_iemocap.py --config.data.path=FOLDER  # one made by jmer.data.convert
 
-An argument after a colon names a variant: any of `jmer.ablations.SDT` (parts left out, other modalities, and `tiny` for
+After a colon come variants (`jmer/models/sdt.py`: parts left out, other modalities, and `tiny` for
 a quick look), several joined by commas: `--config configs/sdt_iemocap.py:text_audio,without_speakers`.
 
 Printed for IEMOCAP: accuracy 73.95, weighted F1 74.08 (RoBERTa, openSMILE and DenseNet features, which jmer does not
 ship; the authors' code reports the epoch that is best on the test split). A network of 80 million parameters.
 """
 
-from jmer import ablations
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 
 
 def get_config(variants: str = ""):
@@ -25,4 +24,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 1e-5
     config.training.batch_size = 16
     config.training.epochs = 150
-    return ablations.with_variants(config, variants)
+    return with_variants(config, variants)

@@ -1,6 +1,6 @@
 """Configurations: what every run has, and what a corpus fills in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
-from jmer.models.registry import defaults
+from jmer.models.registry import get_spec
 
 
 def base_config(model: str) -> ConfigDict:
@@ -19,8 +19,9 @@ def base_config(model: str) -> ConfigDict:
     `training`.
 
     Raises:
-      UserError: for an unknown model.
+      UserError: for an unknown model, or one whose defaults do not fit.
     """
+    spec = get_spec(model)
     config = ConfigDict(
         {
             "seed": 0,
@@ -38,7 +39,7 @@ def base_config(model: str) -> ConfigDict:
                 # there.
                 "context": "mask_unlabelled",
             },
-            **defaults(model),
+            **spec.sections(),
             "optimizer": {
                 "name": "adam_l2",
                 "learning_rate": 1e-4,
@@ -67,7 +68,33 @@ def base_config(model: str) -> ConfigDict:
             },
         }
     )
-    return config.lock()
+    return _updated(config.lock(), spec.defaults, f"the defaults of model '{model}'")
+
+
+def with_variants(config: ConfigDict, names: str) -> ConfigDict:
+    """Returns a copy of an experiment with some of its model's variants applied, one after the other.
+
+    Args:
+      config: the experiment's configuration.
+      names: variants joined by commas, e.g. `without_cear,tiny`; empty = none.
+
+    Raises:
+      UserError: for an unknown variant, or one that does not fit the configuration.
+    """
+    config, variants = config.copy_and_resolve_references(), get_spec(config.model.name).variants
+    for name in filter(None, names.split(",")):
+        if name not in variants:
+            raise UserError(f"no variant '{name}' of this experiment: choose from {', '.join(variants)}")
+        config = _updated(config, variants[name], f"variant '{name}' of model '{config.model.name}'")
+    return config
+
+
+def _updated(config: ConfigDict, values: Mapping[str, Any], what: str) -> ConfigDict:
+    try:
+        config.update_from_flattened_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{what} cannot be applied: {' '.join(str(error).split())}") from error
+    return config
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -127,17 +154,19 @@ def _check_ranges(config: ConfigDict) -> None:
 
 
 def _check_mode(config: ConfigDict, card: Card) -> None:
-    takes_frames = config.model.get("mode") == "frame"
+    spec = get_spec(config.model.name)
+    takes_frames = spec.reads_frames(config.model)
+    options = ", ".join(f"model.{name}={value}" for name, value in (spec.frames_when or {}).items())
     if card.frames and not takes_frames:
-        remedy = "set model.mode=frame" if "mode" in config.model else "choose a model that has model.mode=frame"
+        remedy = f"set {options}" if options else "choose a model that reads frames"
         raise UserError(
             f"corpus '{card.name}' has frames, but model {config.model.name} takes one vector per utterance: {remedy}, "
             "or use a corpus of utterance features"
         )
     if takes_frames and not card.frames:
         raise UserError(
-            f"model.mode is frame, but corpus '{card.name}' has one vector per utterance: set model.mode=utterance, or "
-            "make a corpus with frames (`python -m jmer.data.convert frames --help`)"
+            f"{options} reads frames, but corpus '{card.name}' has one vector per utterance: change it, or make a "
+            "corpus with frames (`python -m jmer.data.convert frames --help`)"
         )
 
 

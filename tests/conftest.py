@@ -51,13 +51,8 @@ def key():
 def smallest_model(monkeypatch):
     """Studies know the model of `linear_experiment.py`, and draw no reports: that takes longer than its training."""
     from experiments import models
-    from jmer import ablations
     from jmer.evaluation import report
-    from jmer.models import registry
 
-    for names in (registry.MODELS, ablations.VARIANTS):
-        monkeypatch.setitem(names, "linear", None)
-        del names["linear"]
     experiment = models.Experiments(str(Path(__file__).parent / "linear_experiment.py"))
     monkeypatch.setitem(models.MODELS, "linear", experiment)
     for plot in ("plot_confusion", "plot_learning_curves"):

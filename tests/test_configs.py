@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from tiny import tiny_corpus
 
-from jmer import ablations
 from jmer.batch import MODALITIES
-from jmer.config import base_config, flatten
+from jmer.config import base_config, flatten, with_variants
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import load_experiment
+from jmer.models import get_spec, model_names
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.loop import train
 
 CONFIGS = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "configs").glob("*.py"))}
 MODELS = {name: load_experiment(path).model.name for name, path in CONFIGS.items()}
-CHOICES = [(name, variant) for name, model in MODELS.items() for variant in ablations.VARIANTS[model]]
+CHOICES = [(name, variant) for name, model in MODELS.items() for variant in get_spec(model).variants]
 ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4")
 TRAINED = [(name, variant) for name, variant in CHOICES if name in ONE_OF_EACH and variant != "tiny"]
 
@@ -70,24 +70,24 @@ def test_every_variant_trains(name, variant, tmp_path):
 @pytest.mark.parametrize(("name", "variant"), CHOICES)
 def test_a_variant_changes_what_it_names_and_nothing_else(name, variant):
     base, changed = flatten(load_experiment(CONFIGS[name])), flatten(load_experiment(f"{CONFIGS[name]}:{variant}"))
-    named = ablations.VARIANTS[base["model.name"]][variant]
+    named = get_spec(base["model.name"]).variants[variant]
     assert changed == base | named
 
 
-@pytest.mark.parametrize("model", ablations.VARIANTS)
+@pytest.mark.parametrize("model", model_names())
 def test_every_variant_changes_an_experiment(model):
     experiments = [flatten(load_experiment(path)) for path in CONFIGS.values()]
-    for variant, named in ablations.VARIANTS[model].items():
+    for variant, named in get_spec(model).variants.items():
         assert any(base != base | named for base in experiments if base["model.name"] == model), variant
 
 
 def test_variants_join_and_later_ones_win():
     base = base_config("lfvd")
-    both = ablations.with_variants(base, "fusion_add,tiny,fusion_cat")
-    assert (both.model.fusion, both.model.d_x) == ("cat", ablations.TINY["model.d_x"])
-    assert flatten(ablations.with_variants(base, "")) == flatten(base)
+    both = with_variants(base, "fusion_add,tiny,fusion_cat")
+    assert (both.model.fusion, both.model.d_x) == ("cat", 16)
+    assert flatten(with_variants(base, "")) == flatten(base)
     assert base.model.fusion == "cmvd"
     with pytest.raises(
         UserError, match=r"^no variant 'huge' of this experiment: choose from tiny, plain_features, text, "
     ):
-        ablations.with_variants(base, "huge")
+        with_variants(base, "huge")

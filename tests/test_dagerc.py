@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from packed import apart, packed
 from reference import dag_encoder, draw_parameters, float64, linear, rows_where, softmax
-from tiny import EMOTIONS, WIDTHS, start, tiny_corpus
+from tiny import EMOTIONS, WIDTHS, defaults, start, tiny_corpus
 
 from jmer.batch import MODALITIES
 from jmer.config import base_config, fit_to_corpus
 from jmer.data.batching import batches
 from jmer.errors import UserError
 from jmer.experiment import change_fields
-from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput, create, defaults
-from jmer.models.registry import create as create_from_config
+from jmer.models import Model, build_model
+from jmer.models.dagerc import DAGERC, SPEC, DAGERCLoss, DAGERCOutput
 
 C = len(EMOTIONS)
 WEIGHTED = DAGERCLoss((0.5, 2.0, 1.0, 3.0))
@@ -227,7 +227,6 @@ def test_padding_changes_no_output_and_no_loss():
 def test_conversations_of_one_row_do_not_hear_each_other(switches):
     """Logits, loss and gradients are those of the conversations in rows of their own."""
     model, batch = small(**switches), batch_of(conversations())
-    assert model.packs
     together, p, apply = packed(batch, ((1, 2, 3), (0,)), length=20), batch_parameters(model), jax.jit(model.apply)
     found, expected = apply({"params": p}, together).logits, apply({"params": p}, batch).logits
     real = np.where(batch.mask[..., None], expected, 0)
@@ -334,12 +333,12 @@ def test_trains_the_same_on_any_number_of_devices(backend, devices):
 
 
 def test_created_from_its_default_sections():
-    sections = defaults()
+    sections = defaults("dagerc")
     assert sections["model"]["modalities"] == ("text",)
     sections["model"] |= {"num_classes": C}
-    assert create(**sections) == (DAGERC(C), DAGERCLoss())
+    assert SPEC.build(**sections) == Model(SPEC, DAGERC(C), DAGERCLoss())
     sections["loss"]["class_weight_values"] = (1.0, 2.0, 3.0, 4.0)
-    assert create(**sections).loss == DAGERCLoss((1.0, 2.0, 3.0, 4.0))
+    assert SPEC.build(**sections).loss == DAGERCLoss((1.0, 2.0, 3.0, 4.0))
 
 
 MISTAKES = [
@@ -360,7 +359,7 @@ MISTAKES = [
 def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
     config = change_fields(base_config("dagerc"), {field: value})
     with pytest.raises(UserError) as refusal:
-        create_from_config(fit_to_corpus(config, corpus().card, conversations()))
+        build_model(fit_to_corpus(config, corpus().card, conversations()))
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

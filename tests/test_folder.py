@@ -12,7 +12,6 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main
-from jmer.models import registry
 from jmer.training import load_run
 from jmer.training.folder import LOCK_FILE, FolderInUse, is_in_use, working_in
 
@@ -52,7 +51,6 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     save_corpus(tiny_corpus(), folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "MODELS", dict(registry.MODELS))
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)
         arguments = ["--config", EXPERIMENT, "--corpus", str(folder / "corpus")]

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import types
 
 import datasets
 import jax
@@ -30,8 +29,7 @@ from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, require_sound
 from jmer.errors import UserError
 from jmer.evaluation.predict import predict
-from jmer.models import registry
-from jmer.models.model import Model
+from jmer.models import Model, ModelSpec, register_model
 from jmer.training.loop import train
 from jmer.training.parallel import make_parallel
 from jmer.training.results import evaluate
@@ -447,7 +445,8 @@ def test_pooling_and_attention_have_something_to_win():
 class Pooling(nn.Module):
     """Logits that are linear in the mean over real frames of every modality."""
 
-    classes: int
+    num_classes: int
+    mode: str = "frame"
 
     @nn.compact
     def __call__(self, batch, *, train=False):
@@ -455,7 +454,7 @@ class Pooling(nn.Module):
         for m in sorted(batch.features):
             x, real = batch.features[m], batch.frames[m][..., None]
             means.append(jnp.where(real, x, 0).sum(2) / jnp.maximum(real.sum(2), 1))
-        return Output(nn.Dense(self.classes)(jnp.concatenate(means, -1)))
+        return Output(nn.Dense(self.num_classes)(jnp.concatenate(means, -1)))
 
 
 def cross_entropy(output, batch, axis=None):
@@ -465,10 +464,13 @@ def cross_entropy(output, batch, axis=None):
     return {"task": (1.0, jnp.where(real, values, 0).sum(), real.sum())}
 
 
+POOLING = ModelSpec("pooling", Pooling, cross_entropy, frames_when={"mode": "frame"})
+
+
 @functools.cache
 def trained(backend):
     """Trains for four epochs through the public step; gives the corpus, model, normalisation, variables and losses."""
-    made, model, optimizer = small(), Model(Pooling(4), cross_entropy), optax.adam(0.05)
+    made, model, optimizer = small(), Model(POOLING, Pooling(4), cross_entropy), optax.adam(0.05)
     rows = batch_rows(made, "train")
     statistics = normalization.fit(rows, made.card.widths)
     parallel = make_parallel(backend, 8 if backend == "pmap" else 0)
@@ -515,19 +517,9 @@ def test_eight_devices_train_as_one_does():
 
 
 @pytest.fixture
-def pooling(monkeypatch):
+def pooling():
     """Registers the network; returns its configuration for one short run."""
-
-    def defaults():
-        return {
-            "model": {"name": "pooling", "mode": "frame", "modalities": (), "num_classes": 0},
-            "loss": {"class_weights": "none", "class_weight_values": ()},
-        }
-
-    def create(model, loss):
-        return Model(Pooling(model["num_classes"]), cross_entropy)
-
-    monkeypatch.setitem(registry.MODELS, "pooling", types.SimpleNamespace(defaults=defaults, create=create))
+    register_model(POOLING)
     config = base_config("pooling")
     config.training.update({"epochs": 2, "batch_size": 8, "buckets": 1, "parallel": "jit"})
     return config

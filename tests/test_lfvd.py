@@ -11,12 +11,13 @@ import pytest
 import reference
 from packed import apart, packed
 from reference import draw_parameters, float64
+from tiny import defaults
 
 from jmer.batch import MODALITIES, Batch
 from jmer.evaluation.predict import forward as forward_of
 from jmer.layers.gaussian import Gaussian
-from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput, create, defaults
-from jmer.models.model import Model
+from jmer.models.lfvd import LFVD, SPEC, LFVDLoss, LFVDOutput
+from jmer.models.spec import Model
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 LENGTHS = (5, 1, 7, 3)
@@ -238,7 +239,6 @@ ORDER, LONGER = ((3, 0, 1), (2,)), 10
 def test_conversations_of_one_row_do_not_hear_each_other(switches):
     """What is computed of them, the losses and the gradient are those of conversations in rows of their own."""
     model, batch = small(**switches), batch_of(conversations(), garbage=7.0)
-    assert model.packs
     together = packed(batch, ORDER, LONGER)
     expected, found = predict(model, batch), predict(model, together)
     for b in range(B):
@@ -259,7 +259,7 @@ def test_conversations_of_one_row_do_not_hear_each_other(switches):
 def test_the_atmosphere_attention_of_packed_conversations_is_that_of_each(causal):
     model, batch = small(causal=causal), batch_of(conversations())
     together = packed(batch, ORDER, LONGER)
-    run = forward_of(Model(model, LOSS), attention=True)
+    run = forward_of(Model(SPEC, model, LOSS), attention=True)
     (*_, expected), (*_, found) = (run({"params": parameters(model)}, one) for one in (batch, together))
     real = np.where(batch.mask, expected["atmosphere"], 0)
     assert (real.sum(1) > 0.1).all()
@@ -694,20 +694,20 @@ def test_class_weights_are_one_for_each_emotion():
 
 
 def test_created_from_its_default_sections():
-    sections = defaults()
+    sections = defaults("lfvd")
     sections["model"] |= {"num_classes": C, "modalities": ("text", "audio")}
-    module, loss = create(sections["model"], sections["loss"])
-    assert (module, loss) == (LFVD(C, ("text", "audio")), LFVDLoss())
+    model = SPEC.build(sections["model"], sections["loss"])
+    assert (model.module, model.loss) == (LFVD(C, ("text", "audio")), LFVDLoss())
     for switch, fields in (("recon_weight", {"reconstruct", "draw_samples"}), ("kl_estimator", {"draw_samples"})):
         value = {"recon_weight": 0.5, "kl_estimator": "mc"}[switch]
-        module, loss = create(sections["model"], {**sections["loss"], switch: value})
-        assert getattr(loss, switch) == value
-        assert {f.name for f in dataclasses.fields(module) if getattr(module, f.name) is True} - {
+        model = SPEC.build(sections["model"], {**sections["loss"], switch: value})
+        assert getattr(model.loss, switch) == value
+        assert {f.name for f in dataclasses.fields(model.module) if getattr(model.module, f.name) is True} - {
             "bidirectional",
             "use_atmosphere",
         } == fields
     with pytest.raises(ValueError, match="unknown fusion 'mean'"):
-        create({**sections["model"], "fusion": "mean"}, sections["loss"])
+        SPEC.build({**sections["model"], "fusion": "mean"}, sections["loss"])
 
 
 def test_golden_values():

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
-from tiny import start, tiny_corpus
+from tiny import defaults, start, tiny_corpus
 
-from jmer import ablations
 from jmer.batch import MODALITIES, Batch
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 from jmer.evaluation.predict import forward
 from jmer.layers.enhancement import COMPRESSIONS
-from jmer.models.lpgnet import LPGNet, create, defaults
+from jmer.models import Model
+from jmer.models.lpgnet import SPEC, LPGNet
 from jmer.models.self_distillation import SelfDistillationLoss
 from jmer.training.checkpoint import Checkpoints
 from jmer.training.folder import read_config
@@ -753,7 +753,10 @@ def test_dropout_depends_on_the_sequence_alone(key, mode):
 )
 def test_a_step_is_the_same_on_eight_devices(mode, backend, order):
     """Parameters, running statistics and loss, with dropout, and with devices that hold padding alone."""
-    model = create(defaults()["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout": 0.3}, defaults()["loss"])
+    model = SPEC.build(
+        defaults("lpgnet")["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout": 0.3},
+        defaults("lpgnet")["loss"],
+    )
     batch = batch_for(model.module)
     batch = packed(batch, order, LONGER) if order else batch
     empty = 8 - len(batch.mask)
@@ -797,7 +800,7 @@ def test_running_statistics_are_saved_restored_and_used(tmp_path):
     corpus = tiny_corpus()
 
     def run(workdir, epochs):
-        config = ablations.with_variants(base_config("lpgnet"), "tiny")
+        config = with_variants(base_config("lpgnet"), "tiny")
         config.training.update(epochs=epochs, batch_size=4, buckets=1, parallel="jit")
         config.optimizer.learning_rate = 0.01
         config.selection = "last"
@@ -883,13 +886,15 @@ def test_a_batch_of_the_other_mode_is_refused(mode, batch, message):
 
 
 def test_created_from_its_default_sections():
-    sections = defaults()
+    sections = defaults("lpgnet")
     assert sections["model"]["name"] == "lpgnet"
     assert sections["model"]["modalities"] == ("text", "audio")
     sections["model"]["num_classes"] = C
-    assert create(sections["model"], sections["loss"]) == (LPGNet(C), SelfDistillationLoss(1.5, 1.0, 0.3))
+    assert SPEC.build(sections["model"], sections["loss"]) == Model(
+        SPEC, LPGNet(C), SelfDistillationLoss(1.5, 1.0, 0.3)
+    )
     with pytest.raises(ValueError, match="unknown qkv 'all'"):
-        create(sections["model"] | {"qkv": "all"}, sections["loss"])
+        SPEC.build(sections["model"] | {"qkv": "all"}, sections["loss"])
 
 
 def test_golden_values():

@@ -11,7 +11,7 @@ from tiny import EMOTIONS, WIDTHS, tiny_corpus
 from jmer.config import base_config
 from jmer.data.batching import batches
 from jmer.errors import UserError
-from jmer.models import create
+from jmer.models import build_model
 from jmer.training.loop import check
 from jmer.training.optimizer import make_optimizer
 from jmer.training.precision import PRECISIONS, matmul_precision
@@ -33,7 +33,7 @@ def products(jaxpr):
 def precisions(name):
     config = base_config("lfvd").unlock()
     config.model.update(SIZES, modalities=tuple(WIDTHS))
-    model, optimizer = create(config), make_optimizer(config.optimizer, steps=[1])
+    model, optimizer = build_model(config), make_optimizer(config.optimizer, steps=[1])
     (batch,) = batches(tiny_corpus().conversations("train")[:2], WIDTHS, batch_size=2)
     state = create_state(model, optimizer, WIDTHS, 0)
     with matmul_precision(name):

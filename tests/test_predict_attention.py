@@ -10,7 +10,7 @@ from tiny import start, tiny_config, tiny_corpus
 from jmer.config import base_config
 from jmer.data.batching import batches
 from jmer.evaluation.predict import forward, predict, predict_conversations
-from jmer.models import create
+from jmer.models import build_model
 from jmer.training.parallel import make_parallel
 
 
@@ -85,7 +85,7 @@ def attention_of(config, **asked):
     setup = run(False).setup
     batch = next(setup.training_batches())
     config.model.update(num_classes=len(setup.class_names), modalities=("text", "audio"))
-    model = create(config)
+    model = build_model(config)
     variables = jax.eval_shape(lambda: model.module.init(jax.random.key(0), batch))
     return jax.eval_shape(forward(model, **asked), variables, batch)[2]
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from tiny import tiny_corpus
 
-from jmer.ablations import with_variants
-from jmer.config import base_config
+from jmer.config import base_config, with_variants
 from jmer.data import make_corpus
 from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate

@@ -21,7 +21,6 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main as train_and_score
-from jmer.models import registry
 from jmer.training.folder import FolderInUse, read_config, read_facts, working_in
 from jmer.training.log import read_json_lines
 
@@ -33,7 +32,6 @@ EXPERIMENT = str(TESTS / "linear_experiment.py")
 def light():
     """Nothing is plotted, which takes longer than training does, and what the experiment makes known is forgotten."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "MODELS", dict(registry.MODELS))
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)
         yield

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
-from tiny import start, tiny_corpus
+from tiny import defaults, start, tiny_corpus
 
 from jmer.batch import MODALITIES
 from jmer.config import base_config, fit_to_corpus
@@ -22,8 +22,8 @@ from jmer.data.corpus import Conversation
 from jmer.errors import UserError
 from jmer.experiment import change_fields, load_experiment
 from jmer.layers.dropout import ConversationDropout
-from jmer.models.registry import create as create_from_config
-from jmer.models.sdt import SDT, create, defaults
+from jmer.models import Model, build_model
+from jmer.models.sdt import SDT, SPEC
 from jmer.models.self_distillation import SelfDistillationLoss
 from jmer.training.parallel import make_parallel
 from jmer.training.state import create_state
@@ -322,7 +322,7 @@ def test_the_published_network_has_its_parameters():
     meld = load_experiment(CONFIGS["meld"]).model.to_dict() | {"num_classes": 7, "modalities": MODALITIES}
     widths = {"text": 1024, "audio": 300, "visual": 342}
     gates, speakers, inputs, heads = 9 * 1024**2, (9 - 2) * 1024, (1582 - 300) * 1024, 4 * (1024 + 1)
-    network = create(meld, defaults()["loss"]).module
+    network = SPEC.build(meld, defaults("sdt")["loss"]).module
     assert count_parameters(network, widths) == found - gates + speakers - inputs + heads == 68_929_564
 
 
@@ -522,7 +522,7 @@ def stepped(model, batch, backend, devices):
 def test_packed_rows_train_the_same_on_any_number_of_devices():
     """Dropout on, and some devices hold nothing but padding."""
     switches = {"num_classes": C, "d": 8, "heads": 2, "dropout": 0.3, "modalities": MODALITIES}
-    model = create(defaults()["model"] | switches, defaults()["loss"])
+    model = SPEC.build(defaults("sdt")["model"] | switches, defaults("sdt")["loss"])
     batch = packed(batch_of(conversations(), np.nan), ((3, 1), (2,), (0,)), 8)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, 5)] + [(0, 0)] * (x.ndim - 1)), batch)
     batch = batch.replace(conversation_ids=np.where(batch.mask.any(1)[:, None], batch.conversation_ids, -1))
@@ -553,13 +553,13 @@ def test_trains_the_same_on_any_number_of_devices(backend, devices):
 
 
 def test_created_from_its_default_sections():
-    sections = defaults()
+    sections = defaults("sdt")
     assert sections["model"]["modalities"] == ()
     sections["model"] |= {"num_classes": C, "modalities": ("text", "audio")}
     ones = {"gamma_task": 1.0, "gamma_hard": 1.0, "gamma_soft": 1.0}
-    assert create(**sections) == (SDT(C, ("text", "audio")), SelfDistillationLoss(**ones))
+    assert SPEC.build(**sections) == Model(SPEC, SDT(C, ("text", "audio")), SelfDistillationLoss(**ones))
     sections["loss"] |= {"class_weight_values": (1.0, 2.0, 3.0, 4.0), "tau": 8.0}
-    assert create(**sections).loss == SelfDistillationLoss(**ones, tau=8.0, class_weights=(1.0, 2.0, 3.0, 4.0))
+    assert SPEC.build(**sections).loss == SelfDistillationLoss(**ones, tau=8.0, class_weights=(1.0, 2.0, 3.0, 4.0))
 
 
 CONFIGS = {name: str(Path(__file__).parent.parent / "configs" / f"sdt_{name}.py") for name in ("iemocap", "meld")}
@@ -604,7 +604,7 @@ MISTAKES = [
 def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
     config = change_fields(base_config("sdt"), {field: value})
     with pytest.raises(UserError) as refusal:
-        create_from_config(fit_to_corpus(config, corpus().card, corpus().conversations("train")))
+        build_model(fit_to_corpus(config, corpus().card, corpus().conversations("train")))
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

@@ -15,7 +15,7 @@ from experiments.readings import __main__ as readings
 from experiments.readings.factors import FACTORS, Value
 from experiments.runner import Outcome, Result, sound_corpus
 from jmer.config import fit_to_corpus, flatten
-from jmer.models import create
+from jmer.models import build_model
 
 VARIANT = ("--variant", "")
 
@@ -99,7 +99,7 @@ def test_every_model_has_its_experiments(model, corpora):
     for variant in ("", "tiny", "plain_features"):
         row = model_row(model, corpora[0], name=model, variant=variant, changes={})
         corpus = sound_corpus(corpora[0])
-        create(fit_to_corpus(row.config, corpus.card, corpus.conversations("train")))
+        build_model(fit_to_corpus(row.config, corpus.card, corpus.conversations("train")))
 
 
 @pytest.mark.parametrize("model", FACTORS)
@@ -111,7 +111,7 @@ def test_each_setting_of_a_study_differs_from_its_default_in_its_factor_alone(mo
     base = flatten(default.config)
     assert len({setting.row.name for setting in found}) == len({setting.row for setting in found})
     for setting in found:
-        create(fit_to_corpus(setting.row.config, corpus.card, corpus.conversations("train")))
+        build_model(fit_to_corpus(setting.row.config, corpus.card, corpus.conversations("train")))
         changed = {name for name, value in flatten(setting.row.config).items() if value != base[name]}
         assert bool(changed) == (setting.row is not default)
         assert changed <= {"model.fusion_input", "model.d_z"} if setting.factor == "fusion_input" else len(changed) <= 1

@@ -12,14 +12,13 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jmer import ablations
-from jmer.config import base_config, fit_to_corpus
+from jmer.config import base_config, fit_to_corpus, with_variants
 from jmer.data import make_corpus, normalization
 from jmer.data.corpus import Corpus
 from jmer.data.packing import steps_per_epoch
 from jmer.data.synthetic import Size, generate
 from jmer.layers.dropout import ConversationDropout
-from jmer.models.model import Model
+from jmer.models.spec import Model, ModelSpec
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import make_parallel
 from jmer.training.setup import Setup, set_up
@@ -53,11 +52,17 @@ def _with_gaps(conversation, rng):
 
 def tiny_config(**changes):
     """Returns LFVD's configuration at its smallest, two epochs of three steps; `changes` are `section__field=value`."""
-    config = ablations.with_variants(base_config("lfvd"), "tiny")
+    config = with_variants(base_config("lfvd"), "tiny")
     config.model.dag_layers = 1
     config.training.batch_size = 4
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return config
+
+
+def defaults(name):
+    """The sections `model` and `loss` of a model's base configuration."""
+    config = base_config(name).to_dict()
+    return {"model": config["model"], "loss": config["loss"]}
 
 
 class Output(NamedTuple):
@@ -67,22 +72,27 @@ class Output(NamedTuple):
 class Linear(nn.Module):
     """Logits that are linear in the text, from which training drops some entries."""
 
-    dropout: float
+    dropout: float = 0.0
+    num_classes: int = len(EMOTIONS)
 
     @nn.compact
     def __call__(self, batch, *, train=False):
         text = ConversationDropout(self.dropout)(batch.features["text"], train=train, row_ids=batch.row_ids)
-        return Output(nn.Dense(len(EMOTIONS))(text))
+        return Output(nn.Dense(self.num_classes)(text))
+
+
+def mean_square(output, batch, axis=None):
+    """The mean square of the logits."""
+    squares = jnp.square(output.logits).sum(-1)
+    return {"squares": (0.5, jnp.where(batch.mask, squares, 0).sum(), batch.mask.sum())}
+
+
+LINEAR = ModelSpec("linear", Linear, mean_square, defaults={"model.dropout": 0.2})
 
 
 def linear_model(dropout=0.0) -> Model:
     """Returns the smallest model, whose loss is the mean square of its logits: it compiles in no time."""
-
-    def loss(output, batch, axis=None):
-        squares = jnp.square(output.logits).sum(-1)
-        return {"squares": (0.5, jnp.where(batch.mask, squares, 0).sum(), batch.mask.sum())}
-
-    return Model(Linear(dropout), loss)
+    return Model(LINEAR, Linear(dropout), mean_square)
 
 
 @dataclasses.dataclass(frozen=True)

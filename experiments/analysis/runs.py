@@ -108,7 +108,7 @@ class Run:
 
     def _batches(self, conversations: Sequence[Conversation]):
         plan = self.trained.config.training
-        several, size = self.trained.model.packs, plan.batch_size
+        several, size = self.trained.model.spec.packing, plan.batch_size
         shape = shape_for(conversations, batch_size=size, several=several, buckets=plan.buckets)
         widths = {m: len(s.mean) for m, s in self.trained.statistics.items()}
         return batches(conversations, widths, batch_size=size, **shape)

@@ -13,7 +13,7 @@ from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
 from jmer.evaluation.predict import forward
-from jmer.models import create
+from jmer.models import build_model
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import make_parallel
 from jmer.training.state import create_state
@@ -32,7 +32,7 @@ class JaxSide:
     def __init__(self, case: Case):
         config = case.config
         self._single = case.single
-        self._model = create(config)
+        self._model = build_model(config)
         optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
         parallel = make_parallel("jit")
         self._state = parallel.replicate(create_state(self._model, optimizer, case.widths, config.seed))

@@ -8,9 +8,9 @@ from typing import Any
 from experiments.models import model_row
 from experiments.papers.declaration import Entry, Table
 from experiments.runner import Row, sound_corpus
-from jmer import ablations
 from jmer.config import fit_to_corpus, flatten
 from jmer.errors import UserError
+from jmer.models import get_spec
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Planner:
 
     def _first_alike(self, entry: Entry, corpus: str, fields: Mapping[str, Any]) -> str:
         """Returns the first variant that makes the same run, such as none at all."""
-        names = ("", *ablations.VARIANTS[fields["model.name"]])
+        names = ("", *get_spec(fields["model.name"]).variants)
         return next(name for name in names if self._fitted(entry.model, name, corpus)[0] == fields)
 
     def _fit(self, model: str, variant: str, corpus: str) -> tuple[dict[str, Any], str]:

@@ -1,12 +1,10 @@
 """Running a trained model over a corpus."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -17,7 +15,7 @@ from jmer.data.corpus import Conversation, Corpus
 from jmer.data.normalization import Standardization
 from jmer.data.rows import batch_rows
 from jmer.evaluation.predictions import prediction_table
-from jmer.models.model import Model
+from jmer.models.spec import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,28 +43,15 @@ def forward(model: Model, *, attention: bool = False) -> Callable[[Any, Batch], 
       model: the network and its loss.
       attention: whether to give the attention of a model that has it to give.
     """
-    asked = attention and "attention" in inspect.signature(model.module.__call__).parameters
+    summaries = model.spec.summaries
 
     def run(variables, batch):
-        output = model.module.apply(variables, batch, train=False, **({"attention": True} if asked else {}))
-        given = _attention(output, batch, model.module.causal) if asked else {}
-        return jax.nn.softmax(output.logits), dict(getattr(output, "weights", {})), given
+        options = summaries.call_options if attention else {}
+        output = model.module.apply(variables, batch, train=False, **options)
+        given = dict(summaries.attention(output, batch)) if attention else {}
+        return jax.nn.softmax(output.logits), dict(summaries.fusion_weights(output, batch)), given
 
     return run
-
-
-def _attention(output: Any, batch: Batch, causal: bool) -> dict[str, jax.Array]:
-    """Returns what each conversation's token reads of it `[B, T]`; a causal model's last one, which has read all."""
-    if output.atmosphere is None:
-        return {}
-    weights, segments = output.attention["atmosphere"].mean(1)[:, :, 1:], batch.segments
-    if not causal:
-        # Other conversations' tokens do not see an utterance.
-        return {"atmosphere": weights.sum(1)}
-    place = jnp.arange(batch.mask.shape[1])[None, None, :]
-    last = jnp.where(segments.membership() & batch.mask[:, None, :], place, 0).max(-1)
-    reader = jnp.take_along_axis(last, segments.ids, axis=1)
-    return {"atmosphere": jnp.take_along_axis(weights, reader[:, None, :], axis=1)[:, 0]}
 
 
 def predict_conversations(
@@ -176,7 +161,7 @@ def predict(
     for name in [split] if split else corpus.splits:
         conversations = batch_rows(corpus, name, context=context)
         inputs = conversations if statistics is None else normalization.apply(conversations, statistics)
-        shape = shape_for(inputs, batch_size=batch_size, several=model.packs)
+        shape = shape_for(inputs, batch_size=batch_size, several=model.spec.packing)
         found = predict_conversations(run, variables, inputs, widths, batch_size=batch_size, **shape)
         table = prediction_table(conversations, corpus.card, found.probabilities, found.weights, found.attention)
         table.insert(0, "split", name)

@@ -1,12 +1,13 @@
-"""Models: networks with their losses."""
+"""Models: networks with their losses, and what each declares to the rest of jmer."""
 
+from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
-from jmer.models.model import Model
-from jmer.models.registry import create
+from jmer.models.registry import build_model, get_spec, model_names, register_model
 from jmer.models.sdt import SDT
 from jmer.models.self_distillation import SelfDistillationLoss, SelfDistilledOutput
+from jmer.models.spec import LossTerm, Model, ModelSpec, Summaries, is_off
 
 __all__ = [
     "DAGERC",
@@ -17,8 +18,16 @@ __all__ = [
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",
+    "LossTerm",
     "Model",
+    "ModelSpec",
     "SelfDistillationLoss",
     "SelfDistilledOutput",
-    "create",
+    "Summaries",
+    "build_model",
+    "check_model",
+    "get_spec",
+    "is_off",
+    "model_names",
+    "register_model",
 ]

@@ -6,8 +6,6 @@ cross-entropy.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +19,8 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
-from jmer.models.model import Model
-from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
+from jmer.models.spec import ModelSpec
+from jmer.models.variants import MODALITY_SUBSETS
 
 SLOPES = {"linear": 1.0, "leaky_relu": 0.01}
 """How predecessors are scored -> slope of a score below zero."""
@@ -54,10 +52,7 @@ class DAGERC(nn.Module):
       mlp_layers: hidden layers between the graph's states and the last linear layer.
       dropout: rate before the last linear layer.
       initialization: see `jmer.layers.initializers`.
-      packs: True = the network keeps a row's conversations apart.
     """
-
-    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = ("text",)
@@ -123,21 +118,29 @@ class DAGERCLoss:
         return {"classification": (1.0, total, count)}
 
 
-def defaults() -> dict[str, dict]:
-    """Returns the sections `model` and `loss` of DAG-ERC's configuration.
-
-    Switches have the names and defaults of `DAGERC`. No `modalities` means all that the corpus has; what a corpus fixes
-    is empty: `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
-    """
-    return {"model": model_section("dagerc", DAGERC), "loss": loss_section(DAGERCLoss)}
-
-
-def create(model: Mapping, loss: Mapping) -> Model:
-    """Builds DAG-ERC from its two sections of a configuration, both complete.
-
-    Raises:
-      ValueError: for a switch that has no such value.
-    """
-    module = DAGERC(**module_fields(model))
-    module.check()
-    return Model(module, DAGERCLoss(**loss_fields(loss)))
+SPEC = ModelSpec(
+    name="dagerc",
+    module=DAGERC,
+    loss=DAGERCLoss,
+    packing=True,
+    handles_missing=True,
+    variants={
+        # Trains in seconds; its scores mean nothing.
+        "tiny": {"model.d_h": 16, "training.epochs": 2, "training.curriculum": 0},
+        # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion.
+        "plain_features": {
+            "model.d_h": 128,
+            "model.dag_layers": 2,
+            "model.dropout": 0.4,
+            "optimizer.learning_rate": 1e-3,
+            "optimizer.weight_decay": 0.1,
+            "training.batch_size": 8,
+            "training.epochs": 20,
+        },
+        **MODALITY_SUBSETS,
+        # MultiDAG's input: all modalities of the corpus, concatenated.
+        "all_modalities": {"model.modalities": ()},
+        # Attention scores that depend on the utterance itself, see `DAGERC.score`.
+        "leaky_relu": {"model.score": "leaky_relu"},
+    },
+)

@@ -7,7 +7,6 @@ Losses: cross-entropy (19), dual contrast (10, 11, 20), distillation (13), their
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +28,8 @@ from jmer.losses.distillation import variational_distillation
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
-from jmer.models.model import Model
-from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
+from jmer.models.spec import ModelSpec, Summaries, is_off
+from jmer.models.variants import MODALITY_SUBSETS
 
 
 @struct.dataclass
@@ -50,6 +49,9 @@ class LFVDOutput:
         fusion without weights.
       fused: `[B, T, D]`, x^f of Eq. 17.
       attention: name of a block -> `[B, H, queries, keys]`, if asked for.
+      atmosphere_attention: `[B, T]`, the attention that the atmosphere token of a conversation pays to each of its
+        utterances, mean over heads; of a causal model, that of the last utterance's token, which sees all. None without
+        an atmosphere, or if `attention` was not asked for.
     """
 
     logits: jax.Array
@@ -62,6 +64,7 @@ class LFVDOutput:
     weights: Mapping[str, jax.Array]
     fused: jax.Array
     attention: Mapping[str, jax.Array] | None
+    atmosphere_attention: jax.Array | None = None
 
 
 def lead_modality(dominant: str, modalities: Collection[str]) -> str:
@@ -107,10 +110,7 @@ class LFVD(nn.Module):
       draw_samples: True = draw samples in training even if the fusion does not use them.
       dropout: rate after the GRU, in attention and feed-forward parts and before the classifier.
       initialization: see `jmer.layers.initializers`.
-      packs: True = the network keeps a row's conversations apart.
     """
-
-    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = MODALITIES
@@ -189,6 +189,7 @@ class LFVD(nn.Module):
             weights=weights,
             fused=fused,
             attention=maps if attention else None,
+            atmosphere_attention=self._token_attention(maps, batch) if attention and self.use_atmosphere else None,
         )
 
     def check(self) -> None:
@@ -283,6 +284,17 @@ class LFVD(nn.Module):
         heard = atmosphere if self.causal else batch.segments.spread(atmosphere)
         return {m: x + heard for m, x in streams.items()}, atmosphere, maps
 
+    def _token_attention(self, maps: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
+        """Returns `LFVDOutput.atmosphere_attention`."""
+        attention, segments = maps["atmosphere"].mean(1)[:, :, 1:], batch.segments
+        if not self.causal:
+            # The tokens of other conversations do not see an utterance.
+            return attention.sum(1)
+        place = jnp.arange(batch.mask.shape[1])[None, None, :]
+        last = jnp.where(segments.membership() & batch.mask[:, None, :], place, 0).max(-1)
+        reader = jnp.take_along_axis(last, segments.ids, axis=1)
+        return jnp.take_along_axis(attention, reader[:, None, :], axis=1)[:, 0]
+
     def _posteriors(self, features: Mapping[str, jax.Array]) -> dict[str, Gaussian]:
         """Eq. 12."""
         head = self._for_each_modality(GaussianHead, (0,))(
@@ -376,7 +388,7 @@ class LFVDLoss:
         flat = {m: where.reshape(-1) for m, where in available.items()}
         classification = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
         terms = {"classification": (1.0, *classification)}
-        if self.gamma_self and len(rows) > 1:
+        if not is_off(self.gamma_self) and len(rows) > 1:
             values = cross_modal_contrastive(
                 rows,
                 where=flat,
@@ -386,7 +398,7 @@ class LFVDLoss:
                 axis=axis,
             )
             terms["self"] = (self.gamma_self, jnp.sum(values), jnp.sum(batch.mask))
-        if self.gamma_full:
+        if not is_off(self.gamma_full):
             values = supervised_contrastive(
                 rows,
                 batch.labels.reshape(-1),
@@ -396,7 +408,7 @@ class LFVDLoss:
                 axis=axis,
             )
             terms["full"] = (self.gamma_full, jnp.sum(values), jnp.sum(labelled))
-        if self.gamma_distillation:
+        if not is_off(self.gamma_distillation):
             values = variational_distillation(
                 output.posteriors,
                 teacher=lead_modality(self.dominant, output.posteriors),
@@ -405,7 +417,7 @@ class LFVDLoss:
                 samples=output.samples if self.kl_estimator == "mc" else None,
             )
             terms["distillation"] = (self.gamma_distillation, jnp.sum(values), jnp.sum(batch.mask))
-        if self.recon_weight and output.reconstructions is not None:
+        if not is_off(self.recon_weight) and output.reconstructions is not None:
             total = 0.0
             for m, reconstruction in output.reconstructions.items():
                 # The target is held still, or shrinking it would be the cheapest way to match it.
@@ -423,31 +435,81 @@ def _conversations(batch: Batch, axis: str | None) -> jax.Array:
     return (row[:, None] * segments.count + segments.ids).reshape(-1)
 
 
-def defaults() -> dict[str, dict]:
-    """Returns the sections `model` and `loss` of LFVD's configuration.
-
-    Switches have the names and defaults of `LFVD` and `LFVDLoss`. What a corpus fixes is empty: no modalities = all
-    that the corpus has, `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
-    """
-    return {
-        "model": model_section("lfvd", LFVD, derived=_DERIVED) | {"modalities": ()},
-        "loss": loss_section(LFVDLoss, derived=("dominant",)),
-    }
-
-
-# Fields that follow from the loss: what only a loss term needs is not built without it.
-_DERIVED = ("reconstruct", "draw_samples")
-
-
-def create(model: Mapping, loss: Mapping) -> Model:
-    """Builds LFVD from its two sections of a configuration, both complete.
-
-    Raises:
-      ValueError: for a switch that has no such value, or widths that do not fit together.
-    """
+def _derived(model: Mapping, loss: Mapping) -> tuple[dict, dict]:
+    """Returns the fields of `LFVD` that only a loss term needs, and the teacher of `LFVDLoss`."""
     reconstruct = loss["recon_weight"] > 0
-    module = LFVD(
-        **module_fields(model), reconstruct=reconstruct, draw_samples=reconstruct or loss["kl_estimator"] == "mc"
-    )
-    module.check()
-    return Model(module, LFVDLoss(**loss_fields(loss), dominant=model["dominant"]))
+    draw_samples = reconstruct or loss["kl_estimator"] == "mc"
+    return {"reconstruct": reconstruct, "draw_samples": draw_samples}, {"dominant": model["dominant"]}
+
+
+def _fusion_weights(output: LFVDOutput, batch: Batch) -> Mapping[str, jax.Array]:
+    return output.weights
+
+
+def _attention(output: LFVDOutput, batch: Batch) -> dict[str, jax.Array]:
+    return {} if output.atmosphere_attention is None else {"atmosphere": output.atmosphere_attention}
+
+
+SPEC = ModelSpec(
+    name="lfvd",
+    module=LFVD,
+    loss=LFVDLoss,
+    defaults={"model.modalities": ()},
+    derived=_derived,
+    derived_model_fields=("reconstruct", "draw_samples"),
+    derived_loss_fields=("dominant",),
+    loss_weights=("gamma_self", "gamma_full", "gamma_distillation", "recon_weight"),
+    rng_streams=("dropout", "latent"),
+    packing=True,
+    handles_missing=True,
+    summaries=Summaries(_fusion_weights, _attention, {"attention": True}),
+    variants={
+        # Trains in seconds; its scores mean nothing.
+        "tiny": {
+            "model.d_r": 16,
+            "model.d_h": 16,
+            "model.d_x": 16,
+            "model.d_z": 4,
+            "model.heads": 2,
+            "training.epochs": 2,
+        },
+        # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion, which would need many
+        # times the epochs with the paper's learning rate.
+        "plain_features": {
+            "model.d_r": 128,
+            "model.d_h": 128,
+            "model.d_x": 128,
+            "model.heads": 4,
+            "model.dropout": 0.4,
+            "optimizer.learning_rate": 1e-3,
+            "optimizer.weight_decay": 1e-4,
+            "training.batch_size": 8,
+            "training.epochs": 25,
+        },
+        # Table 4.
+        **MODALITY_SUBSETS,
+        # Table 5: components.
+        "without_lfa_transformer": {
+            "model.use_atmosphere": False,
+            "model.language_stream": "encoder",
+            "loss.gamma_self": 0.0,
+            "loss.gamma_full": 0.0,
+        },
+        "without_cear": {"model.use_atmosphere": False},
+        "without_dl": {"loss.gamma_self": 0.0, "loss.gamma_full": 0.0},
+        "without_cmvd": {"loss.gamma_distillation": 0.0, "model.weight_fn": "ones"},
+        "without_cmvd_fusion": {"model.weight_fn": "ones"},
+        "without_cmvd_distillation": {"loss.gamma_distillation": 0.0},
+        "dominant_audio": {"model.dominant": "audio"},
+        "dominant_visual": {"model.dominant": "visual"},
+        # Table 6: loss terms.
+        "without_self": {"loss.gamma_self": 0.0},
+        "without_full": {"loss.gamma_full": 0.0},
+        "without_distillation": {"loss.gamma_distillation": 0.0},
+        "without_all": {"loss.gamma_self": 0.0, "loss.gamma_full": 0.0, "loss.gamma_distillation": 0.0},
+        # Fig. 2: fusion strategies.
+        "fusion_add": {"model.fusion": "add"},
+        "fusion_cat": {"model.fusion": "cat"},
+        "fusion_gate": {"model.fusion": "gate"},
+    },
+)

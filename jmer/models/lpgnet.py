@@ -10,7 +10,6 @@ speaker information is used.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +27,14 @@ from jmer.layers.positions import segment_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
-from jmer.models.model import Model
-from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
-from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
+from jmer.models.self_distillation import (
+    LOSS_WEIGHTS,
+    SelfDistillationHeads,
+    SelfDistillationLoss,
+    SelfDistilledOutput,
+    gate_means,
+)
+from jmer.models.spec import ModelSpec, Summaries
 from jmer.segments import Segments, one_per_row
 
 
@@ -41,7 +45,6 @@ class LPGNet(nn.Module):
     its positions are word pieces and audio frames. An utterance that lacks a modality is no position of it.
 
     Attributes:
-      packs: True = the network keeps a row's conversations apart.
       num_classes: `C`.
       modalities: two in the paper; one has only its intra path, three have nine paths in place of four.
       mode: `utterance`, or `frame` for a batch with frames.
@@ -65,8 +68,6 @@ class LPGNet(nn.Module):
       dropout: rate in the feed-forward parts, after positions and in the unimodal heads.
       initialization: see `jmer.layers.initializers`.
     """
-
-    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = ("text", "audio")
@@ -107,14 +108,14 @@ class LPGNet(nn.Module):
         return (*intra, *inter)
 
     @nn.compact
-    def __call__(self, batch: Batch, *, train: bool = False, axis: str | None = None) -> SelfDistilledOutput:
+    def __call__(self, batch: Batch, *, train: bool = False, axis_name: str | None = None) -> SelfDistilledOutput:
         """Predicts every utterance's emotion.
 
         Args:
           batch: see `jmer.batch.Batch`; features of other modalities than the model's are ignored.
           train: whether dropout is on, which needs the random stream `dropout`, and batch statistics are this batch's,
             which needs `batch_stats` to be mutable.
-          axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
+          axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
 
         Raises:
           ValueError: for a switch that has no such value, or a batch that does not fit `mode`.
@@ -126,7 +127,7 @@ class LPGNet(nn.Module):
         for block in range(self.blocks):
             if block:
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
-            enhanced = self._interact(x, masks, segments, train, row_ids, axis, block)
+            enhanced = self._interact(x, masks, segments, train, row_ids, axis_name, block)
         gate = "learned" if self.use_unimodal_gate else "none"
         reduced = GatedReduction(self.paths, gate, self.initialization, name="unimodal_fusion")(enhanced)
         reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
@@ -268,21 +269,37 @@ class LPGNet(nn.Module):
         return dense(self.d, together.shape[-1], scheme=self.initialization, name="concatenation")(together), {}
 
 
-def defaults() -> dict[str, dict]:
-    """Returns the sections `model` and `loss` of LPGNet's configuration.
-
-    Switches have the names and defaults of `LPGNet` and `SelfDistillationLoss`. What a corpus fixes is empty:
-    `num_classes` 0 = its emotions, no `class_weight_values` = computed from it where asked for.
-    """
-    return {"model": model_section("lpgnet", LPGNet), "loss": loss_section(SelfDistillationLoss)}
-
-
-def create(model: Mapping, loss: Mapping) -> Model:
-    """Builds LPGNet from its two sections of a configuration, both complete.
-
-    Raises:
-      ValueError: for a switch that has no such value, or values that do not fit together.
-    """
-    module = LPGNet(**module_fields(model))
-    module.check()
-    return Model(module, SelfDistillationLoss(**loss_fields(loss)))
+SPEC = ModelSpec(
+    name="lpgnet",
+    module=LPGNet,
+    loss=SelfDistillationLoss,
+    loss_weights=LOSS_WEIGHTS,
+    packing=True,
+    frames_when={"mode": "frame"},
+    handles_missing=True,
+    summaries=Summaries(fusion_weights=gate_means),
+    variants={
+        # Trains in seconds; its scores mean nothing.
+        "tiny": {"model.d": 16, "training.epochs": 2},
+        # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion.
+        "plain_features": {
+            "optimizer.learning_rate": 3e-4,
+            "training.batch_size": 8,
+            "training.epochs": 20,
+        },
+        # Utterances as sequences of frames, in a corpus that has them.
+        "frame": {"model.mode": "frame", "data.path": "synthetic-iemocap4-frames"},
+        # Ablations of the paper: modalities, components.
+        "text": {"model.modalities": ("text",)},
+        "audio": {"model.modalities": ("audio",)},
+        "without_inter": {"model.use_inter": False},
+        "without_intra": {"model.use_intra": False},
+        "without_ffn": {"model.use_ffn": False},
+        "without_dual_gates": {"model.use_unimodal_gate": False, "model.use_multimodal_gate": False},
+        # The paper's grid of loss weights γ1 (task), γ2 (hard labels), γ3 (soft labels); the default is 1.5, 1, 0.3.
+        "gammas_1_1_1": {"loss.gamma_task": 1.0, "loss.gamma_soft": 1.0},
+        "gammas_1_0_1": {"loss.gamma_task": 1.0, "loss.gamma_hard": 0.0, "loss.gamma_soft": 1.0},
+        "gammas_1_1_0": {"loss.gamma_task": 1.0, "loss.gamma_soft": 0.0},
+        "gammas_1.5_1_0": {"loss.gamma_soft": 0.0},
+    },
+)

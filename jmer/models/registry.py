@@ -1,44 +1,82 @@
-"""Models by name, as configurations name them."""
+"""Models by name, as configurations name them: those of jmer, and those that users register."""
 
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from jmer.errors import UserError
 from jmer.models import dagerc, lfvd, lpgnet, sdt
-from jmer.models.model import Model
+from jmer.models.contract import check_spec
+from jmer.models.spec import Model, ModelSpec
 
-MODELS = {"lfvd": lfvd, "lpgnet": lpgnet, "dagerc": dagerc, "sdt": sdt}
+BUILT_IN = (lfvd, lpgnet, dagerc, sdt)
+
+_SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
 
 
-def create(config: Mapping) -> Model:
-    """Builds the model that a configuration describes.
+def register_model(spec: ModelSpec) -> ModelSpec:
+    """Makes a model known by its name, so that configurations, the command line and studies can use it.
+
+    A file that is executed again replaces the model that it registered before.
 
     Args:
-      config: has the sections `model` (with the model's `name`) and `loss`, both as the model's `defaults` lays them
-        out and with the corpus' emotions and modalities filled in (`jmer.config.fit_to_corpus`).
+      spec: what the model declares.
+
+    Returns:
+      `spec`.
 
     Raises:
-      UserError: for an unknown model, a switch that has no such value, or a configuration that fits no corpus yet.
+      UserError: if the model does not keep the contract (`ModelSpec`), or another model has the name.
     """
-    if not config["model"]["num_classes"] or not config["model"]["modalities"]:
-        raise UserError(
-            "model.num_classes or model.modalities is not set: let jmer.config.fit_to_corpus take both from a corpus"
-        )
-    try:
-        return _module(config["model"]["name"]).create(config["model"], config["loss"])
-    except ValueError as error:
-        raise UserError(f"the configuration is at fault: {error}") from error
+    check_spec(spec)
+    known = _SPECS.get(spec.name)
+    if known is not None and _origin(known) != _origin(spec):
+        raise UserError(f"model '{spec.name}' is registered already, by {_origin(known)[0]}: choose another name")
+    _SPECS[spec.name] = spec
+    return spec
 
 
-def defaults(name: str) -> dict[str, dict]:
-    """Returns the default sections `model` and `loss` of a model's configuration.
+def model_names() -> tuple[str, ...]:
+    """Returns the names of all models."""
+    return tuple(_SPECS)
+
+
+def get_spec(name: str) -> ModelSpec:
+    """Returns what a model declares.
 
     Raises:
       UserError: for an unknown model.
     """
-    return _module(name).defaults()
+    if name not in _SPECS:
+        raise UserError(
+            f"no model '{name}', only {', '.join(_SPECS)}; a model of your own must be registered first: import the "
+            "file that calls jmer.register_model, or name it with --config"
+        )
+    return _SPECS[name]
 
 
-def _module(name: str):
-    if name not in MODELS:
-        raise UserError(f"no model '{name}': model.name must be one of {', '.join(MODELS)}")
-    return MODELS[name]
+def build_model(config: Mapping[str, Any]) -> Model:
+    """Builds the model that a configuration describes.
+
+    Args:
+      config: has the sections `model` and `loss`, fitted to a corpus (`jmer.config.fit_to_corpus`).
+
+    Raises:
+      UserError: for an unknown model, a value that the model refuses, or a configuration that fits no corpus yet.
+    """
+    model = config["model"]
+    if not model["num_classes"] or not model["modalities"]:
+        raise UserError("model.num_classes or model.modalities is not set: jmer.config.fit_to_corpus sets both")
+    try:
+        return get_spec(model["name"]).build(model, config["loss"])
+    except ValueError as error:
+        raise UserError(f"invalid configuration: {error}") from error
+
+
+def _origin(spec: ModelSpec) -> tuple[str, str]:
+    """Returns the file and the name of a model's module, which stay the same when the file is executed again."""
+    try:
+        file = inspect.getsourcefile(spec.module.__call__) or ""
+    except TypeError:
+        file = ""
+    return file or spec.module.__module__, spec.module.__qualname__

@@ -6,7 +6,6 @@ loss is `SelfDistillationLoss`, its three weights 1.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +21,15 @@ from jmer.layers.positions import segment_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import check_choice, zero_unless
 from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
-from jmer.models.model import Model
-from jmer.models.sections import loss_fields, loss_section, model_section, module_fields
-from jmer.models.self_distillation import SelfDistillationHeads, SelfDistillationLoss, SelfDistilledOutput
+from jmer.models.self_distillation import (
+    LOSS_WEIGHTS,
+    SelfDistillationHeads,
+    SelfDistillationLoss,
+    SelfDistilledOutput,
+    gate_means,
+)
+from jmer.models.spec import ModelSpec, Summaries
+from jmer.models.variants import MODALITY_SUBSETS
 
 
 class SDT(nn.Module):
@@ -35,7 +40,6 @@ class SDT(nn.Module):
     skips, and the embedding of padding, which stays zero.
 
     Attributes:
-      packs: True = the network keeps a row's conversations apart.
       num_classes: `C`.
       modalities: those that the model uses, any non-empty subset of text, audio, visual. With one there is no
         multimodal gate and no unimodal head beside the fused one.
@@ -51,8 +55,6 @@ class SDT(nn.Module):
       dropout: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
       initialization: see `jmer.layers.initializers`; the speakers' table is drawn from N(0, 1).
     """
-
-    packs: ClassVar[bool] = True
 
     num_classes: int
     modalities: tuple[str, ...] = MODALITIES
@@ -160,25 +162,34 @@ class SDT(nn.Module):
         return dict(zip(self.paths, unstacked(x), strict=True))
 
 
-def defaults() -> dict[str, dict]:
-    """Returns the sections `model` and `loss` of SDT's configuration.
-
-    Switches have the names and defaults of `SDT` and `SelfDistillationLoss`, whose weights are 1 here. No `modalities`
-    means all that the corpus has; what a corpus fixes is empty: `num_classes` 0 = its emotions, no
-    `class_weight_values` = computed from it where asked for.
-    """
-    return {
-        "model": model_section("sdt", SDT) | {"modalities": ()},
-        "loss": loss_section(SelfDistillationLoss) | {"gamma_task": 1.0, "gamma_hard": 1.0, "gamma_soft": 1.0},
-    }
-
-
-def create(model: Mapping, loss: Mapping) -> Model:
-    """Builds SDT from its two sections of a configuration, both complete.
-
-    Raises:
-      ValueError: for a switch that has no such value.
-    """
-    module = SDT(**module_fields(model))
-    module.check()
-    return Model(module, SelfDistillationLoss(**loss_fields(loss)))
+SPEC = ModelSpec(
+    name="sdt",
+    module=SDT,
+    loss=SelfDistillationLoss,
+    defaults={"model.modalities": (), "loss.gamma_task": 1.0, "loss.gamma_hard": 1.0, "loss.gamma_soft": 1.0},
+    loss_weights=LOSS_WEIGHTS,
+    packing=True,
+    handles_missing=True,
+    summaries=Summaries(fusion_weights=gate_means),
+    variants={
+        # Trains in seconds; its scores mean nothing.
+        "tiny": {"model.d": 16, "model.heads": 2, "training.epochs": 2},
+        # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion; a fourteenth of the
+        # parameters.
+        "plain_features": {
+            "model.d": 256,
+            "optimizer.learning_rate": 1e-3,
+            "training.batch_size": 8,
+            "training.epochs": 30,
+        },
+        **MODALITY_SUBSETS,
+        "without_positions": {"model.positional": "none"},
+        "without_speakers": {"model.speaker_embedding": False},
+        "without_intra": {"model.use_intra": False},
+        "without_inter": {"model.use_inter": False},
+        "without_unimodal_gates": {"model.unimodal_gate": "none"},
+        "without_hard_labels": {"loss.gamma_hard": 0.0},
+        "without_soft_labels": {"loss.gamma_soft": 0.0},
+        "without_distillation": {"loss.gamma_hard": 0.0, "loss.gamma_soft": 0.0},
+    },
+)

@@ -17,6 +17,10 @@ from jmer.layers.initializers import dense, kernel_and_bias
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.distillation import soft_label_distillation
 from jmer.models.classification import classification_term
+from jmer.models.spec import is_off
+
+LOSS_WEIGHTS = ("gamma_task", "gamma_hard", "gamma_soft")
+"""Fields of `SelfDistillationLoss` that weigh its terms."""
 
 
 @struct.dataclass
@@ -37,10 +41,10 @@ class SelfDistilledOutput:
     fused: jax.Array
     gates: Mapping[str, jax.Array]
 
-    @property
-    def weights(self) -> dict[str, jax.Array]:
-        """How much each modality counts in an utterance: the mean of its gate, `[B, T]` each."""
-        return {m: gate.mean(-1) for m, gate in self.gates.items()}
+
+def gate_means(output: SelfDistilledOutput, batch: Batch) -> dict[str, jax.Array]:
+    """Returns each modality's weight in the fusion: the mean of its gate over features, `[B, T]` each."""
+    return {m: gate.mean(-1) for m, gate in output.gates.items()}
 
 
 class SelfDistillationHeads(nn.Module):
@@ -126,10 +130,10 @@ class SelfDistillationLoss:
         terms = {"task": (self.gamma_task, *task)}
         for modality, logits in output.unimodal_logits.items():
             present = batch.mask & batch.available[modality]
-            if self.gamma_hard:
+            if not is_off(self.gamma_hard):
                 hard = classification_term(logits, batch.labels, present, self.class_weights)
                 terms[f"hard_{modality}"] = (self.gamma_hard, *hard)
-            if self.gamma_soft:
+            if not is_off(self.gamma_soft):
                 divergence = soft_label_distillation(
                     logits,
                     output.logits,

@@ -10,7 +10,7 @@ from flax import struct
 
 from jmer.data.packing import PlannedBatch
 from jmer.data.resident import Resident, gather
-from jmer.models.model import Model
+from jmer.models.spec import Model
 from jmer.training.state import State
 from jmer.training.step import Metrics, train_step
 

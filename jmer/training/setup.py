@@ -19,7 +19,7 @@ from jmer.data.packing import Packing, make_packing, plan_packed, round_up
 from jmer.data.rows import batch_rows
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import Predictions, predict_conversations, predict_together
-from jmer.models import Model, create
+from jmer.models import Model, build_model
 from jmer.training.epoch import Plan, make_plan
 from jmer.training.parallel import Parallel
 
@@ -66,7 +66,7 @@ class Setup:
     def _pack(self, conversations: Sequence[Conversation], chosen: Sequence[np.ndarray]) -> Packing | None:
         if self.lengths:
             return None
-        size, several = self.config.training.batch_size, self.model.packs
+        size, several = self.config.training.batch_size, self.model.spec.packing
         return make_packing(conversations, batch_size=size, chosen=chosen, several=several)
 
     def training_batches(self, **order) -> Iterator[Batch]:
@@ -135,7 +135,7 @@ def set_up(config: ConfigDict, corpus: Corpus, statistics: Mapping[str, Standard
         lengths = bucket_lengths(typical, batch_size=plan.batch_size, count=plan.buckets)
     return Setup(
         config=config,
-        model=create(config),
+        model=build_model(config),
         parallel=parallel,
         statistics=statistics,
         conversations=conversations,

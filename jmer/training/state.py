@@ -10,7 +10,7 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.errors import UserError
-from jmer.models.model import Model
+from jmer.models.spec import Model
 
 
 @struct.dataclass

@@ -1,7 +1,6 @@
 """One training step on one device, which is all of them where there is one device."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,8 @@ import optax
 from flax import struct
 
 from jmer.batch import Batch
-from jmer.models.model import Model
+from jmer.models.spec import Model
 from jmer.training.state import State
-
-STREAMS = ("dropout", "latent")
 
 
 @struct.dataclass
@@ -53,7 +50,7 @@ def train_step(
       batch: this device's rows.
       model, optimizer: what `state` was created with.
       active: False = the state does not change.
-      weights: loss term -> float32 scalar, in place of the weight that `model.loss` gives; None = that one.
+      weights: field of the loss -> float32 scalar, in place of its value there (`ModelSpec.loss_weights`).
       axis: name of the mapped axis; None = unmapped.
     """
 
@@ -61,12 +58,13 @@ def train_step(
         return tree if axis is None else jax.lax.psum(tree, axis)
 
     def share(params):
-        output, statistics = apply_in_training(model, params, state, batch, axis)
+        rng = jax.random.fold_in(state.key, state.step)
+        output, statistics = model.apply_in_training(params, state.statistics, batch, rng, axis)
         total, terms = 0.0, {}
-        for name, (weight, value, count) in model.loss(output, batch, axis).items():
+        for name, (weight, value, count) in model.loss_terms(output, batch, axis, weights).items():
             count = jnp.asarray(count, jnp.float32)
             everywhere = over_devices(jax.lax.stop_gradient(count))
-            total += (weight if weights is None else weights[name]) * value / jnp.where(everywhere > 0, everywhere, 1)
+            total += weight * value / jnp.where(everywhere > 0, everywhere, 1)
             terms[name] = (value, count)
         return total, (output.logits, statistics, terms)
 
@@ -84,27 +82,6 @@ def train_step(
     # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
     state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
     return state, Metrics(loss, terms, confusion, finite)
-
-
-def apply_in_training(
-    model: Model, params: Any, state: State, batch: Batch, axis: str | None = None
-) -> tuple[Any, dict]:
-    """Returns the network's output for this step of training, and its other variables afterwards.
-
-    Args:
-      model, batch, axis: as in `train_step`.
-      params: what the output is to be differentiated by.
-      state: has the other variables, and the key from which the step's draws come.
-    """
-    key = jax.random.fold_in(state.key, state.step)
-    return model.module.apply(
-        {"params": params, **state.statistics},
-        batch,
-        train=True,
-        **({"axis": axis} if state.statistics else {}),
-        rngs={name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)},
-        mutable=list(state.statistics),
-    )
 
 
 def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:

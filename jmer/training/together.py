@@ -104,7 +104,7 @@ def train_together(
     initialise = functools.partial(create_state, setup.model, optimizer, widths)
     runs = [Run(*each) for each in zip(fitted, workdirs, commands, strict=True)]
     shapes = jax.eval_shape(lambda: initialise(config.seed))
-    varied = variations(fitted, setup.model, shapes, next(setup.training_batches()))
+    varied = variations(fitted)
     parameters = int(parameter_overview.count_parameters(shapes.params))
     spreading = spread(len(runs), devices)
     parent = os.path.commonpath([workdir.parent for workdir in workdirs])

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jmer.data.corpus import Card
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
-from jmer.models import Model, create
+from jmer.models import Model, build_model
 from jmer.training.checkpoint import Checkpoints, Position
 from jmer.training.folder import CHECKPOINT_FOLDER, read_config, read_facts
 from jmer.training.optimizer import make_optimizer
@@ -62,7 +62,7 @@ def load_run(workdir: Path, *, config: ConfigDict | None = None, parallel: Paral
     parallel = parallel or make_parallel("jit")
     widths = {m: card.widths[m] for m in config.model.modalities}
     optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
-    model = create(config)
+    model = build_model(config)
     template = jax.eval_shape(lambda: create_state(model, optimizer, widths, config.seed, frames=card.frames))
     statistics = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
     with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:

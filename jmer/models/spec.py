@@ -1,0 +1,207 @@
+"""The contract between a model and the rest of jmer: what a model declares, and what is built from it."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from jmer.batch import Batch
+
+# An experiment names a rule for class weights; the training corpus gives their values.
+CLASS_WEIGHTS = {"class_weights": "none", "class_weight_values": ()}
+
+
+class LossTerm(NamedTuple):
+    """One term of a loss, summed over this device's utterances.
+
+    Attributes:
+      weight: of the term in the loss.
+      total: sum over utterances, float32 `[]`.
+      count: what `total` is divided by, after both are summed over devices.
+    """
+
+    weight: float | jax.Array
+    total: jax.Array
+    count: jax.Array
+
+
+def is_off(weight: float | jax.Array) -> bool:
+    """Returns whether a loss weight is the number 0, so that its term need not be computed.
+
+    An array is never off: in a sweep over loss weights it may be traced.
+    """
+    return isinstance(weight, int | float) and weight == 0
+
+
+def _nothing(output: Any, batch: Batch) -> Mapping[str, jax.Array]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Summaries:
+    """Values per utterance that predictions and reports show of a model, besides probabilities.
+
+    Attributes:
+      fusion_weights: `(output, batch)` -> {modality: float32 `[B, T]`}.
+      attention: `(output, batch)` -> {name: float32 `[B, T]`}, the attention that something pays to each utterance.
+      call_options: keyword arguments of the network's call that `attention` needs.
+    """
+
+    fusion_weights: Callable[[Any, Batch], Mapping[str, jax.Array]] = _nothing
+    attention: Callable[[Any, Batch], Mapping[str, jax.Array]] = _nothing
+    call_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """What jmer needs to know of a model; `jmer.register_model` checks it.
+
+    The configuration of a model follows from its classes: the section `model` has the fields of `module` with their
+    defaults, the section `loss` those of `loss`. A default is a bool, int, float, str or tuple.
+
+    Attributes:
+      name: what configurations call the model (`model.name`).
+      module: Linen module. `module.apply(variables, batch, train=...)` returns an output with the attribute `logits`,
+        float32 `[B, T, C]`. It has the field `num_classes`, and `modalities` if it can read different ones. A module
+        with running statistics of a batch also takes `axis_name`: the mapped axis whose devices hold the rest of the
+        batch, or None.
+      loss: a dataclass whose instances are called, or a function: `loss(output, batch, axis=None)` returns
+        `{term: (weight, sum, count)}` over this device's utterances; `axis` may be left out if no term needs it. The
+        loss is the sum over terms of weight · sum / count, with sums and counts added over devices first.
+      variants: name -> `section.field` -> value: ablations and other settings that a colon selects (`mine:small`).
+      defaults: `section.field` -> value, where the base configuration is to differ from the classes and from jmer.
+      derived: `(model, loss)`, the two sections -> values of those fields of `module` and of `loss` that follow from
+        the sections and are no part of them.
+      derived_model_fields, derived_loss_fields: their names.
+      loss_weights: fields of `loss` that do nothing but weigh a term. Runs that differ by them alone can be trained in
+        one program; `loss` then sees arrays there (see `is_off`).
+      rng_streams: random streams that the module draws from in training.
+      packing: whether the module keeps the conversations of a row apart (`batch.segments`). If not, each row has one.
+      frames_when: fields of the section `model` and the values with which the module reads sequences of frames; None =
+        it never does.
+      handles_missing: whether the module treats utterances without a modality (`batch.available`) as lacking it, so
+        that it can predict a corpus that has fewer modalities than the one it was trained on.
+      summaries: what predictions and reports show of it.
+    """
+
+    name: str
+    module: type[nn.Module]
+    loss: Callable
+    variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    derived: Callable[[Mapping, Mapping], tuple[dict[str, Any], dict[str, Any]]] = lambda model, loss: ({}, {})
+    derived_model_fields: Sequence[str] = ()
+    derived_loss_fields: Sequence[str] = ()
+    loss_weights: Sequence[str] = ()
+    rng_streams: Sequence[str] = ("dropout",)
+    packing: bool = False
+    frames_when: Mapping[str, Any] | None = None
+    handles_missing: bool = False
+    summaries: Summaries = Summaries()
+
+    @property
+    def loss_is_configured(self) -> bool:
+        """Whether the loss has fields: a dataclass does, a function does not."""
+        return isinstance(self.loss, type) and dataclasses.is_dataclass(self.loss)
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Returns the sections `model` and `loss` of the model's base configuration.
+
+        `num_classes` 0 stands for the corpus' emotions, empty `modalities` for all that the corpus has.
+        """
+        model = {"name": self.name, "modalities": ()} | self.field_defaults(self.module) | {"num_classes": 0}
+        loss = (self.field_defaults(self.loss) if self.loss_is_configured else {}) | CLASS_WEIGHTS
+        return {"model": model, "loss": loss}
+
+    def field_defaults(self, described: type) -> dict[str, Any]:
+        """Returns the configurable fields of the model's module or loss with their defaults."""
+        derived = self.derived_model_fields if described is self.module else self.derived_loss_fields
+        hidden = {"parent", "name", *derived}
+        return {f.name: f.default for f in dataclasses.fields(described) if f.init and f.name not in hidden}
+
+    def reads_frames(self, model: Mapping[str, Any]) -> bool:
+        """Returns whether the module, as the section `model` configures it, reads sequences of frames."""
+        return self.frames_when is not None and all(model[name] == value for name, value in self.frames_when.items())
+
+    def build(self, model: Mapping[str, Any], loss: Mapping[str, Any]) -> "Model":
+        """Builds the model from its two sections, complete and fitted to a corpus.
+
+        Raises:
+          ValueError: if the module or the loss refuses a value.
+        """
+        more_model, more_loss = self.derived(model, loss)
+        module = self.module(**_declared(self.module, model), **more_model)
+        if hasattr(module, "check"):
+            module.check()
+        if not self.loss_is_configured:
+            return Model(self, module, self.loss)
+        weights = {"class_weights": tuple(loss["class_weight_values"])}
+        return Model(self, module, self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss))
+
+
+def _declared(described: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a section that are fields of a class."""
+    names = {f.name for f in dataclasses.fields(described)} - {"name", "parent"}
+    return {name: value for name, value in section.items() if name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network and its loss.
+
+    Attributes:
+      spec: what the model declares.
+      module: the network.
+      loss: see `ModelSpec.loss`.
+    """
+
+    spec: ModelSpec
+    module: nn.Module
+    loss: Callable
+
+    def apply_in_training(
+        self, params: Any, model_state: Mapping, batch: Batch, rng: jax.Array, axis_name: str | None = None
+    ) -> tuple[Any, dict]:
+        """Returns the network's output with dropout on, and its model state after the step.
+
+        Args:
+          params: parameters.
+          model_state: the network's other variables (running statistics), empty if it has none.
+          batch: this device's rows.
+          rng: random key of the step, the same on every device.
+          axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
+        """
+        return self.module.apply(
+            {"params": params, **model_state},
+            batch,
+            train=True,
+            **({"axis_name": axis_name} if model_state else {}),
+            rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
+            mutable=list(model_state),
+        )
+
+    def loss_terms(
+        self, output: Any, batch: Batch, axis: str | None = None, weights: Mapping[str, jax.Array] | None = None
+    ) -> dict[str, LossTerm]:
+        """Returns the terms of the loss.
+
+        Args:
+          output: of the network.
+          batch: what it was computed of.
+          axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
+          weights: values in place of those of the loss' weights, see `ModelSpec.loss_weights`; None = its own.
+        """
+        loss = dataclasses.replace(self.loss, **weights) if weights else self.loss
+        options = {"axis": axis} if takes(self.loss, "axis") else {}
+        return {name: LossTerm(*term) for name, term in loss(output, batch, **options).items()}
+
+
+@functools.cache
+def takes(function: Callable, argument: str) -> bool:
+    """Returns whether a function has an argument of this name."""
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
