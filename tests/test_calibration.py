@@ -67,13 +67,17 @@ def test_a_model_that_knows_what_it_knows_has_almost_no_error():
 
 def test_mistakes_get_one_line():
     probabilities, labels = predictions(5)
-    with pytest.raises(UserError, match=r"probabilities \(5, 4\) and labels \(4,\) do not fit: give \[N, C\]"):
+    with pytest.raises(
+        UserError, match=r"probabilities \(5, 4\) and labels \(4,\) do not fit: give shapes \[N, C\] and \[N\]"
+    ):
         calibration(probabilities, labels[1:])
-    with pytest.raises(UserError, match="row 2 of the probabilities is no distribution: give a softmax's results"):
+    with pytest.raises(
+        UserError, match="row 2 of the probabilities is not a distribution: give the output of a softmax"
+    ):
         calibration(np.where(np.arange(5)[:, None] == 2, np.nan, probabilities), labels)
-    with pytest.raises(UserError, match="row 0 of the probabilities is no distribution"):
+    with pytest.raises(UserError, match="row 0 of the probabilities is not a distribution"):
         calibration(np.log(probabilities), labels)
-    with pytest.raises(UserError, match=r"label 4 is no index into 4 emotions: use 0\.\.3"):
+    with pytest.raises(UserError, match=r"label 4 is not an index into 4 emotions: use 0\.\.3"):
         calibration(probabilities, np.full(5, 4))
     with pytest.raises(UserError, match="no utterance has a label"):
         calibration(probabilities, np.full(5, -1))

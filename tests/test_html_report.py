@@ -76,7 +76,7 @@ def test_headline_scores_calibration_and_facts(page):
     for row in test.classes.values():
         assert f"{100 * row.precision:.2f} {100 * row.recall:.2f} {100 * row.f1:.2f} {row.support}" in page.text
     measured = calibration(np.concatenate(SPLITS["test"].predictions.probabilities), labels(SPLITS["test"]))
-    assert f"expected error {100 * measured.expected_error:.1f} %" in page.text
+    assert f"expected calibration error (ECE) {100 * measured.expected_error:.1f} %" in page.text
     for fact in ("1,234,567", "0:03:12", "model.width = 300", "configs/lfvd_meld.py", "text 6, audio 4"):
         assert fact in page.text
 
@@ -156,18 +156,18 @@ def test_says_what_is_synthetic_and_optimistic(tmp_path, page):
     card = dataclasses.replace(REPORT.card, synthetic=True)
     labelled = Page(written(tmp_path, card=card, selection="test_oracle")).text
     assert labelled.count("LFVD on meld (synthetic)") == 2
-    assert "SYNTHETIC CORPUS. Its utterances were drawn" in labelled
-    assert "TEST ORACLE. The epoch was chosen by the test split itself ( test_oracle )." in labelled
+    assert "SYNTHETIC CORPUS. Its utterances were generated at random" in labelled
+    assert "TEST ORACLE. The epoch was chosen on the test split itself ( test_oracle )." in labelled
     assert "test (test_oracle: optimistic)" in labelled
 
 
 def test_leaves_out_what_there_is_not(tmp_path):
     bare = written(tmp_path, {}, scores={}, history=())
-    assert "No split has labels, so nothing was scored." in bare
+    assert "No split has labels, so there are no scores." in bare
     for part in ('id="scores"', 'id="curves"', 'id="emotions"', 'id="viewer"', "<script"):
         assert part not in bare
     unseen = Page(written(tmp_path, {}))
-    assert "expected error" not in unseen.text and not unseen.named("script")
+    assert "expected calibration error" not in unseen.text and not unseen.named("script")
     assert not any(a["href"].startswith("#split") for a in unseen.named("a"))
 
 
@@ -239,8 +239,8 @@ def test_bars_are_as_tall_as_their_shares():
     (bar,) = chart.bins
     assert (bar.x, bar.width) == (181.0, 141.0)
     assert bar.accuracy == (120.0, 110.0) and bar.gap == (65.0, 55.0) and bar.count == (246.0, 48.0)
-    assert bar.text == "confidence 75 %: 8 utterances, 50 % right"
-    assert (chart.most.text, chart.most.position) == ("8", 246.0)
+    assert bar.text == "confidence 75 %: 8 utterances, 50 % correct"
+    assert (chart.max_count.text, chart.max_count.position) == ("8", 246.0)
 
 
 def test_the_history_is_drawn(page):

@@ -30,7 +30,7 @@ FLAGS = (
     "--no-first-run",
 )
 REPORT, SPLITS = report_and_splits()
-RIGHT, WRONG, UNLABELLED = "✓ right", "✗ wrong", "– unlabelled"
+RIGHT, WRONG, UNLABELLED = "✓ correct", "✗ wrong", "– unlabelled"
 
 
 @pytest.fixture(scope="module")

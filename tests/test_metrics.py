@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as reference
 
 from jmer.errors import UserError
-from jmer.evaluation.metrics import classification_report, confusion_matrix, mean_and_deviation, scores
+from jmer.evaluation.metrics import classification_report, confusion_matrix, mean_and_deviation, scores_from_confusion
 
 
 def random_case(seed):
@@ -83,13 +83,13 @@ def test_confusion_matrix_has_gold_in_rows_and_adds_up():
 
 def test_scores_take_float_counts_and_become_json():
     counts = np.array([[3, 1], [0, 2]])
-    got = scores(counts.astype(np.float32), ("calm", "angry"))
-    assert got == scores(counts, ("calm", "angry"))
+    got = scores_from_confusion(counts.astype(np.float32), ("calm", "angry"))
+    assert got == scores_from_confusion(counts, ("calm", "angry"))
     assert json.loads(json.dumps(dataclasses.asdict(got)))["classes"]["angry"]["precision"] == pytest.approx(2 / 3)
 
 
 def test_scores_are_read_as_attributes_and_as_a_mapping():
-    got = scores(np.array([[3, 1], [0, 2]]), ("calm", "angry"))
+    got = scores_from_confusion(np.array([[3, 1], [0, 2]]), ("calm", "angry"))
     saved = json.loads(json.dumps(dataclasses.asdict(got)))
     assert list(got) == list(got.keys()) == list(dict(got)) == list(saved)
     assert list(saved) == [
@@ -113,14 +113,14 @@ def test_scores_are_read_as_attributes_and_as_a_mapping():
 
 
 def test_mistakes_get_one_line():
-    with pytest.raises(UserError, match=r"label 7 is no index into 3 emotions: use 0..2"):
+    with pytest.raises(UserError, match=r"label 7 is not an index into 3 emotions: use 0..2"):
         confusion_matrix([0, 7], [0, 0], 3)
-    with pytest.raises(UserError, match="prediction -1 is no index"):
+    with pytest.raises(UserError, match="prediction -1 is not an index"):
         confusion_matrix([0, 1], [0, -1], 3)
     with pytest.raises(UserError, match="differ in shape"):
         confusion_matrix([0, 1], [0], 3)
     with pytest.raises(UserError, match="does not fit 3 emotions"):
-        scores(np.eye(2), ["a", "b", "c"])
+        scores_from_confusion(np.eye(2), ["a", "b", "c"])
     for labels in ([], [-1, -1]):
         with pytest.raises(UserError, match="nothing to score"):
             classification_report(labels, [0] * len(labels), ["a", "b"])

@@ -89,13 +89,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_mistakes_get_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"name a file that ends in \.csv or \.parquet"):
+    with pytest.raises(UserError, match=r"give a file name that ends in \.csv or \.parquet"):
         write_predictions(table(), tmp_path / "test.xlsx")
     with pytest.raises(UserError, match="probabilities for 1 conversations, but there are 2"):
         prediction_table(CONVERSATIONS, CARD, PROBABILITIES[:1], {})
-    with pytest.raises(UserError, match=r"'c2': probabilities \(1, 2\) must have the shape \(1, 3\)"):
+    with pytest.raises(UserError, match=r"'c2': probabilities must have shape \(1, 3\), not \(1, 2\)"):
         prediction_table(CONVERSATIONS, CARD, [PROBABILITIES[0], PROBABILITIES[1][:, :2]], {})
-    with pytest.raises(UserError, match=r"'c2': audio weights \(2,\) must have the shape \(1,\)"):
+    with pytest.raises(UserError, match=r"'c2': audio weights must have shape \(1,\), not \(2,\)"):
         prediction_table(CONVERSATIONS, CARD, PROBABILITIES, {"audio": [np.ones(3), np.ones(2)]})
     with pytest.raises(UserError, match="'c2': probabilities are not finite"):
         prediction_table(CONVERSATIONS, CARD, [PROBABILITIES[0], np.full((1, 3), np.nan)], {})

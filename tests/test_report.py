@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from jmer.data import make_corpus
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
-from jmer.evaluation.metrics import scores
+from jmer.evaluation.metrics import scores_from_confusion
 from jmer.evaluation.plots import plot_confusion, plot_learning_curves
 from jmer.evaluation.report import Report, SplitSize, collect_versions, split_sizes, write_report
 
@@ -26,7 +26,7 @@ REPORT = Report(
     model="LFVD",
     card=CARD,
     sizes={"train": SplitSize(30, 400, 390), "validation": SplitSize(3, 20, 15), "test": SplitSize(4, 25, 15)},
-    scores={split: scores(CONFUSION, EMOTIONS) for split in ("train", "validation", "test")},
+    scores={split: scores_from_confusion(CONFUSION, EMOTIONS) for split in ("train", "validation", "test")},
     selection="validation",
     epoch=7,
     epochs=80,
@@ -117,7 +117,7 @@ def test_corpus_configuration_versions_and_command(text):
     for line in (
         r"meld, real. Features of Jane \*Doe\*.",
         r"Emotions: neutral, very\|angry, sad_low.",
-        "- trained parameters: 1,234,567",
+        "- trainable parameters: 1,234,567",
         "- training time (h:mm:ss): 0:03:12",
         "- platform: Linux-x86_64",
         "    python -m jmer.main --config configs/lfvd_meld.py",
@@ -143,7 +143,7 @@ def test_without_history_labels_or_test_split(tmp_path):
     short = written(tmp_path / "a", history=(), scores={"validation": REPORT.scores["validation"]})
     assert "learning_curves" not in short and "**Validation weighted F1 75.56 %" in short
     unscored = written(tmp_path / "b", history=(), scores={})
-    assert "No split has labels, so nothing was scored." in unscored and "## Scores" not in unscored
+    assert "No split has labels, so there are no scores." in unscored and "## Scores" not in unscored
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["report.md"]
 
 

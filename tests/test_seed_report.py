@@ -124,7 +124,7 @@ def test_an_ensemble_has_the_mean_of_its_members_probabilities():
 
 def test_members_that_do_not_fit_together_are_refused():
     one, two = np.full((1, 2), 0.5), np.full((2, 2), 0.5)
-    with pytest.raises(UserError, match="without members"):
+    with pytest.raises(UserError, match="needs at least one member"):
         mean_probabilities([])
     with pytest.raises(UserError, match="member 1 of the ensemble has probabilities of 1 conversations, member 0 of 2"):
         mean_probabilities([[one, two], [one]])

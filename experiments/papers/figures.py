@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.papers.study import Study
 from experiments.runner import sound_corpus
 from jmer.evaluation import mean_and_deviation
-from jmer.evaluation.metrics import scores as scores_of
+from jmer.evaluation.metrics import scores_from_confusion
 from jmer.evaluation.plots import STYLES, plot_confusion, save
 
 MARKS = "bars: mean ± sd over seeds; dots: single seeds"
@@ -74,7 +74,7 @@ def by_length(study: Study, cuts: Sequence[int]) -> pd.DataFrame:
                 length = table.groupby("conversation")["utterance"].transform("size")
                 part = table[(length > low) & (length <= high) & (table["gold"] != "")]
                 if len(part):
-                    f1 = scores_of(study.confusion(part), study.emotions).weighted_f1
+                    f1 = scores_from_confusion(study.confusion(part), study.emotions).weighted_f1
                     found.append((number, name, part["conversation"].nunique(), len(part), title, seed, f1))
     columns = ("class", "length", "conversations", "utterances", "row", "seed", "weighted_f1")
     return pd.DataFrame(found, columns=columns)

@@ -1,8 +1,7 @@
-"""The report of a run as one HTML page that needs nothing else: scores, charts, and every utterance to look into."""
+"""Report of a run as one self-contained HTML page: scores, charts and a viewer of conversations."""
 
 import base64
 import dataclasses
-import datetime
 import hashlib
 import itertools
 import re
@@ -21,7 +20,6 @@ from jmer.evaluation.markdown import percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
 from jmer.evaluation.predict import Predictions
-from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import (
     Report,
     banners,
@@ -33,17 +31,17 @@ from jmer.files import atomically
 
 HTML_REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
-# Digits that a reader sees; more would make the page of a large corpus slow to open.
-DIGITS = 4
+# Decimals of the viewer's numbers; more would make the page of a large corpus slow to open.
+DECIMALS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictedSplit:
-    """A split and what the model says about it.
+    """A split and its predictions.
 
     Attributes:
-      conversations: of the split, or its single utterances, those of a conversation one after the other.
-      predictions: of these.
+      conversations: conversations of the split, or its single utterances, with those of a conversation adjacent.
+      predictions: predictions on `conversations`.
     """
 
     conversations: Sequence[Conversation]
@@ -52,19 +50,27 @@ class PredictedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class _Cell:
-    """A number of a confusion matrix; `share` is of the gold emotion's utterances."""
+    """Cell of a confusion matrix.
+
+    Attributes:
+      gold, predicted: the cell's emotions.
+      count: number of utterances.
+      fraction: `count` divided by the number of the gold emotion's utterances.
+      correct: whether the cell is on the diagonal.
+      link: address of these utterances in the viewer; None = not in it.
+    """
 
     gold: str
     predicted: str
     count: int
-    share: float
-    right: bool
+    fraction: float
+    correct: bool
     link: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class _SplitSection:
-    """What the page says of a scored split; one whose predictions were not given has no calibration."""
+    """Section on a scored split; without predictions of the split there is no calibration."""
 
     title: str
     scores: Scores
@@ -74,18 +80,18 @@ class _SplitSection:
 
 
 def write_html_report(folder: str | Path, report: Report, predicted: Mapping[str, PredictedSplit]) -> Path:
-    """Writes `report.html`: one file without any reference to another, for a browser, a phone or a printer.
+    """Writes `report.html`, one file that refers to no other, for desktop and phone browsers and for print.
 
     Args:
-      folder: where to.
-      report: what `jmer.evaluation.report.write_report` takes.
-      predicted: split -> its utterances and predictions, for the calibration and the conversation viewer.
+      folder: folder to write to.
+      report: contents of the report, see `jmer.evaluation.report.write_report`.
+      predicted: split -> its conversations and predictions, for the calibration and the conversation viewer.
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      UserError: if the file cannot be written.
+      UserError: if the selection is unknown or the file cannot be written.
     """
     path = Path(folder) / HTML_REPORT_FILE
     page = _page(report, {split: predicted[split] for split in reversed(SPLITS) if split in predicted})
@@ -109,34 +115,27 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         "allow_nan": False,
     }
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    scored = [split for split in reversed(SPLITS) if split in report.scores]
     return environment.get_template("report.html").render(
-        title=f"{report.model} on {corpus_title(report.card)}",
         report=report,
         banners=[
             _emphasized(re.sub(r"^> ", "", banner, flags=re.MULTILINE))
             for banner in banners(synthetic=report.card.synthetic, selection=report.selection)
         ],
         headline=_emphasized(headline(report)),
-        sections=[_split_section(report, split, predicted.get(split)) for split in scored],
+        sections=[_split_section(report, split, predicted.get(split)) for split in report.scored_splits],
         curves=_curves(report),
         colours=[colour for colour, _ in STYLES],
-        facts={
-            "trained parameters": f"{report.parameters:,}",
-            "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(report.seconds))),
-            **report.versions,
-        },
         config="\n".join(config_lines(report.config)),
         viewer=_viewer(report, predicted),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        # The browser runs this script and no other, whatever a sentence of the corpus holds.
+        # The page's security policy admits this script only, so that no text of the corpus can run as one.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def _emphasized(text: str) -> Markup:
-    """Turns the two marks that the text of a report uses, `**strong**` and `` `code` ``, into HTML."""
+    """Returns the HTML of a report's Markdown text, which uses `**strong**` and `` `code` `` only."""
     marked = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", marked))
 
@@ -170,7 +169,7 @@ def _split_section(report: Report, split: str, predicted: PredictedSplit | None)
 
 
 def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, int, list[_Cell]]]:
-    """Yields emotion, support and cells of each row; a cell leads to its utterances in the viewer of `split`."""
+    """Yields gold emotion, support and cells of each row; cells link to the viewer of `split` unless that is None."""
     names = tuple(scores.classes)
     for i, counts in enumerate(scores.confusion):
         support = sum(counts)
@@ -179,8 +178,8 @@ def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, in
                 gold=names[i],
                 predicted=names[j],
                 count=count,
-                share=count / max(support, 1),
-                right=i == j,
+                fraction=count / max(support, 1),
+                correct=i == j,
                 link=f"#split={split}&filter={i}-{j}" if split and count else None,
             )
             for j, count in enumerate(counts)
@@ -189,7 +188,7 @@ def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, in
 
 
 def _viewer(report: Report, predicted: Mapping[str, PredictedSplit]) -> dict[str, Any]:
-    """Returns what the page's script shows, as JSON holds it."""
+    """Returns the data of the conversation viewer, as values for JSON."""
     return {
         "emotions": list(report.card.emotions),
         "splits": {split: _conversations(found) for split, found in predicted.items()},
@@ -197,20 +196,21 @@ def _viewer(report: Report, predicted: Mapping[str, PredictedSplit]) -> dict[str
 
 
 def _conversations(predicted: PredictedSplit) -> list[dict[str, Any]]:
-    """Returns a split's conversations, put together again where each utterance is a row of its own."""
-    rows = [_row(predicted, i) for i in range(len(predicted.conversations))]
-    whole = []
-    for _, parts in itertools.groupby(rows, key=lambda row: row["id"]):
-        first, *others = parts
+    """Returns the conversations of a split, with single utterances of the same conversation joined."""
+    parts = [_conversation(predicted, i) for i in range(len(predicted.conversations))]
+    joined = []
+    for _, group in itertools.groupby(parts, key=lambda part: part["id"]):
+        first, *others = group
         for other in others:
             _extend(first, other)
-        whole.append(first)
-    return whole
+        joined.append(first)
+    return joined
 
 
-def _row(predicted: PredictedSplit, i: int) -> dict[str, Any]:
+def _conversation(predicted: PredictedSplit, i: int) -> dict[str, Any]:
+    """Returns the viewer's data on one conversation, with a list over utterances for each field."""
     conversation, predictions = predicted.conversations[i], predicted.predictions
-    # In the corpus' order of modalities; what was computed comes in that of the alphabet.
+    # In the order of the corpus; dictionaries come out of jitted functions sorted by key.
     weights = {
         modality: np.where(available, predictions.weights[modality][i], np.nan)
         for modality, available in conversation.available.items()
@@ -229,9 +229,9 @@ def _row(predicted: PredictedSplit, i: int) -> dict[str, Any]:
     }
 
 
-def _extend(row: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Appends the utterances of `other` to those of `row`."""
-    for name, values in row.items():
+def _extend(part: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Appends the utterances of `other` to those of `part`, in place."""
+    for name, values in part.items():
         if isinstance(values, dict):
             _extend(values, other[name])
         elif isinstance(values, list):
@@ -239,5 +239,5 @@ def _extend(row: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
-    """Rounds to `DIGITS` decimals; None where there is no number, which JSON does not know."""
-    return [round(value, DIGITS) if np.isfinite(value) else None for value in values.tolist()]
+    """Returns the values with `DECIMALS` decimals; None in place of NaN and infinity, which JSON does not have."""
+    return [round(value, DECIMALS) if np.isfinite(value) else None for value in values.tolist()]

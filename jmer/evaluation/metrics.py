@@ -1,17 +1,20 @@
-"""Scores of a classification: everything follows from a confusion matrix of counts."""
+"""Classification scores, all computed from a confusion matrix."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from jmer.batch import UNLABELLED
 from jmer.errors import UserError
 
 
 class _FieldMapping(Mapping[str, Any]):
-    """Base of a dataclass whose fields can be read as a mapping's items, too: `scores["accuracy"]`."""
+    """Base class of dataclasses whose fields are also items of a mapping: `scores["accuracy"]`."""
+
+    __dataclass_fields__: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.__dataclass_fields__:
@@ -27,7 +30,20 @@ class _FieldMapping(Mapping[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores(_FieldMapping):
-    """Scores of one emotion; precision, recall and F1 are fractions, 0 where they would divide by zero."""
+    r"""Scores of one emotion, as fractions; 0 where the denominator is 0.
+
+    With $N_{ij}$ utterances of emotion $i$ that were predicted as $j$:
+
+    .. math::
+      P_i = \frac{N_{ii}}{\sum_j N_{ji}}, \quad R_i = \frac{N_{ii}}{\sum_j N_{ij}}, \quad
+      F_i = \frac{2 P_i R_i}{P_i + R_i} = \frac{2 N_{ii}}{\sum_j N_{ij} + \sum_j N_{ji}}
+
+    Attributes:
+      precision: $P_i$.
+      recall: $R_i$.
+      f1: $F_i$.
+      support: number of utterances labelled with the emotion, $n_i = \sum_j N_{ij}$.
+    """
 
     precision: float
     recall: float
@@ -37,17 +53,23 @@ class ClassScores(_FieldMapping):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(_FieldMapping):
-    """Scores of one split as fractions; `dataclasses.asdict` makes plain values of them, for JSON.
+    r"""Scores of one split, as fractions.
 
-    A score is an attribute and a mapping's item: `scores.weighted_f1` is `scores["weighted_f1"]`.
+    A score is an attribute and an item, so `scores.weighted_f1` equals `scores["weighted_f1"]`, and
+    `dataclasses.asdict` gives plain values for JSON. In the notation of `ClassScores`, with $n = \sum_i n_i$:
+
+    .. math::
+      \text{accuracy} = \frac{1}{n} \sum_i N_{ii}, \quad
+      \text{weighted F1} = \sum_i \frac{n_i}{n} F_i, \quad
+      \text{macro F1} = \frac{1}{C} \sum_i F_i
 
     Attributes:
-      accuracy: share of utterances predicted right ("WA" in the speech literature).
-      weighted_f1: F1 per class, averaged with the classes' supports as weights.
-      macro_f1: mean F1 over all classes of the corpus; one that neither occurs nor is predicted counts as 0.
-      unweighted_accuracy: mean recall over the classes that occur ("UA").
+      accuracy: fraction of utterances predicted correctly ("WA" in the speech literature).
+      weighted_f1: mean F1 over the emotions, weighted by their support.
+      macro_f1: unweighted mean F1 over all `C` emotions; one that neither occurs nor is predicted counts as 0.
+      unweighted_accuracy: mean recall over the emotions that occur ("UA").
       support: number of labelled utterances.
-      classes: emotion -> its scores, in the order of the labels.
+      classes: emotion -> its scores, in the order of the label indices.
       confusion: `C` rows (gold) of `C` counts (predicted).
     """
 
@@ -60,98 +82,101 @@ class Scores(_FieldMapping):
     confusion: tuple[tuple[int, ...], ...]
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, count: int) -> np.ndarray:
-    """Counts how often each emotion was predicted as each.
+def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int) -> np.ndarray:
+    """Returns the counts of each pair of gold and predicted emotion.
 
     Args:
-      labels: int, any shape, gold emotion index; -1 = unlabelled, left out.
-      predictions: int, the same shape, predicted emotion index.
-      count: number of emotions `C`.
+      labels: int, any shape, gold emotion indices; -1 = unlabelled, not counted.
+      predictions: int, the same shape, predicted emotion indices.
+      num_classes: number of emotions `C`.
 
     Returns:
-      int64 `[C, C]`, rows gold, columns predicted.
+      int64 `[C, C]`, gold emotions in rows, predicted ones in columns.
 
     Raises:
-      UserError: if the shapes differ or an index lies outside the emotions.
+      UserError: if the shapes differ or an index is out of range.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise UserError(
-            f"labels {labels.shape} and predictions {predictions.shape} differ in shape: give one per label"
+            f"labels {labels.shape} and predictions {predictions.shape} differ in shape: give one prediction per label"
         )
     labelled = labels != UNLABELLED
     gold, predicted = labels[labelled].astype(np.int64), predictions[labelled].astype(np.int64)
     for name, indices in (("label", gold), ("prediction", predicted)):
-        outside = indices[(indices < 0) | (indices >= count)]
+        outside = indices[(indices < 0) | (indices >= num_classes)]
         if outside.size:
             raise UserError(
-                f"{name} {outside[0]} is no index into {count} emotions: use 0..{count - 1}, or -1 as a label"
+                f"{name} {outside[0]} is not an index into {num_classes} emotions: use 0..{num_classes - 1}, "
+                "or -1 for a missing label"
             )
-    return np.bincount(gold * count + predicted, minlength=count * count).reshape(count, count)
+    counts = np.bincount(gold * num_classes + predicted, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
 
 
-def scores(confusion: np.ndarray, names: Sequence[str]) -> Scores:
-    """Returns the scores that follow from a confusion matrix.
+def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str]) -> Scores:
+    """Returns the scores of a confusion matrix.
 
     They equal scikit-learn's with `labels=range(C)` and `zero_division=0`.
 
     Args:
-      confusion: counts `[C, C]`, rows gold, columns predicted.
-      names: names of the `C` emotions.
+      confusion: counts `[C, C]`, gold emotions in rows, predicted ones in columns.
+      emotions: names of the `C` emotions.
 
     Raises:
-      UserError: if names and matrix don't match, or the matrix counts nothing.
+      UserError: if the number of names differs from the matrix's, or all counts are 0.
     """
     confusion = np.asarray(confusion).astype(np.int64)
-    if confusion.shape != (len(names), len(names)):
+    if confusion.shape != (len(emotions), len(emotions)):
         raise UserError(
-            f"a confusion matrix {confusion.shape} does not fit {len(names)} emotions: give one name per row"
+            f"confusion matrix {confusion.shape} does not fit {len(emotions)} emotions: give one name per row"
         )
-    support, predicted, right = confusion.sum(1), confusion.sum(0), confusion.diagonal()
+    support, predicted, correct = confusion.sum(1), confusion.sum(0), confusion.diagonal()
     total = int(support.sum())
     if total == 0:
         raise UserError("no utterance has a label, so there is nothing to score: choose a split with labels")
-    precision, recall = _ratio(right, predicted), _ratio(right, support)
-    f1 = _ratio(2 * right, support + predicted)
+    precision, recall = _ratio(correct, predicted), _ratio(correct, support)
+    f1 = _ratio(2 * correct, support + predicted)
     columns = (precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     return Scores(
-        accuracy=int(right.sum()) / total,
+        accuracy=int(correct.sum()) / total,
         weighted_f1=float(np.average(f1, weights=support)),
         macro_f1=float(f1.mean()),
         unweighted_accuracy=float(recall[support > 0].mean()),
         support=total,
-        classes={name: ClassScores(*row) for name, row in zip(names, zip(*columns, strict=True), strict=True)},
+        classes={name: ClassScores(*row) for name, row in zip(emotions, zip(*columns, strict=True), strict=True)},
         confusion=tuple(map(tuple, confusion.tolist())),
     )
 
 
-def classification_report(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> Scores:
-    """Scores predictions against labels.
+def classification_report(labels: npt.ArrayLike, predictions: npt.ArrayLike, emotions: Sequence[str]) -> Scores:
+    """Returns the scores of predictions against labels.
 
     Args:
-      labels: int, any shape, gold emotion index; -1 = unlabelled, left out.
-      predictions: int, the same shape, predicted emotion index.
-      names: names of the emotions; an index points into it.
+      labels: int, any shape, gold emotion indices; -1 = unlabelled, not scored.
+      predictions: int, the same shape, predicted emotion indices.
+      emotions: names of the emotions, which the indices refer to.
 
     Raises:
-      UserError: if the shapes differ, an index lies outside the names, or no utterance is labelled.
+      UserError: if the shapes differ, an index is out of range, or no utterance is labelled.
     """
-    return scores(confusion_matrix(labels, predictions, len(names)), names)
+    return scores_from_confusion(confusion_matrix(labels, predictions, len(emotions)), emotions)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Returns mean and sample standard deviation (denominator n - 1) of one score over seeds.
+    """Returns the mean and the sample standard deviation (denominator n - 1) of a score over seeds.
 
-    The deviation of a single value is NaN: one run says nothing about the spread.
+    The deviation of a single value is NaN.
 
     Raises:
-      UserError: if there is no value.
+      UserError: if there are no values.
     """
-    values = np.asarray(values, np.float64)
-    if not values.size:
+    array = np.asarray(values, np.float64)
+    if not array.size:
         raise UserError("no values to average: give the score of at least one seed")
-    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else float("nan")
+    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan")
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns the quotient, float64 `[C]`; 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)

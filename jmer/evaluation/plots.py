@@ -1,17 +1,20 @@
-"""Pictures of a run, readable in grey print and by colour-blind people."""
+"""Figures of a run, legible in greyscale print and to colour-blind readers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jmer.evaluation.calibration import Calibration
 from jmer.files import atomically
 
-# Okabe and Ito's colours without the yellow, each with a line style of its own for grey print.
+# (colour, line style) per curve: Okabe and Ito's palette without yellow; the styles distinguish curves in greyscale.
 STYLES = (
     ("#0072B2", "-"),
     ("#D55E00", "--"),
@@ -23,56 +26,56 @@ STYLES = (
 )
 DOTS_PER_INCH = 150
 
+History: TypeAlias = Sequence[Mapping[str, Any]]
+"""One mapping per epoch: `epoch`, counted from 1, and losses and scores by name, see `plot_learning_curves`."""
 
-def plot_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draws a confusion matrix: colours and percentages are shares of the gold emotion's utterances, below the counts.
+
+def plot_confusion(confusion: npt.ArrayLike, emotions: Sequence[str], path: str | Path, title: str) -> None:
+    """Draws a confusion matrix with counts, and with colours and percentages normalized per gold emotion.
 
     Args:
-      confusion: counts `[C, C]`, rows gold, columns predicted.
-      names: names of the `C` emotions.
-      path: picture file to write; its suffix gives the format (`.png`, `.svg`, `.pdf`).
-      title: heading.
+      confusion: counts `[C, C]`, gold emotions in rows, predicted ones in columns.
+      emotions: names of the `C` emotions.
+      path: image file to write; its suffix gives the format (`.png`, `.svg`, `.pdf`).
+      title: title of the figure.
     """
-    confusion = np.asarray(confusion)
-    support = confusion.sum(1)
-    shares = np.divide(confusion, support[:, None], out=np.zeros(confusion.shape), where=support[:, None] > 0)
-    count = len(names)
-    figure = Figure(figsize=(3.2 + 0.8 * count, 1.9 + 0.7 * count), layout="constrained")
+    counts = np.asarray(confusion)
+    support = counts.sum(1)
+    recall = np.divide(counts, support[:, None], out=np.zeros(counts.shape), where=support[:, None] > 0)
+    size = len(emotions)
+    figure = Figure(figsize=(3.2 + 0.8 * size, 1.9 + 0.7 * size), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, column in np.ndindex(confusion.shape):
-        known = support[row] > 0
-        text = f"{confusion[row, column]}\n{100 * shares[row, column]:.1f}%" if known else "0\n–"
-        colour = "white" if shares[row, column] > 0.65 else "black"
+    image = axes.imshow(recall, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(counts.shape):
+        percentage = f"{100 * recall[row, column]:.1f}%" if support[row] else "–"
+        text = f"{counts[row, column]}\n{percentage}"
+        colour = "white" if recall[row, column] > 0.65 else "black"
         weight = "bold" if row == column else "normal"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
-    axes.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), [f"{name} ({n})" for name, n in zip(names, support, strict=True)])
-    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.set_xticks(range(size), emotions, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), [f"{name} ({n})" for name, n in zip(emotions, support, strict=True)])
+    axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.set(xlabel="predicted", ylabel="gold (utterances)")
     axes.set_title(title, fontsize=11, wrap=True)
-    figure.colorbar(image, label="share of the gold emotion", ticks=np.linspace(0, 1, 5), format=PercentFormatter(1))
+    figure.colorbar(image, label="fraction of the gold emotion", ticks=np.linspace(0, 1, 5), format=PercentFormatter(1))
     save(figure, path)
 
 
-def plot_learning_curves(
-    history: Sequence[Mapping[str, float | None]], path: str | Path, *, chosen: int, title: str
-) -> None:
-    """Draws loss terms and weighted F1 over the epochs.
+def plot_learning_curves(history: History, path: str | Path, *, chosen: int, title: str) -> None:
+    """Draws the loss terms and the weighted F1 of each epoch.
 
     Args:
-      history: one mapping per epoch with `epoch`, and as far as there are any: `train/loss` and its terms
-        `train/loss_<term>`, `validation/loss`, `<split>/weighted_f1`. None = not finite.
-      path: picture file to write; its suffix gives the format.
-      chosen: the epoch whose scores the run reports; marked.
-      title: heading.
+      history: one mapping per epoch with the key `epoch` and any of `train/loss`, its terms `train/loss_<term>`,
+        `validation/loss` and `<split>/weighted_f1`; None = not finite.
+      path: image file to write; its suffix gives the format.
+      chosen: the epoch whose scores the run reports, which is marked.
+      title: title of the figure.
     """
     losses, scores = loss_series(history), score_series(history)
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    figure = Figure(figsize=(10, 5), layout=ConstrainedLayoutEngine(wspace=0.06))
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -82,36 +85,36 @@ def plot_learning_curves(
     _draw(right, epochs, scores, "weighted F1 (%)")
     for axes in (left, right):
         axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
-        # Below the axes, where it covers no curve.
+        # Below the axes, where it hides no curve.
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=9, frameon=False)
     save(figure, path)
 
 
-def loss_series(history: Sequence[Mapping[str, float | None]]) -> dict[str, np.ndarray]:
-    """Returns the losses of a history as `plot_learning_curves` takes it: name for a legend -> a value per epoch."""
+def loss_series(history: History) -> dict[str, np.ndarray]:
+    """Returns the losses of a history, see `plot_learning_curves`: name for a legend -> float64, one per epoch."""
     found = _series(history, lambda name: name == "validation/loss" or name.startswith("train/loss"))
     return {_loss_name(name): values for name, values in found.items()}
 
 
-def score_series(history: Sequence[Mapping[str, float | None]]) -> dict[str, np.ndarray]:
-    """Returns the weighted F1 in percent of a history: split -> a value per epoch."""
+def score_series(history: History) -> dict[str, np.ndarray]:
+    """Returns the weighted F1 of a history in percent: split -> float64, one per epoch."""
     found = _series(history, lambda name: name.endswith("/weighted_f1"))
     return {name.split("/")[0]: 100 * values for name, values in found.items()}
 
 
 def spans_decades(series: Iterable[np.ndarray]) -> bool:
-    """Whether the values, NaN aside, are positive and so far apart that only a logarithmic axis shows them all."""
+    """Whether the finite values are all positive and differ by more than a factor of 30, so need a logarithmic axis."""
     shown = np.array([value for values in series for value in values if np.isfinite(value)])
     return bool(shown.size and shown.min() > 0 and shown.max() > 30 * shown.min())
 
 
 def plot_reliability(calibration: Calibration, path: str | Path, title: str) -> None:
-    """Draws accuracy over confidence, bin by bin, and how many utterances each has (Guo et al. 2017, Fig. 1).
+    """Draws a reliability diagram, accuracy against confidence per bin, above a histogram (Guo et al. 2017, Fig. 1).
 
     Args:
-      calibration: of one split.
-      path: picture file to write; its suffix gives the format.
-      title: heading; the calibration errors are added below it.
+      calibration: calibration on one split.
+      path: image file to write; its suffix gives the format.
+      title: title of the figure, to which the calibration errors are added.
     """
     bins = len(calibration.count)
     filled = calibration.count > 0
@@ -138,7 +141,8 @@ def plot_reliability(calibration: Calibration, path: str | Path, title: str) -> 
     save(figure, path)
 
 
-def _series(history: Sequence[Mapping], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _series(history: History, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """Returns the values whose names are wanted: name -> float64, one per epoch, NaN where missing."""
     names = dict.fromkeys(name for row in history for name in row if wanted(name))
     return {name: np.array([row.get(name) for row in history], np.float64) for name in names}
 
@@ -148,6 +152,7 @@ def _loss_name(name: str) -> str:
 
 
 def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], label: str) -> None:
+    """Draws curves over the epochs; the points of few epochs get markers."""
     for (name, values), (colour, style) in zip(series.items(), STYLES * len(series), strict=False):
         marker = "o" if len(epochs) <= 20 else None
         axes.plot(
@@ -161,6 +166,6 @@ def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], l
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure, whole or not at all; the suffix of `path` gives the format."""
+    """Writes a figure atomically; the suffix of `path` gives the format."""
     with atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)

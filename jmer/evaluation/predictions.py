@@ -1,4 +1,4 @@
-"""Tables of predictions: one row per utterance."""
+"""Predictions per utterance: tables, files and the mean over the members of an ensemble."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ FORMATS = (".csv", ".parquet")
 
 
 def corpus_title(card: Card) -> str:
-    """Returns the corpus' name, with the word "synthetic" in it if the corpus is made up."""
+    """Returns the name of a corpus, marked "synthetic" if the corpus is."""
     return f"{card.name} (synthetic)" if card.synthetic and "synthetic" not in card.name.lower() else card.name
 
 
@@ -26,22 +26,22 @@ def prediction_table(
     weights: Mapping[str, Sequence[np.ndarray]],
     attention: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> pd.DataFrame:
-    """Lays out what a model says about each utterance.
+    """Returns a table of predictions with one row per utterance.
 
     Args:
       conversations: `k` conversations of `n_i` utterances.
-      card: their corpus' card.
-      probabilities: `k` arrays `[n_i, C]`; the emotion with the largest one is the prediction.
-      weights: modality -> `k` arrays `[n_i]`, the modality's weight in the fusion; empty for a model without fusion.
-      attention: token -> `k` arrays `[n_i]`, the attention that it pays to the utterance; None = none.
+      card: the card of their corpus.
+      probabilities: `k` arrays `[n_i, C]`; the emotion with the largest probability is the prediction.
+      weights: modality -> `k` arrays `[n_i]`, fusion weights; empty for a model without them.
+      attention: token -> `k` arrays `[n_i]`, attention weights from the token to each utterance; None = none.
 
     Returns:
-      Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, a
-      `probability_<emotion>` per emotion, a `weight_<modality>` per modality in `weights`, NaN where the utterance
-      lacks that modality, and an `attention_<token>` per token in `attention`.
+      Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, one
+      `probability_<emotion>` per emotion, one `weight_<modality>` per modality in `weights` (NaN where the modality is
+      missing), and one `attention_<token>` per token in `attention`.
 
     Raises:
-      UserError: if shapes differ from the conversations', or a probability is not finite.
+      UserError: if a shape does not match the conversations, or a probability is not finite.
     """
     emotions = np.array(card.emotions, dtype=object)
     flat = _per_utterance(conversations, "probabilities", probabilities, (len(emotions),))
@@ -49,7 +49,7 @@ def prediction_table(
     names = np.repeat(np.array([c.id for c in conversations], object), [len(c) for c in conversations])
     finite = np.isfinite(flat).all(1)
     if not finite.all():
-        raise UserError(f"conversation '{names[~finite][0]}': probabilities are not finite; use an earlier checkpoint")
+        raise UserError(f"conversation '{names[~finite][0]}': probabilities are not finite: use an earlier checkpoint")
     columns = {
         "corpus": corpus_title(card),
         "conversation": names,
@@ -71,7 +71,7 @@ def prediction_table(
 def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     r"""Returns the probabilities of an ensemble, the mean over its $S$ members.
 
-    $$\bar p_{ij} = \frac{1}{S} \sum_{s=1}^{S} p^{(s)}_{ij}$$
+    .. math:: \bar p_{ij} = \frac{1}{S} \sum_{s=1}^{S} p^{(s)}_{ij}
 
     Args:
       members: for each member, `k` arrays `[n_i, C]`, one per conversation.
@@ -83,7 +83,7 @@ def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarr
       UserError: if there is no member, or members differ in the number of conversations or in an array's shape.
     """
     if not members:
-        raise UserError("an ensemble without members has no probabilities: give those of at least one")
+        raise UserError("an ensemble needs at least one member: give the probabilities of one or more")
     shapes = [[np.shape(array) for array in member] for member in members]
     for i, found in enumerate(shapes):
         if len(found) != len(shapes[0]):
@@ -101,14 +101,14 @@ def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarr
 
 
 def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table as csv (UTF-8) or parquet, chosen by the suffix of `path`; whole or not at all.
+    """Writes a table atomically as CSV (UTF-8) or Parquet, depending on the suffix of `path`.
 
     Raises:
-      UserError: if the suffix is another one, or the file cannot be written.
+      UserError: for any other suffix, or if the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise UserError(f"cannot write predictions to {path}: name a file that ends in {' or '.join(FORMATS)}")
+        raise UserError(f"cannot write predictions to {path}: give a file name that ends in {' or '.join(FORMATS)}")
     with atomically(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
@@ -119,7 +119,17 @@ def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
 def _per_utterance(
     conversations: Sequence[Conversation], what: str, values: Sequence[np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Joins one array per conversation into one row per utterance, after a look at the shapes."""
+    """Returns the arrays of all conversations as one, `[sum n_i, *shape]`.
+
+    Args:
+      conversations: `k` conversations of `n_i` utterances.
+      what: name of the values, for messages.
+      values: `k` arrays `[n_i, *shape]`.
+      shape: shape of the values of one utterance.
+
+    Raises:
+      UserError: if the number of arrays or a shape is wrong.
+    """
     if len(values) != len(conversations):
         raise UserError(
             f"{what} for {len(values)} conversations, but there are {len(conversations)}: give one array each"
@@ -128,6 +138,6 @@ def _per_utterance(
         expected = (len(conversation), *shape)
         if np.shape(array) != expected:
             raise UserError(
-                f"conversation '{conversation.id}': {what} {np.shape(array)} must have the shape {expected}"
+                f"conversation '{conversation.id}': {what} must have shape {expected}, not {np.shape(array)}"
             )
     return np.concatenate(values)

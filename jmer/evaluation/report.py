@@ -1,12 +1,13 @@
-"""The report of a run: one Markdown file that reads well as plain text, and its pictures."""
+"""Report of a run in Markdown, with its figures."""
 
 import dataclasses
 import datetime
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from jmer.batch import UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Corpus
 from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import Scores
-from jmer.evaluation.plots import plot_confusion, plot_learning_curves
+from jmer.evaluation.plots import History, plot_confusion, plot_learning_curves
 from jmer.evaluation.predictions import corpus_title
 from jmer.files import atomically
 from jmer.selection import SELECTIONS, get_selection
@@ -24,19 +25,19 @@ from jmer.selection import SELECTIONS, get_selection
 REPORT_FILE = "report.md"
 CURVES_FILE = "learning_curves.png"
 SYNTHETIC_BANNER = (
-    "> **SYNTHETIC CORPUS.** Its utterances were drawn from a random process, not recorded.\n"
-    "> No number in this report says anything about real conversations."
+    "> **SYNTHETIC CORPUS.** Its utterances were generated at random, not recorded.\n"
+    "> The numbers in this report do not indicate performance on real conversations."
 )
 ORACLE_BANNER = (
-    "> **TEST ORACLE.** The epoch was chosen by the test split itself (`test_oracle`). The scores are optimistic and\n"
-    "> not comparable with scores of epochs that were chosen on validation data."
+    "> **TEST ORACLE.** The epoch was chosen on the test split itself (`test_oracle`). The scores are optimistic and\n"
+    "> not comparable with those of epochs that were chosen on validation data."
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "datasets")
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitSize:
-    """How much there is in a split; `labelled` counts the utterances that have a label."""
+    """Size of a split; `labelled` is the number of utterances with a label."""
 
     conversations: int
     utterances: int
@@ -45,21 +46,21 @@ class SplitSize:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that a report tells, in plain values.
+    """Contents of a report.
 
     Attributes:
-      model: name of the model, e.g. "LFVD".
-      card: the corpus' card.
-      sizes: split -> size.
-      scores: split -> scores at the chosen epoch; a split without labels is left out.
-      selection: "validation", "last" or "test_oracle".
-      epoch: the epoch that was chosen, counted from 1.
-      epochs: how many were trained.
-      history: one mapping per epoch, as `plot_learning_curves` takes them; may be empty.
-      config: the resolved configuration, nested.
-      versions: what `collect_versions` returned where the run was made.
-      command: the command line that made the run.
-      parameters: number of trained parameters.
+      model: name of the model, as the report shows it.
+      card: card of the corpus.
+      sizes: split -> its size.
+      scores: split -> scores at the chosen epoch; without the splits that have no labels.
+      selection: name of the rule that chose the epoch, see `jmer.selection`.
+      epoch: the chosen epoch, counted from 1.
+      epochs: number of epochs trained.
+      history: losses and scores per epoch, see `jmer.evaluation.plots.plot_learning_curves`; may be empty.
+      config: resolved configuration, nested.
+      versions: name -> version of each package, and the platform and devices of the run, see `collect_versions`.
+      command: command line of the run.
+      parameters: number of trainable parameters.
       seconds: training time.
     """
 
@@ -70,16 +71,40 @@ class Report:
     selection: str
     epoch: int
     epochs: int
-    history: Sequence[Mapping[str, float | None]]
-    config: Mapping
+    history: History
+    config: Mapping[str, Any]
     versions: Mapping[str, str]
     command: str
     parameters: int
     seconds: float
 
+    @property
+    def title(self) -> str:
+        """The model and the corpus."""
+        return f"{self.model} on {corpus_title(self.card)}"
+
+    @property
+    def scored_splits(self) -> list[str]:
+        """The splits with scores, the test split first."""
+        return [split for split in reversed(SPLITS) if split in self.scores]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Name -> value of the facts about the run: parameters, training time, versions."""
+        return {
+            "trainable parameters": f"{self.parameters:,}",
+            "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(self.seconds))),
+            **self.versions,
+        }
+
+    @property
+    def choice(self) -> str:
+        """The chosen epoch, and how it was chosen."""
+        return f"epoch {self.epoch} of {self.epochs}, {get_selection(self.selection).description}"
+
 
 def split_sizes(corpus: Corpus) -> dict[str, SplitSize]:
-    """Counts what is in each split of a corpus."""
+    """Returns the size of each split of a corpus."""
     sizes = {}
     for split in corpus.splits:
         labels = [conversation.labels for conversation in corpus.conversations(split)]
@@ -89,7 +114,7 @@ def split_sizes(corpus: Corpus) -> dict[str, SplitSize]:
 
 
 def collect_versions() -> dict[str, str]:
-    """Returns the versions of what computes here, the platform and the devices (which starts JAX's backend)."""
+    """Returns the versions of the packages used, the platform and the devices; initializes JAX's backend."""
     devices = jax.devices()
     return {
         "jmer": jmer.__version__,
@@ -101,9 +126,10 @@ def collect_versions() -> dict[str, str]:
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
-    """Writes `report.md`, a `confusion_<split>.png` per scored split, and `learning_curves.png` if there is a history.
+    """Writes `report.md` and its figures: `confusion_<split>.png` of each scored split and `learning_curves.png`.
 
-    Each file is written whole or not at all, the text last, so that it never links to a missing picture.
+    Without a history there are no learning curves. Each file is written atomically, the text last, so that it never
+    links to a missing figure.
 
     Returns:
       The path of `report.md`.
@@ -112,12 +138,11 @@ def write_report(folder: str | Path, report: Report) -> Path:
       UserError: if the selection is unknown or a file cannot be written.
     """
     path = Path(folder) / REPORT_FILE
-    title = f"{report.model} on {corpus_title(report.card)}"
     for split, scores in report.scores.items():
-        heading = f"{title}, {split}\n{_choice(report)}"
-        plot_confusion(scores.confusion, report.card.emotions, path.with_name(_picture(split)), heading)
+        heading = f"{report.title}, {split}\n{report.choice}"
+        plot_confusion(scores.confusion, report.card.emotions, path.with_name(_figure_name(split)), heading)
     if report.history:
-        heading = f"{title}\n{_choice(report)}"
+        heading = f"{report.title}\n{report.choice}"
         plot_learning_curves(report.history, path.with_name(CURVES_FILE), chosen=report.epoch, title=heading)
     with atomically(path) as temporary:
         temporary.write_text("\n\n".join(_sections(report)) + "\n", encoding="utf-8")
@@ -125,27 +150,21 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 
 def _sections(report: Report) -> Iterator[str]:
-    yield f"# {escape_markdown(report.model)} on {escape_markdown(corpus_title(report.card))}"
+    yield f"# {escape_markdown(report.title)}"
     yield from banners(synthetic=report.card.synthetic, selection=report.selection)
     yield headline(report)
-    scored = [split for split in reversed(SPLITS) if split in report.scores]
-    if scored:
+    if report.scores:
         yield "## Scores"
-        yield _score_table(report, scored)
+        yield _score_table(report)
     if report.history:
         yield f"![Loss terms and weighted F1 per epoch]({CURVES_FILE})"
-    for split in scored:
+    for split in report.scored_splits:
         yield f"## {split_title(report, split).capitalize()}"
         yield from _split_sections(split, report.scores[split])
     yield "## Corpus"
     yield from _corpus_sections(report)
     yield "## Run"
-    facts = {
-        "trained parameters": f"{report.parameters:,}",
-        "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(report.seconds))),
-        **report.versions,
-    }
-    yield "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in facts.items())
+    yield "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in report.facts.items())
     yield "Command:"
     yield textwrap.indent(report.command, "    ")
     yield "## Configuration"
@@ -153,43 +172,42 @@ def _sections(report: Report) -> Iterator[str]:
 
 
 def banners(*, synthetic: bool, selection: str) -> list[str]:
-    """Returns the warnings, as Markdown, that stand above scores.
+    """Returns the warnings that a report shows above its scores, as Markdown.
 
     Args:
-      synthetic: whether the scores are of a synthetic corpus.
+      synthetic: whether the corpus is synthetic.
       selection: name of the rule that chose the epoch.
     """
     applicable = {SYNTHETIC_BANNER: synthetic, ORACLE_BANNER: get_selection(selection).oracle}
     return [banner for banner, applies in applicable.items() if applies]
 
 
-def _choice(report: Report) -> str:
-    return f"epoch {report.epoch} of {report.epochs}, {get_selection(report.selection).description}"
-
-
 def headline(report: Report) -> str:
-    """Returns the sentence that a report begins with: the scores that count, and how the epoch was chosen."""
-    split = next((split for split in reversed(SPLITS) if split in report.scores), None)
-    if split is None:
-        return f"No split has labels, so nothing was scored. Parameters: {_choice(report)}."
+    """Returns the first sentence of a report: the main scores and how the epoch was chosen.
+
+    The scores are those of the test split, or of the validation or training split if no other has labels.
+    """
+    if not report.scores:
+        return f"No split has labels, so there are no scores. Parameters of {report.choice}."
+    split = report.scored_splits[0]
     scores = report.scores[split]
     figures = f"weighted F1 {percent(scores.weighted_f1)} %, accuracy {percent(scores.accuracy)} %"
-    return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {_choice(report)}."
+    return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {report.choice}."
 
 
-def _score_table(report: Report, scored: Sequence[str]) -> str:
+def _score_table(report: Report) -> str:
     rows = []
-    for split in scored:
+    for split in report.scored_splits:
         s = report.scores[split]
-        figures = (s.accuracy, s.weighted_f1, s.macro_f1, s.unweighted_accuracy)
-        rows.append((split_title(report, split), str(s.support), *map(percent, figures)))
+        fractions = (s.accuracy, s.weighted_f1, s.macro_f1, s.unweighted_accuracy)
+        rows.append((split_title(report, split), str(s.support), *map(percent, fractions)))
     return markdown_table(
         ("split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"), rows
     )
 
 
 def split_title(report: Report, split: str) -> str:
-    """Returns the name of a split, with a note if it chose the epoch."""
+    """Returns the name of a split, with a note if the epoch was chosen on it."""
     selection = get_selection(report.selection)
     if split != selection.split:
         return split
@@ -204,13 +222,13 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
             for name, row in scores.classes.items()
         ],
     )
-    yield "Confusion matrix, gold in rows, predicted in columns:"
+    yield "Confusion matrix, gold emotions in rows, predicted ones in columns:"
     names = tuple(scores.classes)
     yield markdown_table(
         ("gold", *names),
         [(name, *map(str, counts)) for name, counts in zip(names, scores.confusion, strict=True)],
     )
-    yield f"![Confusion matrix on {split}]({_picture(split)})"
+    yield f"![Confusion matrix on {split}]({_figure_name(split)})"
 
 
 def _corpus_sections(report: Report) -> Iterator[str]:
@@ -225,8 +243,8 @@ def _corpus_sections(report: Report) -> Iterator[str]:
     yield f"Emotions: {escape_markdown(', '.join(card.emotions))}."
 
 
-def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
-    """Yields `section.field = value` for every field of a nested configuration."""
+def config_lines(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields a line `section.field = value` for each field of a nested configuration."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from config_lines(value, f"{prefix}{name}.")
@@ -236,5 +254,5 @@ def config_lines(config: Mapping, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name} = {value!r}{note}"
 
 
-def _picture(split: str) -> str:
+def _figure_name(split: str) -> str:
     return f"confusion_{split}.png"

@@ -67,10 +67,10 @@ def seed_report(
 
     Args:
       scores, ensemble: see `seed_table`.
-      title: model and corpus, e.g. "LFVD on meld".
+      title: model and corpus, the first part of the heading.
       selection: name of the rule that chose the epochs, see `jmer.selection`.
       epochs: seed -> the epoch it reports, counted from 1.
-      synthetic: whether the scores are of a synthetic corpus.
+      synthetic: whether the corpus is synthetic.
 
     Raises:
       UserError: as `seed_table` does, or if the selection is unknown.

@@ -1,4 +1,4 @@
-"""Whether two models differ by more than chance: over the seeds of their runs, or the conversations of a split."""
+"""Significance tests between two models: paired over seeds, and a bootstrap over conversations."""
 
 import dataclasses
 import math
@@ -13,23 +13,23 @@ from jmer.errors import UserError
 CONFIDENCE = 0.95
 ALPHA = 0.05
 BETTER, WORSE, NOT_DISTINGUISHABLE = "better", "worse", "not distinguishable"
-# Up to so many pairs, SciPy goes through all signs of their differences instead of drawing some.
+# Largest number of pairs for which SciPy enumerates all signs of the differences instead of sampling them.
 ENUMERABLE_PAIRS = 13
 UTTERANCE = ["conversation", "utterance"]
 
 
 @dataclasses.dataclass(frozen=True)
 class PairedComparison:
-    """How the scores of a model differ from those of another one, seed by seed. NaN = there is no such number.
+    """Differences between the scores of two models over common seeds, and their tests; NaN = undefined.
 
     Attributes:
-      differences: one per seed of both, in the order of the seeds.
-      mean: of the differences.
-      sd: their sample standard deviation.
+      differences: one per common seed, in ascending order of the seeds.
+      mean: mean of the differences.
+      sd: sample standard deviation of the differences.
       interval: 95 % confidence interval of the mean, from Student's t distribution.
-      t_p: p of the paired t-test, two-sided.
-      wilcoxon_p: p of Wilcoxon's signed-rank test, two-sided; never below `smallest_wilcoxon_p`.
-      effect_size: Cohen's d_z = `mean / sd`.
+      t_p: two-sided p-value of the paired t-test.
+      wilcoxon_p: two-sided p-value of Wilcoxon's signed-rank test, at least `smallest_wilcoxon_p`.
+      effect_size: Cohen's d_z, `mean / sd`.
     """
 
     differences: tuple[float, ...]
@@ -47,20 +47,20 @@ class PairedComparison:
 
     @property
     def smallest_wilcoxon_p(self) -> float:
-        """The smallest p that Wilcoxon's test can give for so many pairs: 2^(1-n), thus 0.0625 for five seeds."""
+        """The smallest p-value that Wilcoxon's test can give for `n` pairs: 2^(1-n), so 0.0625 for five seeds."""
         return 2.0 ** (1 - self.n) if self.n > 1 else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class BootstrapComparison:
-    """How the weighted F1 of a model differs from that of another one on the same conversations.
+    """Difference in weighted F1 between two models on the same conversations, and its bootstrap test.
 
     Attributes:
-      difference: of the weighted F1 on all conversations, the other model's minus the reference's.
+      difference: weighted F1 of the other model minus that of the reference, on all conversations.
       interval: 95 % percentile interval of the difference over the resamples.
-      p: two-sided.
-      conversations: how many have a label, so that they can be drawn.
-      resamples: how many were drawn.
+      p: two-sided p-value.
+      conversations: number of conversations with at least one label, which the resamples are drawn from.
+      resamples: number of resamples.
     """
 
     difference: float
@@ -71,24 +71,29 @@ class BootstrapComparison:
 
 
 def compare_paired(scores: Mapping[int, float], reference: Mapping[int, float]) -> PairedComparison:
-    """Compares two models over the seeds that both were trained with.
+    r"""Returns a comparison of two models over their common seeds: paired t-test and Wilcoxon's signed-rank test.
 
-    The tests ask whether another draw of seeds would show a difference, too; the split stays the same.
+    The tests generalize over seeds; the split is fixed. With the difference $d_i$ of seed $i$, their mean $\bar d$ and
+    sample standard deviation $s_d$ over $n$ seeds,
 
-    - Fewer than two pairs: no test, NaN.
-    - All differences are 0: both p are 1, the effect is 0.
-    - All differences are equal, but not 0: seeds play no role, so the t-test has no spread to measure the mean with.
-      Interval, `t_p` and effect are NaN; Wilcoxon's test goes by the signs and holds.
+    .. math::
+      t = \frac{\bar d}{s_d / \sqrt{n}}, \quad p = 2 \Pr(T_{n-1} \ge |t|), \quad
+      \bar d \pm t_{n-1,\,0.975} \frac{s_d}{\sqrt{n}}, \quad d_z = \frac{\bar d}{s_d}
 
-    Wilcoxon's test leaves differences of 0 out. Its p is exact: up to 50 pairs, or up to 13 if some of them are 0 or
-    of the same size.
+    - Fewer than two pairs: no test, so everything but `differences` and `mean` is NaN.
+    - All differences are 0: both p-values are 1, the effect size is 0.
+    - All differences are equal, but not 0: $s_d = 0$, so interval, `t_p` and effect size are NaN. Wilcoxon's test uses
+      signs and ranks only and is still defined.
+
+    Wilcoxon's test ignores differences of 0. Its p-value is exact for up to 50 pairs, or for up to 13 if there are ties
+    or zeros among the differences.
 
     Args:
       scores: seed -> score of a model, a fraction.
-      reference: seed -> score of what it is compared with.
+      reference: seed -> score of the model it is compared with.
     """
     seeds = sorted(scores.keys() & reference.keys())
-    # What is equal in exact arithmetic has to be equal here: no score has 12 digits that mean anything.
+    # Differences that are equal in exact arithmetic must be equal here; scores are far less precise than 12 decimals.
     differences = np.round([scores[seed] - reference[seed] for seed in seeds], 12).astype(np.float64)
     n, mean = len(seeds), float(differences.mean()) if seeds else math.nan
     if n < 2:
@@ -108,16 +113,18 @@ def compare_paired(scores: Mapping[int, float], reference: Mapping[int, float]) 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts the p values of a family of tests so that the chance of any false alarm among them stays at alpha.
+    r"""Returns p-values adjusted for multiple testing with the step-down method of Holm (1979).
 
-    The step-down method of Holm (1979): of m tests, the one with the k-th smallest p gets p * (m - k + 1), but no less
-    than the one before, and no more than 1.
+    Rejecting where the adjusted p-value is at most $\alpha$ bounds the family-wise error rate by $\alpha$. For the
+    ordered p-values $p_{(1)} \le \dots \le p_{(m)}$,
+
+    .. math:: \tilde p_{(k)} = \max_{j \le k} \min\left(1, (m - j + 1)\, p_{(j)}\right)
 
     Args:
-      p_values: of the family; NaN = there was no test, which stays NaN and is not counted.
+      p_values: one per test of the family; NaN = no test, which stays NaN and does not count in $m$.
 
     Returns:
-      The adjusted p values in the same order.
+      The adjusted p-values, in the order of `p_values`.
     """
     tested = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
     adjusted, highest = [math.nan] * len(p_values), 0.0
@@ -128,12 +135,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(p: float, difference: float, *, alpha: float = ALPHA) -> str:
-    """Says in a word what a comparison came to.
+    """Returns the outcome of a comparison: "better", "worse" or "not distinguishable".
 
     Args:
-      p: of the comparison, adjusted if it is one of several; NaN = there was no test.
+      p: p-value of the comparison, adjusted if it is one of several; NaN = no test.
       difference: positive = better.
-      alpha: below it a difference counts.
+      alpha: significance level; a difference is significant if `p` is below it.
     """
     if not p < alpha:
         return NOT_DISTINGUISHABLE
@@ -148,25 +155,29 @@ def bootstrap_conversations(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> BootstrapComparison:
-    """Compares two models' weighted F1 on resamples of whole conversations, the same ones for both.
+    r"""Returns a comparison of two models' weighted F1 by a paired bootstrap over conversations.
 
-    It asks whether other conversations would show the difference, too; the runs stay the same. Utterances of a
-    conversation depend on each other, so conversations are drawn, with replacement, as many as there are. Where a
-    model has several runs, the weighted F1 is its mean over them in every resample.
+    The test generalizes over conversations; the runs are fixed. Utterances of a conversation are dependent, so each
+    resample draws whole conversations with replacement, as many as there are, and both models are scored on it. A model
+    with several runs is scored by the mean of their weighted F1.
 
-    The p is twice the share of resamples whose difference lies on the other side of 0, or on it, with 1 added to both
-    counts (Davison and Hinkley 1997, chapter 4).
+    With the difference in weighted F1 $\Delta_b$ on resample $b$ of $B$ (Davison and Hinkley 1997, chapter 4),
+
+    .. math::
+      p = \min\left(1, \frac{2}{B + 1} \left(1 +
+        \min\left(\sum_b [\Delta_b \le 0], \sum_b [\Delta_b \ge 0]\right)\right)\right)
 
     Args:
-      reference: of one model, a table of `jmer.evaluation.predictions.prediction_table`, or one per seed.
-      other: of the other model, likewise.
+      reference: predictions of one model, as a table of `jmer.evaluation.predictions.prediction_table` or one such
+        table per seed.
+      other: predictions of the other model, in the same form.
       emotions: names of the `C` emotions.
-      resamples: how many to draw.
-      seed: of the draws.
+      resamples: number of resamples $B$.
+      seed: random seed of the resamples.
 
     Raises:
-      UserError: if the tables are not of the same utterances with the same labels, none of which is lacking, or name
-        an emotion that is not among `emotions`.
+      UserError: if the tables do not hold the same utterances with the same labels, no utterance is labelled, or an
+        emotion is not among `emotions`.
     """
     tables = [[table] if isinstance(table, pd.DataFrame) else list(table) for table in (reference, other)]
     if not all(tables):
@@ -200,49 +211,48 @@ def _wilcoxon_p(differences: np.ndarray) -> float:
 
 
 def _mean_difference(counts: Sequence[np.ndarray], times: np.ndarray) -> np.ndarray:
-    """Returns how the mean weighted F1 of the second model's runs differs from that of the first one's.
+    """Returns the second model's mean weighted F1 over its runs minus the first model's, float64 `[resamples]`.
 
     Args:
-      counts: of both models, `[runs, k, C, C]`, confusion matrices of `k` conversations.
-      times: `[resamples, k]`, how often each conversation is drawn.
-
-    Returns:
-      `[resamples]`.
+      counts: for each model, confusion matrices `[runs, k, C, C]` of `k` conversations.
+      times: `[resamples, k]`, how often each resample contains each conversation.
     """
     first, second = (_weighted_f1(np.einsum("rk,skij->srij", times, each, optimize=True)).mean(0) for each in counts)
     return second - first
 
 
 def _weighted_f1(confusion: np.ndarray) -> np.ndarray:
-    """Returns the weighted F1 of confusion matrices `[..., C, C]`, rows gold, each with a count at least."""
+    """Returns the weighted F1 `[...]` of confusion matrices `[..., C, C]` with gold emotions in rows, none all zero."""
     support, predicted = confusion.sum(-1), confusion.sum(-2)
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    # An emotion without support has no weight, whatever its F1.
-    f1 = 2 * right / np.maximum(support + predicted, 1)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    # An emotion without support has weight 0, whatever its F1.
+    f1 = 2 * correct / np.maximum(support + predicted, 1)
     return (f1 * support).sum(-1) / support.sum(-1)
 
 
 def _by_utterance(table: pd.DataFrame) -> pd.DataFrame:
     indexed = table.set_index(UTTERANCE)
     if not indexed.index.is_unique:
-        raise UserError(f"{_name(indexed.index[indexed.index.duplicated()][0])} is predicted twice: give one run each")
+        raise UserError(
+            f"{_name(indexed.index[indexed.index.duplicated()][0])} is predicted twice: give one table per run"
+        )
     return indexed
 
 
 def _confusions(table: pd.DataFrame, gold: pd.Series, emotions: Sequence[str]) -> np.ndarray:
-    """Returns a run's confusion matrix in each conversation of `gold`, float64 `[k, C, C]`."""
+    """Returns a run's confusion matrix of each conversation in `gold`, float64 `[k, C, C]`."""
     labelled = gold != ""
     rows = _indices(gold[labelled], emotions)
     table = _by_utterance(table)
-    lacking = gold.index.symmetric_difference(table.index)
-    if len(lacking):
-        raise UserError(f"{_name(lacking[0])} is not in all tables of predictions: give those of the same split")
+    missing = gold.index.symmetric_difference(table.index)
+    if len(missing):
+        raise UserError(f"{_name(missing[0])} is not in all tables of predictions: give tables of the same split")
     table = table.loc[gold.index]
     differing = table.gold != gold
     if differing.any():
         raise UserError(
             f"{_name(gold.index[differing][0])} is labelled '{gold[differing].iloc[0]}' in one table and "
-            f"'{table.gold[differing].iloc[0]}' in another: give predictions for the same version of the corpus"
+            f"'{table.gold[differing].iloc[0]}' in another: give predictions on the same version of the corpus"
         )
     columns = _indices(table.predicted[labelled], emotions)
     conversation, _ = pd.factorize(gold.index.get_level_values(0))

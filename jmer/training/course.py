@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum
 from jmer.data.packing import steps_per_epoch
-from jmer.evaluation.metrics import scores
+from jmer.evaluation.metrics import scores_from_confusion
 from jmer.evaluation.predict import Predictions
 from jmer.selection import get_selection
 from jmer.training.checkpoint import Checkpoints, Position
@@ -112,7 +112,7 @@ def not_finite(metrics: Metrics, step: int, workdir: Path) -> str:
 def _training_values(setup: Setup, position: Position) -> dict[str, float]:
     """Returns an epoch's mean losses and its scores in training, dropout on."""
     terms = {f"train/loss_{name}": total / count if count else 0.0 for name, (total, count) in position.terms.items()}
-    result = scores(np.array(position.confusion), setup.class_names)
+    result = scores_from_confusion(np.array(position.confusion), setup.class_names)
     return {
         "train/loss": position.loss / position.batch,
         **terms,

@@ -1,17 +1,18 @@
 "use strict";
 
-// The conversation viewer. What it shows is a function of the address after "#": controls change the address, and
-// every such address draws anew; others, of headings, leave the viewer as it is. So a link leads to a conversation, and the browser's "back" goes back.
+// The conversation viewer. Its state is the fragment of the page's address (after "#"): controls change the fragment,
+// and each change redraws the viewer. So conversations can be linked to, and the browser's back button works.
+// Fragments of headings do not affect the viewer.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (name) => document.getElementById(name);
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
 
-// The last address that was the viewer's.
+// The last fragment of the viewer.
 let address = location.hash;
 const ofViewer = (hash) => new URLSearchParams(hash.slice(1)).has("split");
 
-// Texts of the corpus are only ever appended as text, never read as HTML.
+// Texts of the corpus are appended as text nodes only, never parsed as HTML.
 function element(tag, className, ...children) {
   const made = document.createElement(tag);
   made.className = className;
@@ -32,7 +33,7 @@ function hits(conversation, filter) {
   return conversation.gold.reduce((sum, _, i) => sum + matches(conversation, i, filter), 0);
 }
 
-// Filter -> what it is called, those by emotion with the most utterances first.
+// Filter -> its label; filters by emotion are in descending order of their number of utterances.
 function filters(split) {
   const pairs = new Map();
   let unlabelled = 0;
@@ -49,14 +50,14 @@ function filters(split) {
   for (const wrong of [true, false]) {
     for (const [pair, count] of sorted) {
       const [gold, predicted] = pair.split("-");
-      const text = wrong ? `${data.emotions[gold]} → ${data.emotions[predicted]}` : `right: ${data.emotions[gold]}`;
+      const text = wrong ? `${data.emotions[gold]} → ${data.emotions[predicted]}` : `correct: ${data.emotions[gold]}`;
       if (wrong === (gold !== predicted)) named.set(pair, `${text} (${count})`);
     }
   }
   return named;
 }
 
-// Reads the address; what it lacks, or names wrongly, is the first there is.
+// Reads the state from the fragment; missing or unknown values default to the first one.
 function readState() {
   const asked = new URLSearchParams(address.slice(1));
   const split = Object.hasOwn(data.splits, asked.get("split")) ? asked.get("split") : Object.keys(data.splits)[0];
@@ -65,7 +66,7 @@ function readState() {
   const conversations = data.splits[split];
   const found = [...conversations.keys()].filter((i) => hits(conversations[i], filter));
   const wanted = Math.max(0, conversations.findIndex((conversation) => conversation.id === asked.get("conversation")));
-  // Without a hit there, the next conversation that has one.
+  // If that conversation does not match, the next one that does.
   const current = found.find((i) => i >= wanted) ?? found[0] ?? wanted;
   return { split, filter, named, found, current };
 }
@@ -91,7 +92,7 @@ function fillSelect(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => new Option(text, value, false, value === chosen)));
 }
 
-// A heading and lines of name, bar and number; `length` is the bar's, 0 to 1, and null stands for "not there".
+// A heading and lines of name, bar and number; `length` is the bar's length, 0 to 1, or null for a missing value.
 function bars(heading, lines) {
   const list = element("dl", "");
   for (const { name, length, number, predicted } of lines) {
@@ -108,15 +109,15 @@ function bars(heading, lines) {
 function utterance(conversation, i) {
   const gold = conversation.gold[i];
   const predicted = conversation.predicted[i];
-  const outcome = gold < 0 ? "unlabelled" : gold === predicted ? "right" : "wrong";
-  const said = element("div", "said");
+  const outcome = gold < 0 ? "unlabelled" : gold === predicted ? "correct" : "wrong";
+  const content = element("div", "content");
   const speaker = element("strong", "", conversation.speakers[i]);
-  said.append(element("p", "who", `${i + 1} · `, speaker, ` · ${conversation.utterances[i]}`));
-  if (conversation.sentences[i]) said.append(element("p", "sentence", conversation.sentences[i]));
-  const verdict = element("p", "verdict", element("strong", "", { right: "✓ right", wrong: "✗ wrong", unlabelled: "– unlabelled" }[outcome]));
+  content.append(element("p", "who", `${i + 1} · `, speaker, ` · ${conversation.utterances[i]}`));
+  if (conversation.sentences[i]) content.append(element("p", "sentence", conversation.sentences[i]));
+  const verdict = element("p", "verdict", element("strong", "", { correct: "✓ correct", wrong: "✗ wrong", unlabelled: "– unlabelled" }[outcome]));
   if (gold >= 0) verdict.append(" · gold ", element("strong", "gold", data.emotions[gold]));
   verdict.append(" · predicted ", element("strong", "guess", data.emotions[predicted]));
-  said.append(verdict);
+  content.append(verdict);
 
   const probabilities = conversation.probabilities[i].map((probability, emotion) => ({
     name: data.emotions[emotion] + (emotion === gold ? " (gold)" : ""),
@@ -124,20 +125,20 @@ function utterance(conversation, i) {
     number: percent(probability),
     predicted: emotion === predicted,
   }));
-  const inside = element("div", "inside");
+  const summaries = element("div", "summaries");
   const weights = Object.entries(conversation.weights).map(([modality, values]) => ({
     name: modality,
     length: values[i],
     number: values[i] === null ? "absent" : values[i].toFixed(2),
   }));
-  if (weights.length) inside.append(bars("fusion weights", weights));
+  if (weights.length) summaries.append(bars("fusion weights", weights));
   for (const [token, values] of Object.entries(conversation.attention)) {
-    // As long as the most attended utterance's bar: in a long conversation, every share is small.
+    // Relative to the largest value of the conversation: in a long one, all values are small.
     const length = values[i] / Math.max(...values);
-    inside.append(bars("attention to this utterance", [{ name: token, length, number: percent(values[i]) }]));
+    summaries.append(bars("attention to this utterance", [{ name: token, length, number: percent(values[i]) }]));
   }
-  const item = element("li", `utterance ${outcome}`, said, bars("probabilities", probabilities));
-  if (inside.childNodes.length) item.append(inside);
+  const item = element("li", `utterance ${outcome}`, content, bars("probabilities", probabilities));
+  if (summaries.childNodes.length) item.append(summaries);
   return item;
 }
 
@@ -158,11 +159,11 @@ function draw() {
   byId("utterances").replaceChildren(...shown.map((i) => utterance(conversation, i)));
   const place = `conversation ${found.indexOf(current) + 1} of ${found.length}`;
   byId("status").textContent = found.length
-    ? `${place}${filter === "all" ? "" : " with such utterances"}; ${shown.length} of ${conversation.gold.length} utterances shown`
-    : `no utterance of split ${split} is so`;
+    ? `${place}${filter === "all" ? "" : " with matches"}; ${shown.length} of ${conversation.gold.length} utterances shown`
+    : `no utterance of split ${split} matches`;
 }
 
-// After a turn, the conversation's beginning; also for a link from elsewhere on the page.
+// Scrolls to the beginning of the conversation, after a change of conversation or a link from elsewhere on the page.
 function reveal() {
   const top = byId("utterances").getBoundingClientRect().top;
   if (top < 0 || top > window.innerHeight - 100) byId("utterances").scrollIntoView();
