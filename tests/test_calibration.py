@@ -1,4 +1,4 @@
-"""Calibration equals its definition written as a loop, and its picture shows what was counted."""
+"""Calibration equals its definition written as a loop, and the reliability diagram shows its values."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from jmer.evaluation.plots import plot_reliability
 
 
 def predictions(count=400, emotions=4, seed=0):
-    """Draws probabilities that are too sure of themselves, and labels, some of them missing."""
+    """Draws overconfident probabilities, and labels of which some are missing."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(emotions, 0.4), count)
     labels = np.where(rng.random(count) < 0.6, probabilities.argmax(1), rng.integers(0, emotions, count))
@@ -19,7 +19,7 @@ def predictions(count=400, emotions=4, seed=0):
 
 
 def by_definition(probabilities, labels, bins):
-    """Puts each utterance into its bin, one after the other."""
+    """Returns means, counts and errors from a loop over utterances."""
     members = [[] for _ in range(bins)]
     for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
         if label >= 0:
@@ -56,7 +56,7 @@ def test_by_hand():
     )
 
 
-def test_a_model_that_knows_what_it_knows_has_almost_no_error():
+def test_a_calibrated_model_has_almost_no_error():
     rng = np.random.default_rng(1)
     probabilities = rng.dirichlet(np.ones(3), 20000)
     labels = (probabilities.cumsum(1) < rng.random((20000, 1))).sum(1)
@@ -65,7 +65,7 @@ def test_a_model_that_knows_what_it_knows_has_almost_no_error():
     assert np.isnan(found.accuracy[:4]).all() and found.count[:4].sum() == 0
 
 
-def test_mistakes_get_one_line():
+def test_wrong_arguments_are_refused():
     probabilities, labels = predictions(5)
     with pytest.raises(
         UserError, match=r"probabilities \(5, 4\) and labels \(4,\) do not fit: give shapes \[N, C\] and \[N\]"
@@ -86,7 +86,7 @@ def test_mistakes_get_one_line():
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_picture_shows_what_was_counted(tmp_path, monkeypatch, suffix):
+def test_the_reliability_diagram_shows_the_bins(tmp_path, monkeypatch, suffix):
     seen, save = [], Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, *args, **options: seen.append(figure) or save(figure, *args, **options)

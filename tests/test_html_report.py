@@ -1,4 +1,4 @@
-"""The page of a run holds its numbers, refers to nothing outside, and takes no text of a corpus for HTML."""
+"""The HTML report of a run shows its numbers, is self-contained, and escapes all text."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from paged import EMOTIONS, HISTORY, HOSTILE, guesses, labels, predicted_split, report_and_splits
+from example_report import EMOTIONS, HISTORY, HOSTILE, guesses, labels, predicted_split, report_and_splits
 from tiny import tiny_corpus
 
 from jmer.command import exit_status
@@ -27,7 +27,7 @@ REPORT, SPLITS = report_and_splits()
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, and the texts between them."""
+    """A parsed page: its tags with their attributes, and the texts between them."""
 
     def __init__(self, source):
         super().__init__()
@@ -81,7 +81,7 @@ def test_headline_scores_calibration_and_facts(page):
         assert fact in page.text
 
 
-def test_the_cells_of_the_confusion_matrix_lead_to_their_utterances(page):
+def test_the_cells_of_the_confusion_matrix_link_to_their_utterances(page):
     gold, predicted = labels(SPLITS["test"]), guesses(SPLITS["test"])
     links = {a["href"]: a.get("aria-label") for a in page.named("a")}
     for i, j in np.ndindex(len(EMOTIONS), len(EMOTIONS)):
@@ -92,7 +92,7 @@ def test_the_cells_of_the_confusion_matrix_lead_to_their_utterances(page):
     assert not any(link.startswith("#split=train") for link in links)
 
 
-def test_the_viewers_data_is_what_was_predicted(page):
+def test_the_viewer_has_the_predictions(page):
     data = page.data
     assert data["emotions"] == list(EMOTIONS) and list(data["splits"]) == ["test", "validation"]
     for split, found in SPLITS.items():
@@ -113,7 +113,7 @@ def test_the_viewers_data_is_what_was_predicted(page):
             )
 
 
-def test_single_utterances_are_put_together_again(tmp_path):
+def test_single_utterances_are_joined_into_conversations(tmp_path):
     found = SPLITS["test"]
 
     def apart(values):
@@ -131,7 +131,7 @@ def test_single_utterances_are_put_together_again(tmp_path):
     assert Page(written(tmp_path, {"test": alone})).data == Page(written(tmp_path, {"test": whole})).data
 
 
-def test_refers_to_nothing_outside(source, page):
+def test_the_page_is_self_contained(source, page):
     for _, attributes in page.tags:
         assert "src" not in attributes
         for name in ("href", "action", "data", "poster", "srcset"):
@@ -141,17 +141,17 @@ def test_refers_to_nothing_outside(source, page):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_texts_of_the_corpus_stay_texts(source, page):
+def test_texts_are_escaped(source, page):
     assert HOSTILE not in source
     assert {name for name, _ in page.tags} & {"img", "b", "i"} == set()
     assert len(page.named("script")) == 2
     assert page.data["splits"]["test"][0]["sentences"][0] == HOSTILE
-    # The command and the corpus' provenance are others' words, too.
+    # In the command and in the provenance of the corpus.
     assert page.text.count(" ".join(HOSTILE.split())) == 2
     assert "joy & <b>love</b>" in page.text
 
 
-def test_says_what_is_synthetic_and_optimistic(tmp_path, page):
+def test_synthetic_corpora_and_test_oracles_have_their_warnings(tmp_path, page):
     assert "synthetic" not in page.text.lower() and "oracle" not in page.text.lower()
     card = dataclasses.replace(REPORT.card, synthetic=True)
     labelled = Page(written(tmp_path, card=card, selection="test_oracle")).text
@@ -161,7 +161,7 @@ def test_says_what_is_synthetic_and_optimistic(tmp_path, page):
     assert "test (test_oracle: optimistic)" in labelled
 
 
-def test_leaves_out_what_there_is_not(tmp_path):
+def test_sections_without_data_are_omitted(tmp_path):
     bare = written(tmp_path, {}, scores={}, history=())
     assert "No split has labels, so there are no scores." in bare
     for part in ('id="scores"', 'id="curves"', 'id="emotions"', 'id="viewer"', "<script"):
@@ -222,12 +222,12 @@ def test_one_epoch_makes_a_chart(values):
     assert np.isfinite([tick.position for tick in chart.y_ticks]).all()
 
 
-def test_many_epochs_are_not_marked_one_by_one():
+def test_many_epochs_have_no_markers():
     chart = line_chart(list(range(1, 81)), {"a": np.linspace(2, 1, 80)}, label="loss", chosen=80)
     assert not chart.lines[0].marked and 3 <= len(chart.x_ticks) <= 8
 
 
-def test_bars_are_as_tall_as_their_shares():
+def test_bars_have_the_heights_of_their_fractions():
     measured = Calibration(
         confidence=np.array([np.nan, 0.75]),
         accuracy=np.array([np.nan, 0.5]),

@@ -1,4 +1,4 @@
-"""The page works in a real browser: every utterance can be reached and read, on a phone too, and nothing leaves it."""
+"""The HTML report in a real browser: navigation, filters, keyboard, phone widths and security."""
 
 import re
 import shutil
@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from paged import EMOTIONS, HOSTILE, report_and_splits
+from example_report import EMOTIONS, HOSTILE, report_and_splits
 
 from jmer.evaluation.html_report import write_html_report
 
@@ -51,7 +51,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, opened anew in a wide window; whatever a test did, it must not have said anything on the console."""
+    """The page in a wide window, reloaded for each test; no test may leave messages on the console."""
     show(browser, address, width=1280)
     yield browser
     assert browser.get_log("browser") == []
@@ -67,7 +67,7 @@ def show(browser, address, *, width, scheme="light"):
 
 
 def settled(browser):
-    """Waits until the page has drawn what the last action asked for."""
+    """Waits until the page has been redrawn after the last action."""
     browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
     return browser
 
@@ -85,12 +85,12 @@ def click(browser, name):
 
 
 def cards(browser):
-    """Returns each shown utterance's text, whitespace collapsed."""
+    """Returns the text of each shown utterance with whitespace collapsed."""
     return [" ".join(item.text.split()) for item in settled(browser).find_elements(By.CSS_SELECTOR, "#utterances > li")]
 
 
 def expected_card(split, conversation, i):
-    """Returns the texts that an utterance's card must have, and its percentages and fusion weights in their order."""
+    """Returns the texts of an utterance's card, and its percentages and fusion weights in order."""
     found = SPLITS[split]
     c, predictions = found.conversations[conversation], found.predictions
     row = predictions.probabilities[conversation][i]
@@ -111,7 +111,7 @@ def outcomes(split, conversation):
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_every_utterance_is_shown_with_all_that_is_known_of_it(page, split):
+def test_every_utterance_is_shown_with_its_predictions(page, split):
     choose(page, "split", split)
     for conversation in range(len(SPLITS[split].conversations)):
         shown = cards(page)
@@ -127,7 +127,7 @@ def test_every_utterance_is_shown_with_all_that_is_known_of_it(page, split):
     assert chosen(page, "conversation") == SPLITS[split].conversations[0].id
 
 
-def test_filters_show_what_they_say_and_turn_to_conversations_that_have_it(page):
+def test_filters_show_matching_utterances_and_skip_conversations_without_any(page):
     passed_over = 0
     for value, wanted in (("errors", WRONG), ("unlabelled", UNLABELLED)):
         choose(page, "filter", value)
@@ -142,7 +142,7 @@ def test_filters_show_what_they_say_and_turn_to_conversations_that_have_it(page)
     assert passed_over
 
 
-def test_a_number_of_the_confusion_matrix_leads_to_its_utterances(page):
+def test_a_count_of_the_confusion_matrix_links_to_its_utterances(page):
     cell = next(
         link
         for link in page.find_elements(By.CSS_SELECTOR, "a[href^='#split=test']")
@@ -164,7 +164,7 @@ def test_a_number_of_the_confusion_matrix_leads_to_its_utterances(page):
     assert 0 <= top < 800
 
 
-def test_a_link_leads_to_a_conversation_and_back_goes_back(page, address):
+def test_conversations_have_links_and_the_back_button_works(page, address):
     wanted = SPLITS["validation"].conversations[1]
     page.get(f"{address}#{urlencode({'split': 'validation', 'conversation': wanted.id, 'filter': 'all'})}")
     assert (chosen(page, "split"), chosen(page, "conversation")) == ("validation", wanted.id)
@@ -178,7 +178,7 @@ def test_a_link_leads_to_a_conversation_and_back_goes_back(page, address):
         assert len(cards(page)) == len(SPLITS["test"].conversations[0])
 
 
-def test_a_link_to_a_heading_leaves_the_conversation_as_it_is(page):
+def test_a_link_to_a_heading_keeps_the_conversation(page):
     click(page, "next")
     shown = chosen(page, "conversation")
     page.find_element(By.CSS_SELECTOR, ".contents a[href='#scores']").click()
@@ -205,7 +205,7 @@ def test_works_from_the_keyboard(page):
     assert page.switch_to.active_element.get_attribute("id") == "next"
 
 
-def test_a_hostile_sentence_is_read_and_not_run(page):
+def test_a_script_in_a_sentence_is_shown_and_not_run(page):
     assert page.find_element(By.CSS_SELECTOR, ".sentence").get_property("textContent") == HOSTILE
     assert page.execute_script("return window.harmed") is None
     assert page.find_elements(By.TAG_NAME, "img") == []
@@ -217,7 +217,7 @@ def test_nothing_is_fetched(page):
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_fits_a_phone(page, address, width, scheme):
+def test_the_page_fits_its_window(page, address, width, scheme):
     show(page, address, width=width, scheme=scheme)
     page.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width

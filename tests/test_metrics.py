@@ -112,7 +112,7 @@ def test_scores_are_read_as_attributes_and_as_a_mapping():
             got[missing]
 
 
-def test_mistakes_get_one_line():
+def test_wrong_arguments_are_refused():
     with pytest.raises(UserError, match=r"label 7 is not an index into 3 emotions: use 0..2"):
         confusion_matrix([0, 7], [0, 0], 3)
     with pytest.raises(UserError, match="prediction -1 is not an index"):

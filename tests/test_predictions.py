@@ -1,4 +1,4 @@
-"""A table holds one row per utterance, survives the disk, and is never half written."""
+"""Tables of predictions have one row per utterance and are written to files atomically."""
 
 import numpy as np
 import pandas as pd
@@ -49,8 +49,15 @@ def test_rows_and_columns():
     np.testing.assert_array_equal(got.weight_audio, np.array([0.6, np.nan, 0.9, 0.51], np.float32))
 
 
-def test_made_up_corpora_are_called_synthetic_in_every_row():
+def test_rows_of_a_synthetic_corpus_are_marked_synthetic():
     assert set(table().corpus) == {"meld (synthetic)"}
+
+
+def test_a_modality_that_the_corpus_lacks_has_no_weight():
+    weights = WEIGHTS | {"visual": [np.ones(3, np.float32), np.ones(1, np.float32)]}
+    got = prediction_table(CONVERSATIONS, CARD, PROBABILITIES, weights)
+    assert got.weight_visual.isna().all()
+    pd.testing.assert_frame_equal(got.drop(columns="weight_visual"), table())
 
 
 def test_without_labels_or_fusion():
@@ -88,7 +95,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["test.csv"]
 
 
-def test_mistakes_get_one_line(tmp_path):
+def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"give a file name that ends in \.csv or \.parquet"):
         write_predictions(table(), tmp_path / "test.xlsx")
     with pytest.raises(UserError, match="probabilities for 1 conversations, but there are 2"):

@@ -1,4 +1,4 @@
-"""A report says how it came about, links only to pictures that exist, and reads as plain text and as Markdown."""
+"""The Markdown report of a run: scores, provenance, warnings and figures."""
 
 import dataclasses
 import re
@@ -46,7 +46,7 @@ def written(folder, **changes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the whole of `REPORT` in it."""
+    """A folder with `REPORT` written to it."""
     return write_report(tmp_path_factory.mktemp("report"), REPORT).parent
 
 
@@ -94,7 +94,7 @@ def test_headline_scores_and_confusion(text):
     assert all_tables[0] == [
         ["split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"],
         ["test", "15", "73.33", "75.56", "48.89", "70.00"],
-        ["validation (chose the epoch)", "15", "73.33", "75.56", "48.89", "70.00"],
+        ["validation (used for selection)", "15", "73.33", "75.56", "48.89", "70.00"],
         ["train", "15", "73.33", "75.56", "48.89", "70.00"],
     ]
     assert all_tables[1][1:] == [
@@ -130,7 +130,7 @@ def test_corpus_configuration_versions_and_command(text):
         assert line in text.splitlines()
 
 
-def test_every_link_has_its_picture_and_nothing_else_is_left(folder, text):
+def test_every_linked_figure_exists_and_no_other_file_is_left(folder, text):
     links = re.findall(r"!\[.*\]\((.*)\)", text)
     pictures = ["confusion_test.png", "confusion_train.png", "confusion_validation.png", "learning_curves.png"]
     assert sorted(links) == pictures
@@ -147,10 +147,10 @@ def test_without_history_labels_or_test_split(tmp_path):
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["report.md"]
 
 
-def test_synthetic_is_said_in_text_and_pictures(tmp_path, text, figures):
-    made_up = written(tmp_path, card=dataclasses.replace(CARD, synthetic=True), scores=ONLY_TEST)
-    assert made_up.startswith("# LFVD on meld (synthetic)\n\n> **SYNTHETIC CORPUS.**")
-    assert "meld, synthetic." in made_up
+def test_text_and_figures_of_a_synthetic_corpus_are_marked_synthetic(tmp_path, text, figures):
+    synthetic = written(tmp_path, card=dataclasses.replace(CARD, synthetic=True), scores=ONLY_TEST)
+    assert synthetic.startswith("# LFVD on meld (synthetic)\n\n> **SYNTHETIC CORPUS.**")
+    assert "meld, synthetic." in synthetic
     assert len(figures) == 2 and all("meld (synthetic)" in title(figure) for figure in figures)
     assert "synthetic" not in text.lower()
 
@@ -167,13 +167,13 @@ def test_test_oracle_is_labelled_wherever_it_appears(tmp_path, text, figures):
     assert "oracle" not in text.lower()
 
 
-def test_last_epoch_is_called_so(tmp_path):
+def test_the_last_epoch_is_described_as_such(tmp_path):
     assert "epoch 80 of 80, the last epoch, not chosen by a score." in written(
         tmp_path, selection="last", epoch=80, scores=ONLY_TEST, history=()
     )
 
 
-def test_refusals_and_failures_leave_the_old_report(tmp_path, monkeypatch):
+def test_refused_and_failed_reports_leave_the_old_one(tmp_path, monkeypatch):
     before = written(tmp_path, scores=ONLY_TEST, history=())
     with pytest.raises(UserError, match="unknown selection 'best': choose one of validation, last, test_oracle"):
         written(tmp_path, selection="best")
@@ -187,7 +187,7 @@ def test_refusals_and_failures_leave_the_old_report(tmp_path, monkeypatch):
     assert (tmp_path / "report.md").read_text() == before
 
 
-def test_versions_name_what_computes():
+def test_versions_have_packages_platform_and_devices():
     versions = collect_versions()
     assert list(versions)[:3] == ["jmer", "python", "jax"]
     assert {"flax", "optax", "orbax-checkpoint", "numpy", "datasets", "platform"} < set(versions)

@@ -1,4 +1,4 @@
-"""Tests of differences equal their textbook forms, and plain loops over signs, hypotheses and resamples."""
+"""Significance tests equal their textbook formulas and plain loops over signs, hypotheses and resamples."""
 
 import itertools
 import math
@@ -23,7 +23,7 @@ def compared(differences):
 
 
 def two_sided_t(t, freedom):
-    """Student's t for 2 and 4 degrees of freedom, whose distributions have closed forms."""
+    """Returns the p-value of Student's t with 2 or 4 degrees of freedom, which have closed forms."""
     if freedom == 2:
         return 1 - abs(t) / math.sqrt(2 + t * t)
     x = t * t / (1 + t * t / 4)
@@ -31,7 +31,7 @@ def two_sided_t(t, freedom):
 
 
 def signed_rank_p(differences):
-    """Wilcoxon's test over all signs of the differences' ranks; a difference of 0 has no rank."""
+    """Returns the p-value of Wilcoxon's test by enumeration of all signs; a difference of 0 has no rank."""
     sizes = [round(abs(float(d)), 12) for d in differences]
     kept = [size for size in sizes if size]
     ranks = [
@@ -48,7 +48,7 @@ def signed_rank_p(differences):
 
 @pytest.mark.parametrize("n", [3, 5])
 @pytest.mark.parametrize("seed", range(10))
-def test_a_paired_comparison_written_out(n, seed):
+def test_a_paired_comparison_equals_its_formulas(n, seed):
     differences = np.random.default_rng(seed).normal(0.01, 0.02, n)
     got = compared(differences)
     mean = sum(differences) / n
@@ -63,7 +63,7 @@ def test_a_paired_comparison_written_out(n, seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_interval_holds_the_means_that_the_test_does_not_reject(seed):
+def test_the_bounds_of_the_interval_are_where_the_test_rejects(seed):
     rng = np.random.default_rng(seed)
     differences = rng.normal(0.01, 0.02, rng.integers(2, 9))
     for bound in compared(differences).interval:
@@ -77,7 +77,7 @@ def test_wilcoxons_test_is_exact_with_ties_and_zeros_too(seed):
     assert compared(differences).wilcoxon_p == pytest.approx(signed_rank_p(differences), rel=1e-12)
 
 
-def test_wilcoxons_test_goes_beyond_what_can_be_enumerated():
+def test_wilcoxons_test_of_more_pairs_than_can_be_enumerated():
     rng = np.random.default_rng(0)
     assert compared(rng.normal(0.02, 0.01, 30)).wilcoxon_p < 1e-4
     tied = compared(rng.integers(-3, 4, 30) / 100)
@@ -90,14 +90,14 @@ def test_five_seeds_cannot_go_below_a_sixteenth_in_wilcoxons_test():
     assert got.t_p < 1e-5
 
 
-def test_pairs_are_made_of_the_seeds_of_both():
+def test_only_common_seeds_are_paired():
     got = compare_paired({4: 0.5, 0: 0.7, 9: 0.1}, {0: 0.6, 4: 0.1, 1: 0.9})
     assert got.differences == pytest.approx((0.1, 0.4))
     assert got.mean == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("pairs", [0, 1])
-def test_fewer_than_two_pairs_are_no_test(pairs):
+def test_fewer_than_two_pairs_give_no_test(pairs):
     got = compare_paired({0: 0.5, 2: 0.6}, {5 - 5 * pairs: 0.25})
     assert got.n == pairs
     assert got.mean == 0.25 if pairs else math.isnan(got.mean)
@@ -111,7 +111,7 @@ def test_equal_scores_do_not_differ():
     assert (got.t_p, got.wilcoxon_p) == (1, 1)
 
 
-def test_equal_differences_give_the_t_test_nothing_to_go_by():
+def test_equal_differences_leave_the_t_test_undefined():
     # In binary, 0.6 - 0.5 and 0.8 - 0.7 are not the same.
     got = compare_paired(by_seed([0.6, 0.8, 0.3]), by_seed([0.5, 0.7, 0.2]))
     assert (got.mean, got.sd) == (pytest.approx(0.1), 0)
@@ -119,7 +119,7 @@ def test_equal_differences_give_the_t_test_nothing_to_go_by():
     assert got.wilcoxon_p == got.smallest_wilcoxon_p == 0.25
 
 
-def test_swapping_the_models_turns_the_signs():
+def test_swapping_the_models_flips_the_signs():
     scores, reference = by_seed([0.5, 0.62, 0.58]), by_seed([0.49, 0.6, 0.61])
     there, back = compare_paired(scores, reference), compare_paired(reference, scores)
     assert back.differences == tuple(-d for d in there.differences)
@@ -128,7 +128,7 @@ def test_swapping_the_models_turns_the_signs():
 
 
 def rejected(p_values, alpha):
-    """Holm's procedure: from the smallest p on, until one is not small enough."""
+    """Returns the hypotheses that Holm's procedure rejects, in ascending order of p until one is not rejected."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     passed = itertools.takewhile(lambda k: p_values[order[k]] <= alpha / (len(order) - k), range(len(order)))
     return {order[k] for k in passed}
@@ -153,7 +153,7 @@ def test_adjusted_p_values_decide_as_the_procedure_does(seed):
     assert holm([p_values[i] for i in order]) == [adjusted[i] for i in order]
 
 
-def test_what_is_no_test_is_not_counted():
+def test_missing_tests_are_not_counted():
     first, missing, second = holm([0.02, math.nan, 0.03])
     assert (first, second) == (0.04, 0.04) and math.isnan(missing)
 
@@ -169,14 +169,14 @@ def test_verdicts():
 
 
 def predictions(gold, rng, right):
-    """Makes up a run's predictions: a share of them right, the others drawn from all emotions."""
+    """Draws a run's predictions: the fraction `right` of them correct, the others uniform over the emotions."""
     drawn = rng.choice(EMOTIONS, len(gold)).astype(object)
     hit = (rng.random(len(gold)) < right) & (gold.gold != "")
     return gold.assign(predicted=np.where(hit, gold.gold, drawn))
 
 
 def split(rng, conversations=7):
-    """Makes up utterances with labels, some unlabelled, and one conversation without any label."""
+    """Draws utterances with labels, some missing, and one conversation without any label."""
     lengths = rng.integers(2, 9, conversations)
     names = [f"c{i}" for i, length in enumerate(lengths) for _ in range(length)]
     gold = rng.choice((*EMOTIONS, ""), len(names)).astype(object)
@@ -186,7 +186,7 @@ def split(rng, conversations=7):
 
 
 def f1(rows):
-    """The weighted F1 of (gold, predicted) pairs."""
+    """Returns the weighted F1 of pairs (gold, predicted)."""
     total = 0.0
     for emotion in EMOTIONS:
         support = sum(gold == emotion for gold, _ in rows)
@@ -197,7 +197,7 @@ def f1(rows):
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_the_bootstrap_is_a_loop_over_resamples(seeds):
+def test_the_bootstrap_equals_a_loop_over_resamples(seeds):
     rng = np.random.default_rng(seeds + 7)
     gold = split(rng)
     reference, other = ([predictions(gold, rng, right) for _ in range(seeds)] for right in (0.5, 0.5))
@@ -232,7 +232,7 @@ def test_the_bootstrap_is_a_loop_over_resamples(seeds):
     assert got.p == pytest.approx(2 * (other_side + 1) / 201)
 
 
-def test_one_run_may_be_given_as_it_is_and_rows_in_any_order():
+def test_a_single_table_and_rows_in_any_order_are_accepted():
     rng = np.random.default_rng(0)
     gold = split(rng)
     reference, other = predictions(gold, rng, 0.2), predictions(gold, rng, 0.9)
@@ -252,7 +252,7 @@ def test_a_model_does_not_differ_from_itself():
     assert (got.difference, got.interval, got.p) == (0, (0, 0), 1)
 
 
-def test_mistakes_get_one_line(tmp_path):
+def test_wrong_arguments_are_refused(tmp_path):
     rng = np.random.default_rng(2)
     gold = split(rng)
     table = predictions(gold, rng, 0.5)

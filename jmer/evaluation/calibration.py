@@ -49,6 +49,10 @@ def calibration(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, bins: in
     Raises:
       UserError: if the shapes do not agree, a row is not a distribution, a label is out of range, no utterance is
         labelled, or `bins` is less than 1.
+
+    >>> found = calibration([[0.9, 0.1], [0.6, 0.4]], [0, 1], bins=2)
+    >>> found.count, found.accuracy, round(found.expected_error, 3)
+    (array([0, 2]), array([nan, 0.5]), 0.25)
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     _check(probabilities, labels, bins)

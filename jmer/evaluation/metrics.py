@@ -95,6 +95,10 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_clas
 
     Raises:
       UserError: if the shapes differ or an index is out of range.
+
+    >>> confusion_matrix([0, 0, 1, -1], [0, 1, 1, 0], 2)
+    array([[1, 1],
+           [0, 1]])
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
@@ -159,6 +163,10 @@ def classification_report(labels: npt.ArrayLike, predictions: npt.ArrayLike, emo
 
     Raises:
       UserError: if the shapes differ, an index is out of range, or no utterance is labelled.
+
+    >>> scores = classification_report([0, 0, 1, -1], [0, 1, 1, 0], ("neutral", "joy"))
+    >>> round(scores.weighted_f1, 3), scores["support"], scores.classes["neutral"].recall
+    (0.667, 3, 0.5)
     """
     return scores_from_confusion(confusion_matrix(labels, predictions, len(emotions)), emotions)
 

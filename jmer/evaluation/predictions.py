@@ -60,7 +60,7 @@ def prediction_table(
     }
     columns |= {f"probability_{emotion}": flat[:, i] for i, emotion in enumerate(card.emotions)}
     for modality, values in weights.items():
-        available = np.concatenate([c.available[modality] for c in conversations])
+        available = np.concatenate([c.available.get(modality, np.zeros(len(c), bool)) for c in conversations])
         weight = np.where(available, _per_utterance(conversations, f"{modality} weights", values, ()), np.nan)
         columns[f"weight_{modality}"] = weight
     for token, values in (attention or {}).items():
@@ -81,6 +81,9 @@ def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarr
 
     Raises:
       UserError: if there is no member, or members differ in the number of conversations or in an array's shape.
+
+    >>> mean_probabilities([[np.array([[0.6, 0.4]])], [np.array([[0.2, 0.8]])]])
+    [array([[0.4, 0.6]])]
     """
     if not members:
         raise UserError("an ensemble needs at least one member: give the probabilities of one or more")

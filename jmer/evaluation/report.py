@@ -207,11 +207,11 @@ def _score_table(report: Report) -> str:
 
 
 def split_title(report: Report, split: str) -> str:
-    """Returns the name of a split, with a note if the epoch was chosen on it."""
+    """Returns the name of a split, with a note if its score chose the epoch."""
     selection = get_selection(report.selection)
     if split != selection.split:
         return split
-    return f"{split} ({selection.name}: optimistic)" if selection.oracle else f"{split} (chose the epoch)"
+    return f"{split} ({selection.name}: optimistic)" if selection.oracle else f"{split} (used for selection)"
 
 
 def _split_sections(split: str, scores: Scores) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A report of two splits with everything in it that a page must show, or must not fall for."""
+"""A report of two splits with missing values, unlabelled utterances, and text that looks like HTML or a template."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ HISTORY = [
 
 
 def conversation(name, length, rng):
-    """Draws a conversation; some labels are missing, some audio, and all sentences but the first are plain."""
+    """Draws a conversation in which some labels and some audio features are missing."""
     available = {"text": np.ones(length, bool), "audio": rng.random(length) < 0.7}
     return Conversation(
         id=name,
@@ -33,7 +33,7 @@ def conversation(name, length, rng):
 
 
 def predicted_split(prefix, lengths, rng) -> PredictedSplit:
-    """Draws conversations and what a model might say; half of its predictions are right."""
+    """Draws conversations and predictions, about half of which are correct."""
     conversations = [conversation(f"{prefix}/{i} é&=", length, rng) for i, length in enumerate(lengths)]
     probabilities = []
     for c in conversations:
@@ -53,7 +53,7 @@ def guesses(split: PredictedSplit) -> np.ndarray:
 
 
 def report_and_splits() -> tuple[Report, dict[str, PredictedSplit]]:
-    """Returns what `write_html_report` takes; the training split has scores, and no predictions to show."""
+    """Returns the arguments of `write_html_report`; the training split has scores but no predictions."""
     rng = np.random.default_rng(0)
     splits = {"validation": predicted_split("v", [5, 3], rng), "test": predicted_split("t", [9, 1, 24, 6, 4], rng)}
     scores = {split: classification_report(labels(found), guesses(found), EMOTIONS) for split, found in splits.items()}
