@@ -1,4 +1,7 @@
-"""Mean and deviation over runs that differ by their seed: `python -m experiments.seeds runs/a runs/b runs/c`."""
+"""Prints mean and standard deviation over runs that differ only in their seed.
+
+python -m experiments.seeds runs/a runs/b runs/c
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,22 +1,21 @@
-"""Tables of results, for reading (Markdown) and for computing (CSV)."""
+"""Tables of results as Markdown, CSV and LaTeX, and the numbers in them."""
 
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from experiments.runner import Outcome
-from jmer.errors import UserError
+import pandas as pd
+
 from jmer.evaluation import mean_and_deviation
 from jmer.evaluation.report import SYNTHETIC_BANNER
 from jmer.files import atomically
-from jmer.selection import get_selection
 
 NOTHING = "–"
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Lays out rows (column -> text) as a table that is aligned as plain text, too."""
+    """Returns rows (column -> text) as a Markdown table whose columns are also aligned as plain text."""
     names = list(rows[0])
     lines = [names, *([row[name] for name in names] for row in rows)]
     cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
@@ -25,18 +24,50 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"| {line} |" for line in (head, " | ".join("-" * width for width in widths), *body))
 
 
+def latex(rows: Sequence[Mapping[str, str]], *, caption: str, label: str) -> str:
+    r"""Returns rows (column -> text) as a LaTeX table with the rules of the package `booktabs`.
+
+    Args:
+      rows: at least one; the first column is aligned to the left, the others to the right.
+      caption, label: of the table; the caption is escaped.
+    """
+    style = pd.DataFrame(rows).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    return "% \\usepackage{booktabs}\n" + style.to_latex(
+        hrules=True,
+        column_format="l" + "r" * (len(rows[0]) - 1),
+        position_float="centering",
+        caption="".join(f"\\{letter}" if letter in "%&_#$" else letter for letter in caption),
+        label=label,
+    )
+
+
+def bullets(title: str, lines: Sequence[str]) -> list[str]:
+    """Returns the two Markdown paragraphs of a titled list, none if the list is empty."""
+    return [title, "\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def banner(synthetic: bool) -> list[str]:
+    """Returns the warning for scores on a synthetic corpus, none for a real one."""
+    return [SYNTHETIC_BANNER] if synthetic else []
+
+
 def write(out: Path, text: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes `table.md`, and `table.csv` with the values of `rows`, unrounded; an empty field = there is none."""
-    with atomically(out / "table.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    """Writes `table.md`, and `table.csv` with the unrounded values of `rows`; an empty field = no value."""
+    write_text(out / "table.md", text)
     with atomically(out / "table.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically, with a final newline."""
+    with atomically(path) as temporary:
+        temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
 def percent(values: Iterable[float]) -> str:
-    """Returns mean ± sample deviation of fractions, in percent; a single value has no deviation."""
+    """Returns mean ± sample standard deviation of fractions in percent; a single value has no deviation."""
     values = list(values)
     if not values:
         return NOTHING
@@ -44,41 +75,22 @@ def percent(values: Iterable[float]) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
 
 
-def number(value: float) -> str:
-    """Returns a p value or an effect size with three decimals, also where it is too small for them; NaN is nothing."""
+def number(values: Iterable[float], decimals: int = 3) -> str:
+    """Returns mean ± sample standard deviation of the values that are not NaN; a single value has no deviation."""
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return NOTHING
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:,.{decimals}f}" + ("" if math.isnan(deviation) else f" ± {deviation:,.{decimals}f}")
+
+
+def statistic(value: float) -> str:
+    """Returns a p value or an effect size with three decimals, `< 0.001` if it is smaller, a dash if it is NaN."""
     return NOTHING if math.isnan(value) else "< 0.001" if 0 <= value < 0.001 else f"{value:.3f}"
 
 
-def statistics_of(name: str, values: Iterable[float]) -> dict[str, object]:
+def mean_and_sd(name: str, values: Iterable[float]) -> dict[str, object]:
     """Returns `name_mean` and `name_sd` for a CSV row, "" where there are too few values."""
     values = list(values)
     mean, deviation = mean_and_deviation(values) if values else (math.nan, math.nan)
     return {f"{name}_{what}": "" if math.isnan(value) else value for what, value in (("mean", mean), ("sd", deviation))}
-
-
-def how_chosen(outcomes: Sequence[Outcome]) -> str:
-    """Says by what the epochs were chosen. Raises UserError if no run succeeded, so that there is nothing to show."""
-    results = [result for outcome in outcomes for result in outcome.results.values()]
-    if not results:
-        reasons = [reason for outcome in outcomes for reason in outcome.failures.values()]
-        raise UserError(f"no run succeeded: {reasons[0]}")
-    return " / ".join(sorted({get_selection(result.selection).description for result in results}))
-
-
-def banner(synthetic: bool) -> list[str]:
-    """Returns the warning that belongs above scores of a synthetic corpus, none for a real one."""
-    return [SYNTHETIC_BANNER] if synthetic else []
-
-
-def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Says in a line each which runs failed and why."""
-    return [
-        f"{outcome.row.corpus}, {outcome.row.name}, seed {seed}: {reason}"
-        for outcome in outcomes
-        for seed, reason in outcome.failures.items()
-    ]
-
-
-def listed(title: str, lines: Sequence[str]) -> list[str]:
-    """Returns the two paragraphs of a list, none if there is nothing in it."""
-    return [title, "\n".join(f"- {line}" for line in lines)] if lines else []

@@ -50,7 +50,7 @@ def key():
 @pytest.fixture
 def smallest_model(monkeypatch):
     """Studies know the model of `linear_experiment.py`, and draw no reports: that takes longer than its training."""
-    from experiments import models
+    from experiments.grid import models
     from jmer.evaluation import report
 
     experiment = models.Experiments(str(Path(__file__).parent / "linear_experiment.py"))
@@ -77,7 +77,7 @@ def corpora(tmp_path_factory):
 @pytest.fixture
 def told(capfd):
     """Runs a program; returns its exit status, its lines on stdout and its lines on stderr."""
-    from experiments.program import launch
+    from experiments.grid.cli import launch
 
     def tell(program, *arguments):
         capfd.readouterr()

@@ -239,9 +239,9 @@ def test_tables_of_curves_give_mean_deviation_and_paired_change():
     assert cells[0] == ["modalities", "0 %", "100 %", "last − first"]
     assert cells[2] == ["text", "55.00 ± 7.07", "30.00 ± 0.00", "-25.00 ± 7.07"]
     assert cells[3] == ["audio", "55.00 ± 7.07", "60.00 ± 0.00", "5.00 ± 7.07"]
-    assert "going without text (100 %) costs most: -25.00 ± 7.07 points" in sentence
+    assert "missing text (100 %) has the largest effect: -25.00 ± 7.07 points" in sentence
     (*_, better) = missing.describe(pd.DataFrame(rows[4:], columns=columns))
-    assert "going without any (100 %) costs nothing on the mean" in better
+    assert "missing any (100 %) does not lower the mean" in better
 
 
 # Calibration.
@@ -285,7 +285,7 @@ def test_weights_are_those_that_the_run_wrote(frames, predictions):
         table = labelled(predictions[seed])
         table = table[table[[f"weight_{m}" for m in MODALITIES]].notna().all(axis=1)]
         np.testing.assert_allclose(rows["weight"], table[f"weight_{m}"], rtol=1e-4)
-        assert rows["right"].tolist() == (table["gold"] == table["predicted"]).tolist()
+        assert rows["correct"].tolist() == (table["gold"] == table["predicted"]).tolist()
         assert rows[["conversation", "utterance"]].to_numpy().tolist() == (
             table[["conversation", "utterance"]].astype(str).to_numpy().tolist()
         )
@@ -295,13 +295,13 @@ def test_relation_of_weights_to_being_right():
     rng = np.random.default_rng(0)
     weight = np.concatenate([rng.uniform(0.5, 1, 200), [0.51] * 20, [0.995] * 40])
     right = rng.random(260) < weight
-    frame = pd.DataFrame({"weight": weight, "right": right, "lowest": 0.5, "highest": 1.0})
+    frame = pd.DataFrame({"weight": weight, "correct": right, "lowest": 0.5, "highest": 1.0})
     got = fusion_weights.summary(frame)
     assert got["mean"] == pytest.approx(sum(weight) / 260)
     assert got["sd"] == pytest.approx(np.sqrt(((weight - weight.mean()) ** 2).sum() / 259))
     assert got["at_lowest"] == sum(w < 0.52 for w in weight) / 260
     assert got["at_highest"] == sum(w > 0.98 for w in weight) / 260
-    assert got["right"] == pytest.approx(np.mean([w for w, r in zip(weight, right, strict=True) if r]))
+    assert got["correct"] == pytest.approx(np.mean([w for w, r in zip(weight, right, strict=True) if r]))
     assert got["wrong"] == pytest.approx(np.mean([w for w, r in zip(weight, right, strict=True) if not r]))
 
     def ranks(values):
@@ -316,7 +316,7 @@ def test_relation_of_weights_to_being_right():
 
 
 def test_constant_weights_have_no_relation_to_anything():
-    frame = pd.DataFrame({"weight": 1.0, "right": [True, False, True], "lowest": 0.5, "highest": 1.0})
+    frame = pd.DataFrame({"weight": 1.0, "correct": [True, False, True], "lowest": 0.5, "highest": 1.0})
     got = fusion_weights.summary(frame)
     assert got["at_highest"] == 1 and got["sd"] == 0
     assert all(np.isnan(got[name]) for name in ("correlation", "quarter_1", "quarter_4"))
@@ -488,7 +488,7 @@ def test_a_model_may_lack_what_an_analysis_needs(linear, tmp_path):
     names = "fusion_weights,posteriors"
     assert exit_status(main, [str(linear), "--only", names, "--out", str(tmp_path)]) == 0
     text = (tmp_path / "analysis.md").read_text()
-    assert "Left out: this model gives its modalities no weights." in text
+    assert "Left out: this model has no fusion weights." in text
     assert "Left out: this model has no variational heads." in text
     (run,) = load_runs([linear])
     frame = space.measure([run], SPLIT)
@@ -511,7 +511,7 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
     assert "holds no run" in refused(folder / "corpus")
     assert "name runs that differ by their seed alone" in refused(one, linear)
     assert "the seeds 0, 1, 0 are not all different" in refused(folder / "runs", one)
-    assert "--only has 'magic': choose from missing, noise" in refused(one, "--only", "magic")
+    assert "unknown name 'magic' in --only: choose from missing, noise" in refused(one, "--only", "magic")
     assert "has no split 'holdout', only train" in refused(one, "--split", "holdout", *text)
     assert "no corpus 'elsewhere'" in refused(one, "--corpus", "elsewhere")
     made = tiny_corpus()

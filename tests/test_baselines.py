@@ -7,7 +7,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from experiments.baselines.context_regression import STRENGTHS, main, regress, with_context
+from experiments.baselines.__main__ import main
+from experiments.baselines.context_regression import STRENGTHS, regress, with_context
+from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import build_corpus, save_corpus
 from jmer.data.synthetic import Size, generate
@@ -126,9 +128,7 @@ def test_mistakes_get_one_line(corpus, tmp_path, capsys):
         (["nowhere"], "no corpus 'nowhere'"),
         ([str(tmp_path / "c"), "--modalities", "text,smell"], "has no smell, only text, audio"),
     ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
+        assert exit_status(main, arguments) == 2
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1

@@ -17,7 +17,7 @@ from experiments.benchmarks import cases, clock, epoch, machine, row
 from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.footprint import Footprint
 from experiments.benchmarks.report import report, summary
-from experiments.processes import Died
+from experiments.grid.processes import Died
 from jmer.data.batching import useful_share
 from jmer.errors import UserError
 
@@ -253,8 +253,8 @@ def test_another_loss_is_refused():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models", "lfvd,bert"], r"--models has 'bert': choose from lfvd, dagerc, sdt, lpgnet"),
-        (["--shapes", "mosi"], r"--shapes has 'mosi': choose from iemocap, meld"),
+        (["--models", "lfvd,bert"], r"unknown name 'bert' in --models: choose from lfvd, dagerc, sdt, lpgnet"),
+        (["--shapes", "mosi"], r"unknown name 'mosi' in --shapes: choose from iemocap, meld"),
         (["--models", "lpgnet", "--shapes", "meld"], r"--models lpgnet has no configuration for --shapes meld"),
         (["--repeats", "0"], r"--repeats is 0: give at least 1"),
         (["--threads", "-1"], r"--threads is -1: give at least 1"),

@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score
 from studies import by_hand, table_of
 from tiny import tiny_corpus
 
-from experiments import models
-from experiments import run as program
+from experiments.grid import models
+from experiments.papers import __main__ as program
 from experiments.papers import figures
 from experiments.papers.declaration import TASKS, Entry, Printed, Table, task_of
 from experiments.papers.planning import Planner
@@ -185,9 +185,9 @@ def test_a_split_without_labels_is_refused_before_anything_is_trained(small, tol
 
 def test_mistakes_are_one_line(small, corpora, told, tmp_path):
     for arguments, what in (
-        (("nothing",), "TABLE has 'nothing': choose from lfvd_table2"),
+        (("nothing",), "unknown name 'nothing' in TABLE: choose from lfvd_table2"),
         (("small", "--corpus", tmp_path / "no"), "no"),
-        (("small", "--corpus", corpora[1], "--resume", "--out", tmp_path / "new"), "has no runs to go on with"),
+        (("small", "--corpus", corpora[1], "--resume", "--out", tmp_path / "new"), "has no runs to resume"),
         (("small", "--corpus", corpora[1], "--variant", "nope"), "no variant 'nope'"),
         (("lfvd_table4", "--corpus", corpora[1], "--config.nope=1"), "no field 'nope'"),
         (("small", "--config.seed=1"), "use --seeds"),

@@ -1,4 +1,4 @@
-"""The comparison and the study of readings show what their runs wrote, and say what could not run and why."""
+"""The comparison and the study of interpretations show the results of their runs, and name obstacles and failures."""
 
 import csv
 import json
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from studies import by_hand, table_of
 
-from experiments import comparison, models, tables
+from experiments import tables
 from experiments.baselines.context_regression import regress
-from experiments.models import model_row
-from experiments.readings import __main__ as readings
-from experiments.readings.factors import FACTORS, Value
-from experiments.runner import Outcome, Result, sound_corpus
+from experiments.comparison import __main__ as comparison
+from experiments.grid import models
+from experiments.grid.cells import Outcome, Result
+from experiments.grid.corpora import training_corpus
+from experiments.grid.models import model_row
+from experiments.interpretations import __main__ as interpretations
+from experiments.interpretations.factors import FACTORS, Value
 from jmer.config import fit_to_corpus, flatten
 from jmer.models import build_model
 
@@ -41,11 +44,11 @@ def test_the_comparison_shows_what_its_runs_wrote(corpora, told, tmp_path):
     assert linear["parameters"] == "28"
     speed = np.mean([np.median([row["utterances_per_second"] for row in rows]) for rows in logs])
     assert linear["utterances/s"] == f"{speed:.0f}"
-    assert lpgnet["modalities"] == "cannot use it" and lpgnet["W-F1 %"] == "–"
+    assert lpgnet["modalities"] == "cannot use the corpus" and lpgnet["W-F1 %"] == "–"
     reason = "model.modalities has audio, but corpus 'letters' has only text: choose "
     assert any(line.startswith(f"- {corpora[1]}, lpgnet: {reason}") for line in lines)
     for row, context in ((alone, 0), (with_context, 3)):
-        expected = regress(sound_corpus(corpora[1]), ("text",), context)
+        expected = regress(training_corpus(corpora[1]), ("text",), context)
         assert row["model"] == f"logistic regression, context {context}"
         assert row["accuracy %"] == f"{100 * expected.accuracy:.2f}"
         assert row["W-F1 %"] == f"{100 * expected.weighted_f1:.2f}"
@@ -74,10 +77,10 @@ def result(weighted_f1, last_epochs=0.5):
 
 
 def test_failed_runs_are_listed_and_counted(corpora):
-    pair = comparison.contender("linear", corpora[0], variant="", changes={})
+    pair = comparison.candidate("linear", corpora[0], variant="", changes={})
     assert pair.modalities == ("text", "audio", "visual") and not pair.obstacle
     outcome = Outcome(pair.row, {0: result(0.5), 2: result(0.75)}, {1: "it | exploded"})
-    text, (values,) = comparison.lay_out([pair], {pair.row: outcome}, [])
+    text, (values,) = comparison.report([pair], {pair.row: outcome}, [])
     (row,) = table_of(text.splitlines())
     assert row["seeds"] == "2 of 3" and row["W-F1 %"] == by_hand([0.5, 0.75])
     assert text.endswith(f"Failed runs:\n\n- {corpora[0]}, linear, seed 1: it | exploded")
@@ -98,15 +101,15 @@ def test_the_corpus_chooses_among_a_models_experiments(corpora):
 def test_every_model_has_its_experiments(model, corpora):
     for variant in ("", "tiny", "plain_features"):
         row = model_row(model, corpora[0], name=model, variant=variant, changes={})
-        corpus = sound_corpus(corpora[0])
+        corpus = training_corpus(corpora[0])
         build_model(fit_to_corpus(row.config, corpus.card, corpus.conversations("train")))
 
 
 @pytest.mark.parametrize("model", FACTORS)
 @pytest.mark.parametrize("variant", ["", "plain_features"])
 def test_each_setting_of_a_study_differs_from_its_default_in_its_factor_alone(model, variant, corpora):
-    found = readings.settings(model, corpora[0], variant=variant, changes={})
-    corpus = sound_corpus(corpora[0])
+    found = interpretations.settings(model, corpora[0], variant=variant, changes={})
+    corpus = training_corpus(corpora[0])
     default = next(setting.row for setting in found if setting.row.name == "default")
     base = flatten(default.config)
     assert len({setting.row.name for setting in found}) == len({setting.row for setting in found})
@@ -123,19 +126,21 @@ def test_each_setting_of_a_study_differs_from_its_default_in_its_factor_alone(mo
 
 
 def test_a_value_that_the_default_has_needs_no_run(corpora):
-    found = readings.settings("lfvd", corpora[0], variant="tiny", changes={"model.d_z": "16"}, only="fusion_input,d_z")
+    found = interpretations.settings(
+        "lfvd", corpora[0], variant="tiny", changes={"model.d_z": "16"}, only="fusion_input,d_z"
+    )
     shared = [(setting.factor, setting.value) for setting in found if setting.row.name == "default"]
     assert shared == [("fusion_input", "x"), ("fusion_input", "x, d_z = d_x"), ("d_z", "16")]
 
 
 def test_a_study_lays_out_differences_seed_by_seed(corpora):
-    found = readings.settings("lfvd", corpora[0], variant="tiny", changes={}, only="d_z,cross_residual")
+    found = interpretations.settings("lfvd", corpora[0], variant="tiny", changes={}, only="d_z,cross_residual")
     scores = {"default": [0.50, 0.52, 0.51], "d_z=2": [0.60, 0.61, 0.62], "cross_residual=query": [0.51, 0.50, 0.52]}
     outcomes = {}
     for row in {setting.row for setting in found} | {setting.against for setting in found}:
         values = scores.get(row.name, [0.5, 0.5, 0.5])
         outcomes[row] = Outcome(row, {seed: result(value, value - 0.1) for seed, value in enumerate(values)}, {})
-    text, values = readings.lay_out("lfvd", found, outcomes)
+    text, values = interpretations.report("lfvd", found, outcomes)
     shown = {(row["factor"], row["value"]): row for row in table_of(text.splitlines())}
     narrow, default = shown["d_z", "2"], shown["cross_residual", "source"]
     assert narrow["W-F1 %"] == by_hand(scores["d_z=2"]) and narrow["n"] == "3"
@@ -157,7 +162,9 @@ def test_a_study_runs_its_default_once_for_all_factors(corpora, told, tmp_path, 
     factors = {"dropout": (Value("0.2", {}), Value("0", {"model.dropout": "0"}))}
     monkeypatch.setitem(FACTORS, "linear", lambda config: factors)
     out = tmp_path / "out"
-    status, lines, errors = told(readings, "linear", "--corpus", corpora[0], "--seeds", 1, "--out", out, *VARIANT)
+    status, lines, errors = told(
+        interpretations, "linear", "--corpus", corpora[0], "--seeds", 1, "--out", out, *VARIANT
+    )
     assert (status, errors) == (0, [])
     assert sorted(str(path.relative_to(out)) for path in out.glob("*/*/seed0")) == [
         "talks/default/seed0",
@@ -178,21 +185,21 @@ def test_mistakes_are_one_line(corpora, told, tmp_path):
         assert (status, len(errors)) == (2, 1), errors
         return errors[0]
 
-    assert "--models has 'cnn': choose from lpgnet, sdt" in refused(comparison, *given, "--models", "cnn")
+    assert "unknown name 'cnn' in --models: choose from lpgnet, sdt" in refused(comparison, *given, "--models", "cnn")
     assert "--seeds is 0: give at least 1" in refused(comparison, *given, "--seeds", "0")
     assert "--jobs is 0: give at least 1" in refused(comparison, *given, "--jobs", "0")
     assert "no corpus 'nowhere'" in refused(comparison, "--corpus", "nowhere")
-    assert "'--fast' is no flag" in refused(comparison, *given, "--fast")
-    assert "--config.seed cannot be given: use --seeds" in refused(comparison, *given, "--config.seed=3")
-    assert "'--config.training.epochs' is no flag" in refused(comparison, *given, "--config.training.epochs", "3")
+    assert "unknown flag '--fast'" in refused(comparison, *given, "--fast")
+    assert "--config.seed cannot be set: use --seeds" in refused(comparison, *given, "--config.seed=3")
+    assert "unknown flag '--config.training.epochs'" in refused(comparison, *given, "--config.training.epochs", "3")
     wrong = refused(comparison, *given, "--models", "linear", "--config.model.width=3")
     assert "no field 'model.width'" in wrong
     unable = refused(comparison, "--corpus", corpora[1], "--models", "lpgnet", *VARIANT)
     assert "no model can use the corpus: model.modalities has audio" in unable
     assert "no variant 'huge'" in refused(comparison, *given, "--models", "lfvd", "--variant", "huge")
-    assert "--only has 'depth': choose from" in refused(readings, "lfvd", *given, "--only", "depth")
-    assert "invalid choice: 'sdt'" in refused(readings, "sdt", *given)
-    assert "required: --corpus" in refused(readings, "lfvd")
+    assert "unknown name 'depth' in --only: choose from" in refused(interpretations, "lfvd", *given, "--only", "depth")
+    assert "invalid choice: 'sdt'" in refused(interpretations, "sdt", *given)
+    assert "required: --corpus" in refused(interpretations, "lfvd")
     assert not (tmp_path / "new").exists()
     failing = ("--models", "linear", "--config.optimizer.learning_rate=1e30", "--seeds", 1)
     assert "no run succeeded: loss term squares is not finite" in refused(comparison, *given, *failing)

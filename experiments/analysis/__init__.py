@@ -1,1 +1,1 @@
-"""Analyses of trained runs that differ by their seed: what the scores of a table do not tell."""
+"""Analyses of trained runs that differ only in their seed: robustness, calibration, fusion weights, and others."""

@@ -1,10 +1,10 @@
-"""Analyses finished runs that differ by their seed: what the scores of a table do not tell.
+"""Analyses finished runs that differ only in their seed: robustness, calibration, fusion weights, and others.
 
-    python -m experiments.analysis runs/lfvd                                # a folder with several seeds, or one run
+    python -m experiments.analysis runs/lfvd                                # a folder of several seeds, or a single run
     python -m experiments.analysis runs/a runs/b --only missing,calibration --out analyses/lfvd
     python -m experiments.analysis runs/lfvd --corpus corpora/mosi --split test
 
-Writes OUT/analysis.md, and for each analysis a table (CSV) and a picture (PNG, SVG) beside it. Runs are only read.
+Writes OUT/analysis.md, and for each analysis a table (CSV) and a figure (PNG, SVG). Runs are only read.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from absl import logging
 
-from experiments import program
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.report import REPORT_FILE, analyse
 from experiments.analysis.runs import load_runs
+from experiments.grid import cli
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 from jmer.process import set_up_process
@@ -26,29 +26,31 @@ PROGRAM = "experiments.analysis"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Makes the analyses and prints their report.
+    """Runs the analyses and prints their report.
 
     Raises:
-      UserError: if a flag, a run or the corpus is at fault.
+      UserError: if a flag, a run or the corpus is invalid.
     """
     names = ", ".join(ANALYSES)
     parser = Parser(
         prog=f"python -m {PROGRAM}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one with runs in seed0, ..."
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder with runs in seed0, ..."
     )
-    parser.add_argument("--corpus", help="another one than that of training, with the same emotions and features")
+    parser.add_argument(
+        "--corpus", help="another corpus with the same emotions and features (default: that of training)"
+    )
     parser.add_argument("--split", default="validation", help="default: validation")
     parser.add_argument("--only", default=",".join(ANALYSES), metavar="NAME,...", help=f"default: all, {names}")
     parser.add_argument("--out", type=Path, default=Path("runs/analysis"), help="folder (default: runs/analysis)")
     options = parser.parse_args(arguments)
-    wanted = program.chosen("--only", options.only, ANALYSES)
+    wanted = cli.choices("--only", options.only, ANALYSES)
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is a file, not a folder: name another --out")
     logging.set_verbosity(logging.FATAL)
     set_up_process()
-    text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, say=program.say)
+    text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, log=cli.log)
     print(f"\n{text}\n\nwrote {options.out / REPORT_FILE}")
 
 

@@ -1,4 +1,4 @@
-"""What an analysis consists of."""
+"""The parts of an analysis."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,20 +10,20 @@ from experiments.analysis.runs import Run
 
 
 def always(run: Run) -> str:
-    """The `applies` of an analysis that any model can have."""
+    """The `applies` of an analysis that is possible for any model."""
     return ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """An analysis of runs that differ by their seed alone.
+    """An analysis of runs that differ only in their seed.
 
     Attributes:
       title: heading.
-      measure: `measure(runs, split)` returns the figures in a tidy table whose first column is `seed`.
+      measure: `measure(runs, split)` returns a tidy table of numbers whose first column is `seed`.
       draw: `draw(frame, path, title)` draws that table; the suffix of `path` gives the format.
-      describe: `describe(frame)` says in Markdown paragraphs what the table shows.
-      applies: `applies(run)` returns why the analysis cannot be made of such runs; empty = it can.
+      describe: `describe(frame)` returns Markdown paragraphs that summarise the table.
+      applies: `applies(run)` returns why the analysis is impossible for such runs; empty = it is possible.
     """
 
     title: str

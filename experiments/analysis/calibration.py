@@ -1,4 +1,4 @@
-"""Whether a model is as often right as its probabilities promise."""
+"""Calibration: the probabilities of predicted emotions beside the accuracy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from jmer.evaluation.plots import plot_reliability
 
 
 def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
-    """Returns a row per seed and bin of the predicted emotion's probability, see `jmer.evaluation.calibration`.
+    """Returns a row per seed and bin of the predicted emotion's probability (see `jmer.evaluation.calibration`).
 
     Columns `seed`, `bin`, `count`, and the fractions `confidence` and `accuracy`, NaN in an empty bin.
     """
@@ -28,7 +28,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 
 
 def merged(rows: pd.DataFrame) -> Calibration:
-    """Returns the calibration of some rows of `measure`, those of the same bin taken together."""
+    """Returns the calibration of some rows of `measure`, with the rows of each bin pooled."""
     weighted = rows[["confidence", "accuracy"]].mul(rows["count"], axis=0)
     count = rows.groupby("bin")["count"].sum()
     bins = weighted.groupby(rows["bin"]).sum().div(count.where(count > 0), axis=0)
@@ -43,19 +43,19 @@ def merged(rows: pd.DataFrame) -> Calibration:
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
-    """Draws the reliability diagram of all seeds together."""
-    plot_reliability(merged(frame), path, f"{title}\nall predictions of {_seeds(frame)} together")
+    """Draws the reliability diagram of all seeds, pooled."""
+    plot_reliability(merged(frame), path, f"{title}\npredictions of {_seeds(frame)}, pooled")
 
 
 def describe(frame: pd.DataFrame) -> list[str]:
-    """Gives the expected calibration error, and which way it goes."""
+    """Summarises the expected calibration error and its direction."""
     runs = [merged(rows) for _, rows in frame.groupby("seed")]
     confidence, accuracy = (_overall(runs, name) for name in ("confidence", "accuracy"))
     which = "overconfident" if np.mean(confidence) > np.mean(accuracy) else "underconfident"
     return [
         f"Expected calibration error {percent(run.expected_error for run in runs)} %, largest error of a bin "
         f"{percent(run.maximum_error for run in runs)} % ({_seeds(frame)}, {len(runs[0].count)} bins). Mean confidence "
-        f"{percent(confidence)} %, accuracy {percent(accuracy)} %: on the whole {which}. Nothing was recalibrated.",
+        f"{percent(confidence)} %, accuracy {percent(accuracy)} %: overall {which}. Nothing is recalibrated.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""All analyses by name, in the order of their report."""
+"""All analyses by name, in the order of the report."""
 
 from collections.abc import Mapping
 

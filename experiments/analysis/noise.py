@@ -1,4 +1,4 @@
-"""How scores fall when one modality's features are noisy at test time."""
+"""Robustness to noise in the features of one modality at test time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.analysis import curves
+from experiments.analysis import robustness
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.runs import Run
 from jmer.data.corpus import Conversation
@@ -16,15 +16,15 @@ DEVIATIONS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
 def noisy(conversation: Conversation, modalities: Sequence[str], deviation: float, seed: int) -> Conversation:
-    """Adds Gaussian noise to normalised features; it only grows with the deviation, and spares what is unavailable.
+    """Adds Gaussian noise to normalised features of available utterances; the deviation only scales the noise.
 
     Args:
       conversation: features normalised.
-      modalities: whose features become noisy.
+      modalities: whose features receive noise.
       deviation: of the noise, in standard deviations of each feature.
-      seed: of the draw, together with the conversation's name.
+      seed: of the noise, together with the conversation's id.
     """
-    rng = curves.generator(conversation, seed)
+    rng = robustness.generator(conversation, seed)
     features = dict(conversation.features)
     for m in modalities:
         if conversation.has_frames:
@@ -40,26 +40,26 @@ def _noise(rng: np.random.Generator, values: np.ndarray, deviation: float) -> np
 
 
 def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
-    """Returns a row per seed, modality and deviation, see `curves.measure`."""
+    """Returns a row per seed, modality and deviation, see `robustness.measure`."""
     conditions = [((m,), deviation) for m in runs[0].modalities for deviation in DEVIATIONS]
-    return curves.measure(runs, split, "deviation", conditions, noisy)
+    return robustness.measure(runs, split, "deviation", conditions, noisy)
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
     """Draws the scores over the deviation, a line per modality."""
     label = "standard deviation of the noise (features have 1)"
-    curves.draw(frame, path, title, level="deviation", label=label, legend="noise in")
+    robustness.draw(frame, path, title, level="deviation", label=label, legend="noise in")
 
 
 def describe(frame: pd.DataFrame) -> list[str]:
     """Tabulates weighted F1 over the deviation."""
-    return curves.describe(frame, level="deviation", shown=lambda d: f"sd {d:g}", how="noise in {}")
+    return robustness.describe(frame, level="deviation", shown=lambda d: f"sd {d:g}", how="noise in {}")
 
 
 def applies(run: Run) -> str:
-    """Noise has a unit where features are normalised."""
+    """Requires normalised features, in whose standard deviations noise is measured."""
     if run.trained.config.data.normalization != "standard":
-        return "features are not normalised (data.normalization), so that noise would have no unit"
+        return "features are not normalised (data.normalization), so the noise has no unit"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Monitors of LFVD's variational heads: do the Gaussians say anything, and do the weights made of them differ?"""
+"""Monitors of LFVD's variational heads: collapsed Gaussians, and saturated weights computed from them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,38 +10,37 @@ import pandas as pd
 
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.fusion_weights import END, limits, weights_of
-from experiments.analysis.pictures import bars, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run, available
-from experiments.analysis.text import number
-from experiments.tables import NOTHING, markdown
+from experiments.plots import bars, make_figure, tidy, with_spread
+from experiments.tables import NOTHING, markdown, number
 from jmer.evaluation.plots import STYLES, save
 from jmer.layers.gaussian import Gaussian, gaussian_kl, standard_normal_like, symmetric_kl
 
 ACTIVE = 0.01
-"""A unit is active if its mean varies more than this over the utterances (Burda et al. 2016, section 5.1)."""
+"""Active units have a mean whose variance over the utterances exceeds this (Burda et al. 2016, section 5.1)."""
 SATURATED = 0.95
-"""Weights are saturated if more than this share of them is."""
+"""A modality's weights are saturated if more than this share of them is."""
 COLLAPSED_VERDICT, SATURATED_VERDICT, FINE = "collapsed", "saturated", "neither"
 
 
 def posteriors_of(output: Any) -> Mapping[str, Gaussian]:
-    """Returns the Gaussians in a model's output; empty if it has none."""
+    """Returns the Gaussians in a model's output, empty if it has none."""
     return getattr(output, "posteriors", {})
 
 
 def applies(run: Run) -> str:
-    """The model must have Gaussians."""
+    """Requires Gaussians."""
     return "" if run.shapes(posteriors_of) else "this model has no variational heads"
 
 
 def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
-    """Returns a row per seed and modality, over the utterances that have it, labelled or not.
+    """Returns a row per seed and modality, over all utterances that have it, labelled or not.
 
     Columns `seed`, `modality`; `kl`, the mean divergence from N(0, I) per dimension in nats; `units` and
-    `active_units`; `scale_mean` and `scale_sd`, over utterances and dimensions. Of other than the dominant modality,
-    over the utterances that have both: `symmetric_kl`, the mean divergence from the dominant one, summed over
-    dimensions, in nats; `weight_mean`, `weight_sd`; `saturated`, the share of weights within `END` of where an infinite
-    divergence would take them. And `verdict`: collapsed, saturated, both or neither.
+    `active_units`; `scale_mean` and `scale_sd`, over utterances and dimensions. For modalities other than the
+    dominant one, over the utterances that have both: `symmetric_kl`, the mean divergence from the dominant one, summed
+    over dimensions, in nats; `weight_mean`, `weight_sd`; `saturated`, the share of weights within `END` of their limit
+    at infinite divergence. And `verdict`: collapsed, saturated, both or neither.
     """
     rows = []
     for run in runs:
@@ -50,12 +49,12 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
         outputs = run.outputs(conversations, lambda output: (posteriors_of(output), weights_of(output)))
         posteriors, weights = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
         for m in run.modalities:
-            row = {"seed": run.seed, "modality": m} | _figures(_rows(posteriors[m], present[m]))
+            row = {"seed": run.seed, "modality": m} | _statistics(_rows(posteriors[m], present[m]))
             if m != run.lead:
                 both = present[m] & present[run.lead]
                 pair = [_rows(posteriors[name], both) for name in (run.lead, m)]
                 row["symmetric_kl"] = float(np.mean(symmetric_kl(*pair)))
-                row |= _weight_figures(weights[m][both], limits(run)[1]) if m in weights else {}
+                row |= _weight_statistics(weights[m][both], limits(run)[1]) if m in weights else {}
             rows.append(row | {"verdict": _verdict(row)})
     return pd.DataFrame(rows)
 
@@ -64,7 +63,7 @@ def _rows(posterior: Gaussian, where: np.ndarray) -> Gaussian:
     return Gaussian(posterior.mean[where], posterior.scale[where])
 
 
-def _figures(posterior: Gaussian) -> dict[str, float]:
+def _statistics(posterior: Gaussian) -> dict[str, float]:
     units = posterior.mean.shape[-1]
     return {
         "kl": float(np.mean(gaussian_kl(posterior, standard_normal_like(posterior)))) / units,
@@ -75,7 +74,7 @@ def _figures(posterior: Gaussian) -> dict[str, float]:
     }
 
 
-def _weight_figures(weights: np.ndarray, limit: float) -> dict[str, float]:
+def _weight_statistics(weights: np.ndarray, limit: float) -> dict[str, float]:
     weights = weights.astype(np.float64)
     return {
         "weight_mean": weights.mean(),
@@ -91,7 +90,7 @@ def _verdict(row: Mapping[str, float]) -> str:
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
-    """Draws a bar per modality, for each of four monitors."""
+    """Draws four monitors, a bar per modality."""
     modalities = list(dict.fromkeys(frame["modality"]))
     panels = {
         "kl": "KL to N(0, I), nats per dimension",
@@ -110,7 +109,7 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def describe(frame: pd.DataFrame) -> list[str]:
-    """Tabulates the monitors, with a verdict for each modality."""
+    """Tabulates the monitors and a verdict for each modality."""
     columns = {
         "KL to N(0, I) per dimension": "kl",
         "active units": "active_units",
@@ -130,9 +129,9 @@ def describe(frame: pd.DataFrame) -> list[str]:
         rows.append({"modality": modality, **cells, "verdict (seeds)": verdict})
     return [
         markdown(rows),
-        f"KL in nats; {frame['units'].iloc[0]} units per modality, of which those are active whose mean has a variance "
-        f"above {ACTIVE:g} over the utterances. Collapsed: no unit is active. Saturated: more than {100 * SATURATED:g} "
-        f"% of the weights are within {END:g} of what an infinite divergence would make them.",
+        f"KL in nats; {frame['units'].iloc[0]} units per modality; active units have a mean whose variance over the "
+        f"utterances is above {ACTIVE:g}. Collapsed: no unit is active. Saturated: more than {100 * SATURATED:g} % of "
+        f"the weights are within {END:g} of their limit at infinite divergence.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report of analyses: one Markdown file, and a table and two pictures per analysis beside it."""
+"""The report of analyses: one Markdown file, and per analysis a table and two pictures beside it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from experiments.analysis.analysis import Analysis
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.runs import Run
+from experiments.plots import picture_paths
+from experiments.tables import write_text
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import banners
 from jmer.files import atomically
@@ -14,29 +16,28 @@ from jmer.selection import get_selection
 REPORT_FILE = "analysis.md"
 
 
-def analyse(runs: Sequence[Run], split: str, names: Sequence[str], out: Path, *, say: Callable[[str], None]) -> str:
-    """Makes analyses of runs, and writes `analysis.md` and for each `NAME.csv`, `NAME.png` and `NAME.svg`.
+def analyse(runs: Sequence[Run], split: str, names: Sequence[str], out: Path, *, log: Callable[[str], None]) -> str:
+    """Runs analyses, and writes `analysis.md` and for each analysis `NAME.csv`, `NAME.png` and `NAME.svg`.
 
     Args:
       runs: of one configuration.
       split: of their corpus.
       names: in `ANALYSES`.
-      out: folder; made if it is not there.
-      say: prints a line.
+      out: folder, created if missing.
+      log: called with each line of progress.
 
     Returns:
       The text of `analysis.md`.
 
     Raises:
-      UserError: if the corpus has no such split, it has no labels, or a file cannot be written.
+      UserError: if the corpus has no such split, the split has no labels, or a file cannot be written.
     """
     parts = [*_head(runs, split)]
     for name in names:
         parts += _section(name, ANALYSES[name], runs, split, out)
-        say(f"{name}: done")
+        log(f"{name}: done")
     text = "\n\n".join(parts)
-    with atomically(out / REPORT_FILE) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(out / REPORT_FILE, text)
     return text
 
 
@@ -50,8 +51,8 @@ def _head(runs: Sequence[Run], split: str) -> Iterator[str]:
     optimistic = ", so that scores on this split are optimistic" if selection.split == split else ""
     yield (
         f"Split: {split.upper()}, n = {len(runs)} ({_seeds(runs)}){trained_on}. Epoch {epochs}: "
-        f"{selection.description}{optimistic}. Figures are means ± sample standard deviation over seeds; of a single "
-        "seed there is no deviation."
+        f"{selection.description}{optimistic}. Numbers are means ± sample standard deviation over seeds, none for a "
+        "single seed."
     )
 
 
@@ -65,11 +66,11 @@ def _section(name: str, analysis: Analysis, runs: Sequence[Run], split: str, out
         frame.to_csv(temporary, index=False)
     selection = get_selection(runs[0].trained.config.selection)
     title = f"{analysis.title}: {_title(runs)}, {split}, {_seeds(runs)}\nepoch {selection.description}"
-    for suffix in ("png", "svg"):
-        analysis.draw(frame, out / f"{name}.{suffix}", title)
+    for path in picture_paths(out / name):
+        analysis.draw(frame, path, title)
     yield from analysis.describe(frame)
     yield f"![{analysis.title}]({name}.png)"
-    yield f"Also as [SVG]({name}.svg); the figures: [CSV]({name}.csv)."
+    yield f"Also as [SVG]({name}.svg); the numbers as [CSV]({name}.csv)."
 
 
 def _title(runs: Sequence[Run]) -> str:

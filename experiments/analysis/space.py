@@ -1,4 +1,4 @@
-"""How emotions lie in the space that a model classifies in."""
+"""The space before the classifier: separation of emotions, neighbours, and a t-SNE map."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +11,9 @@ from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.pictures import MARKERS, make_figure
 from experiments.analysis.runs import Run, labelled, labels
-from experiments.analysis.text import number
-from experiments.tables import percent
+from experiments.plots import MARKERS, make_figure
+from experiments.tables import number, percent
 from jmer.evaluation.plots import STYLES, save
 
 UTTERANCES = 2000
@@ -23,42 +22,42 @@ PERPLEXITY = 30
 
 
 def classified(output: Any) -> dict[str, Any]:
-    """Returns what the classifier sees of each utterance; the logits of a model whose output does not have it."""
+    """Returns the classifier's input for each utterance, or the logits if the output does not have it."""
     return {"fused features": output.fused} if hasattr(output, "fused") else {"logits": output.logits}
 
 
 def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
-    """Returns a row per seed and labelled utterance, of at most 2000 that are drawn by the seed.
+    """Returns a row per seed and labelled utterance, at most 2000 of them, sampled by the seed.
 
     Columns `seed`, `space` (fused features or logits), `emotion`; `silhouette` of the gold emotions and `alike`, the
-    share of the ten nearest neighbours that have the same emotion, both in the original space; and for the first seed
-    the place `x`, `y` on a t-SNE map, which is only looked at: no distance in it is measured. NaN where there is none.
+    share of the ten nearest neighbours that have the same emotion, both in the original space; and, for the first seed,
+    the coordinates `x`, `y` on a t-SNE map, which is for inspection only. NaN where there is no value.
     """
     tables = []
     for run in runs:
         conversations = run.conversations(split)
         known = np.flatnonzero(labelled(conversations))
-        drawn = np.random.default_rng(run.seed).permutation(known)[:UTTERANCES]
+        sampled = np.random.default_rng(run.seed).permutation(known)[:UTTERANCES]
         outputs = run.outputs(conversations, classified)
         (name,) = outputs[0]
-        points = np.concatenate([output[name] for output in outputs]).astype(np.float64)[drawn]
-        gold = labels(conversations)[drawn]
-        place = _map(points) if run is runs[0] else np.full((len(points), 2), np.nan)
+        points = np.concatenate([output[name] for output in outputs]).astype(np.float64)[sampled]
+        gold = labels(conversations)[sampled]
+        xy = _map(points) if run is runs[0] else np.full((len(points), 2), np.nan)
         columns = {
             "seed": run.seed,
             "space": name,
             "emotion": np.array(run.corpus.card.emotions)[gold],
             "silhouette": _silhouette(points, gold),
             "alike": _alike(points, gold),
-            "x": place[:, 0],
-            "y": place[:, 1],
+            "x": xy[:, 0],
+            "y": xy[:, 1],
         }
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
 def _map(points: np.ndarray) -> np.ndarray:
-    # The perplexity is a number of neighbours, of which there must be about three times as many.
+    # The perplexity is a number of neighbours; t-SNE needs about three times as many points.
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     if perplexity < 1:
         return np.full((len(points), 2), np.nan)
@@ -73,12 +72,12 @@ def _alike(points: np.ndarray, gold: np.ndarray) -> np.ndarray | float:
     if len(points) < 2:
         return np.nan
     found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1)).fit(points)
-    # Without an argument it leaves out the point itself.
+    # Without an argument, kneighbors leaves out the point itself.
     return (gold[found.kneighbors(return_distance=False)] == gold[:, None]).mean(1)
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
-    """Draws the map of the first seed; each emotion has a colour and a marker."""
+    """Draws the map of the first seed, with a colour and a marker per emotion."""
     rows = frame.dropna(subset=["x", "y"])
     figure = make_figure(
         7, 6.4, f"{title}\nt-SNE of the {frame['space'].iloc[0]}, seed {frame['seed'].iloc[0]}; gold emotions"
@@ -92,22 +91,22 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def _styles() -> Iterator[tuple[str, str]]:
-    """Gives pairs of a colour and a marker, first such that differ in both."""
+    """Yields pairs of a colour and a marker; the first ones differ in both."""
     for shift in range(len(MARKERS)):
         yield from ((colour, MARKERS[(i + shift) % len(MARKERS)]) for i, (colour, _) in enumerate(STYLES))
 
 
 def describe(frame: pd.DataFrame) -> list[str]:
-    """Gives the mean silhouette and the share of neighbours alike, beside what chance would give."""
+    """Summarises the mean silhouette and the share of neighbours with the same emotion, beside chance."""
     seeds = [rows for _, rows in frame.groupby("seed")]
     silhouette = number(rows["silhouette"].mean() for rows in seeds)
     counts = seeds[0]["emotion"].value_counts()
     chance = (counts * (counts - 1)).sum() / max(counts.sum() * (counts.sum() - 1), 1)
     return [
-        f"Silhouette of the gold emotions, from −1 (among others) to 1 (apart): {silhouette}. Of an "
-        f"utterance's {NEIGHBOURS} nearest neighbours {percent(rows['alike'].mean() for rows in seeds)} % have its "
-        f"emotion, by chance {100 * chance:.2f} %. Both in the space of the {frame['space'].iloc[0]}, {counts.sum()} "
-        "utterances per seed. The map is that of the first seed; distances between its groups mean nothing.",
+        f"Silhouette of the gold emotions, from −1 (mixed) to 1 (separated): {silhouette}. Of the {NEIGHBOURS} nearest "
+        f"neighbours of an utterance {percent(rows['alike'].mean() for rows in seeds)} % have the same emotion, by "
+        f"chance {100 * chance:.2f} %. Both in the space of the {frame['space'].iloc[0]}, {counts.sum()} utterances "
+        "per seed. The map shows the first seed; distances between its clusters have no meaning.",
     ]
 
 

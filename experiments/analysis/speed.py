@@ -1,4 +1,4 @@
-"""How large a model is, and how fast in training and in use."""
+"""Size of a model, and its speed in training and prediction."""
 
 import functools
 import statistics
@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.pictures import bars, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run
-from experiments.analysis.text import number
 from experiments.benchmarks.clock import alternate
-from experiments.runner import read_result
+from experiments.grid.cells import read_result
+from experiments.plots import bars, make_figure, tidy, with_spread
+from experiments.tables import number
 from jmer.evaluation.plots import STYLES, save
 from jmer.training.folder import SCORES_FILE, read_json
 
@@ -24,8 +24,8 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
     """Returns a row per seed.
 
     Columns `seed`, `parameters`; `training`, the utterances per second that the run logged, median over epochs;
-    `inference`, those that are predicted per second here and now, padding of batches included: median of five passes
-    over the split, each after one that is not timed, in turn with the other seeds; and `devices`, those of training.
+    `inference`, the utterances per second measured now, batching included: median of five passes over the split, each
+    after one that is not timed, alternating with the other seeds; and `devices`, those of training.
     """
     inputs = {run.seed: run.conversations(split) for run in runs}
     calls = {str(run.seed): functools.partial(run.probabilities, inputs[run.seed]) for run in runs}
@@ -37,7 +37,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
             {
                 "seed": run.seed,
                 "parameters": result.parameters,
-                "training": result.speed,
+                "training": result.utterances_per_second,
                 "inference": utterances / statistics.median(seconds[str(run.seed)]),
                 "devices": result.devices,
             }
@@ -46,7 +46,7 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
-    """Draws utterances per second in training and in inference, each seed a dot."""
+    """Draws utterances per second in training and in inference, with a dot per seed."""
     figure = make_figure(5.6, 4.4, with_spread(title, frame))
     axes = figure.subplots()
     names = ("training", "inference")
@@ -58,17 +58,17 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def describe(frame: pd.DataFrame) -> list[str]:
-    """Gives the size and both speeds."""
+    """Summarises the size and both speeds."""
     training, inference = (number(frame[name], decimals=0) for name in ("training", "inference"))
     return [
         f"{frame['parameters'].iloc[0]:,} trained parameters. Utterances per second: {training} in training (median "
         f"over epochs, on {' / '.join(sorted(set(frame['devices'])))}), {inference} in inference (median of {PASSES} "
-        "passes, here, batches padded anew each time); on a machine that others may have used.",
+        "passes, measured now, batching included); on a machine that may have run other programs, too.",
     ]
 
 
 def applies(run: Run) -> str:
-    """A run's log is read together with its validation scores."""
+    """Requires validation scores, which are read together with the log."""
     scored = "validation" in read_json(run.folder / SCORES_FILE)["splits"]
     return "" if scored else "the run has no validation scores"
 

@@ -1,15 +1,10 @@
-"""Logistic regression on the features of an utterance and its neighbours: the score for a conversation model to beat.
+"""Multinomial logistic regression on the features of an utterance and its neighbours.
 
-    python -m experiments.baselines.context_regression CORPUS [--context 3] [--modalities text,audio]
-
-Features are standardised on the training split and concatenated, those of `--context` utterances before and after
-included (zeros beyond the ends of the conversation); where a corpus has frames, they are averaged over each utterance
-first. The L2 strength C is chosen on the training split alone, by weighted F1 in cross-validation over whole
-conversations. Scores are those of the validation split; nothing is drawn at random, so a second run prints the same.
+Features are standardised on the training split and concatenated with those of the neighbours (zeros beyond the ends of
+the conversation); frames are averaged over each utterance first. The inverse L2 strength C is selected on the training
+split alone, by weighted F1 in cross-validation over whole conversations. Nothing is random.
 """
 
-import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +18,6 @@ from sklearn.model_selection import GroupKFold
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.frames import mean_pooled
-from jmer.data.load import load_corpus
 from jmer.data.normalization import apply, fit
 from jmer.errors import UserError
 
@@ -33,7 +27,7 @@ STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
 
 class Scores(NamedTuple):
-    """Of one regression on the validation split, each between 0 and 1, and the C that it used."""
+    """Scores of one regression on the validation split, fractions, and the C that was selected."""
 
     strength: float
     accuracy: float
@@ -47,10 +41,10 @@ def regress(
     """Fits a logistic regression on the training split and scores it on the validation split.
 
     Args:
-      corpus: one with a validation split.
-      modalities: names whose features are concatenated.
-      context: neighbours to either side whose features are added.
-      strengths: values of C in ascending order to choose from (scikit-learn's C: the higher, the weaker the penalty).
+      corpus: with a validation split.
+      modalities: whose features are concatenated.
+      context: number of neighbours on either side.
+      strengths: candidates for C in ascending order (scikit-learn's C: the higher, the weaker the penalty).
 
     Raises:
       UserError: if the corpus lacks a modality or a split.
@@ -76,11 +70,11 @@ def regress(
 
 
 def with_context(features: np.ndarray, context: int) -> np.ndarray:
-    """Puts the features of the neighbours beside an utterance's own.
+    """Concatenates the features of each utterance and its neighbours.
 
     Args:
       features: `[n, D]`, one conversation.
-      context: neighbours to either side.
+      context: number of neighbours on either side.
 
     Returns:
       `[n, (2 context + 1) D]`, from the earliest neighbour to the latest; zeros beyond the ends.
@@ -103,7 +97,7 @@ def _table(
 
 
 def _choose(inputs: np.ndarray, labels: np.ndarray, groups: np.ndarray, strengths: Sequence[float]) -> float:
-    """Weakens the penalty as long as the mean W-F1 on held-out conversations rises (weak ones take long to fit)."""
+    """Weakens the penalty as long as the mean W-F1 on held-out conversations rises; weak penalties take long to fit."""
     folds = list(GroupKFold(FOLDS).split(inputs, labels, groups))
     best, chosen = -1.0, strengths[0]
     for strength in strengths:
@@ -125,32 +119,3 @@ def _fitted(inputs: np.ndarray, labels: np.ndarray, strength: float) -> Logistic
 
 def _f1(labels: np.ndarray, predictions: np.ndarray, average: str) -> float:
     return float(f1_score(labels, predictions, average=average, zero_division=0))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("corpus", metavar="CORPUS", help="folder of a corpus, or the name of a synthetic one")
-    parser.add_argument("--context", type=int, default=3, help="neighbours to either side (default: 3)")
-    parser.add_argument("--modalities", help="comma-separated (default: all of the corpus)")
-    options = parser.parse_args(arguments)
-    if options.context < 0:
-        parser.error(f"--context is {options.context}: give 0 or more")
-    try:
-        corpus = load_corpus(options.corpus)
-        modalities = options.modalities.split(",") if options.modalities else corpus.card.modalities
-        kind = "synthetic" if corpus.card.synthetic else "real"
-        print(f"{corpus.card.name} ({kind}): logistic regression, scores on the validation split")
-        print(f"{'modalities':<20} context       C  accuracy    W-F1  macro F1")
-        groups = list(dict.fromkeys([*((m,) for m in modalities), tuple(modalities)]))
-        for context in dict.fromkeys((0, options.context)):
-            for group in groups:
-                s = regress(corpus, group, context)
-                row = f"{'+'.join(group):<20} {context:>7} {s.strength:>7g}"
-                print(f"{row}  {s.accuracy:8.3f}  {s.weighted_f1:6.3f}  {s.macro_f1:8.3f}", flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

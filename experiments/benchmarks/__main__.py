@@ -22,7 +22,7 @@ from experiments.benchmarks.clock import matmul_peak
 from experiments.benchmarks.jax_side import product
 from experiments.benchmarks.report import report, summary, write
 from experiments.benchmarks.row import Options, measure_row
-from experiments.program import chosen
+from experiments.grid.cli import choices
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 
@@ -97,8 +97,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repetition: whether it works at all")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     flags = parser.parse_args(arguments)
-    flags.models = chosen("--models", flags.models, MODELS)
-    flags.shapes = chosen("--shapes", flags.shapes, SHAPES)
+    flags.models = choices("--models", flags.models, MODELS)
+    flags.shapes = choices("--shapes", flags.shapes, SHAPES)
     for flag in ("repeats", "threads"):
         if getattr(flags, flag) is not None and getattr(flags, flag) < 1:
             raise UserError(f"--{flag} is {getattr(flags, flag)}: give at least 1")

@@ -10,7 +10,7 @@ from experiments.benchmarks.cases import make_case
 from experiments.benchmarks.clock import timed
 from experiments.benchmarks.jax_side import JaxSide
 from experiments.benchmarks.side import JMER
-from experiments.processes import Died, in_processes
+from experiments.grid.processes import Died, in_processes
 
 
 class Request(NamedTuple):

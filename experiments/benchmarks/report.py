@@ -7,7 +7,7 @@ from statistics import median
 
 from experiments.benchmarks.row import Row
 from experiments.benchmarks.side import JMER
-from experiments.processes import Died
+from experiments.grid.processes import Died
 from experiments.tables import NOTHING, markdown
 from jmer.files import atomically
 
@@ -19,7 +19,7 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
 
     Args:
       rows: at least one.
-      machine: what to say of it.
+      machine: facts about it, name -> text.
       peaks: operations per second of the fastest matrix product, measured one after the other during the run.
       size: of that product's matrices.
     """

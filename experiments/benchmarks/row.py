@@ -10,7 +10,7 @@ from experiments.benchmarks.epoch import Epoch, run_epoch
 from experiments.benchmarks.footprint import Footprint, Request, footprint
 from experiments.benchmarks.jax_side import JaxSide
 from experiments.benchmarks.side import COMPILED, JMER, PYTORCH, Side
-from experiments.processes import Died
+from experiments.grid.processes import Died
 from jmer.data.batching import useful_share
 from jmer.errors import UserError
 

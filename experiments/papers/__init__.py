@@ -1,1 +1,1 @@
-"""The tables and figures of the papers, each a short declaration, and what lays them out."""
+"""The tables and figures of the papers: declarations, runs and reports."""

@@ -16,7 +16,7 @@ MULTIDAG = Entry(
         "meld": Printed(64.41, 64.00),
     },
 )
-# jmer has these two, the paper's tables do not.
+# Not in the paper's tables.
 SDT = Entry("SDT", "sdt")
 DAGERC = Entry("DAG-ERC (text)", "dagerc")
 

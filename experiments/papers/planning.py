@@ -1,13 +1,14 @@
-"""From a declaration to runs: what each entry trains on a corpus, or why it cannot."""
+"""From a declaration to runs: the row of the grid that each entry of a table needs on a corpus."""
 
 import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.models import model_row
+from experiments.grid.cells import Row
+from experiments.grid.corpora import training_corpus
+from experiments.grid.models import model_row
 from experiments.papers.declaration import Entry, Table
-from experiments.runner import Row, sound_corpus
 from jmer.config import fit_to_corpus, flatten
 from jmer.errors import UserError
 from jmer.models import get_spec
@@ -19,8 +20,8 @@ class Line:
 
     Attributes:
       entry: as declared.
-      row: what is run; None = nothing is.
-      obstacle: why the entry cannot be run on this corpus; empty = it can, or only the paper has it.
+      row: of the grid; None = nothing is run.
+      obstacle: why the entry cannot be run on this corpus; empty = it can, or jmer does not have its model.
     """
 
     entry: Entry
@@ -29,13 +30,13 @@ class Line:
 
 
 class Planner:
-    """Plans tables so that equal runs have one folder, whatever tables they stand in and whatever they are called."""
+    """Plans tables so that equal runs share one row, whatever their tables and titles."""
 
     def __init__(self, *, variant: str, changes: Mapping[str, str]):
-        """Starts without rows.
+        """Creates a planner without rows.
 
         Args:
-          variant: of every experiment, joined by commas; empty = none.
+          variant: of every experiment, separated by commas; empty = none.
           changes: `section.field` -> text, for every run.
         """
         self._variant, self._changes = variant, changes
@@ -44,14 +45,14 @@ class Planner:
 
     @property
     def rows(self) -> list[Row]:
-        """What was planned so far, each run once."""
+        """The rows planned so far, each once."""
         return list(self._rows.values())
 
     def plan(self, table: Table, corpus: str) -> list[Line]:
-        """Returns a table's lines on a corpus (as `--corpus` takes it).
+        """Returns a table's lines on a corpus (what `--corpus` takes).
 
         Raises:
-          UserError: if the corpus, an experiment, a variant or a change is at fault.
+          UserError: if the corpus, an experiment, a variant or a change is invalid.
         """
         return [self._line(entry, corpus) for entry in table.entries]
 
@@ -60,24 +61,24 @@ class Planner:
             return Line(entry, None)
         fields, obstacle = self._fitted(entry.model, entry.variant, corpus)
         if not obstacle:
-            obstacle = _leader_is_missing(fields, corpus)
+            obstacle = _missing_dominant_modality(fields, corpus)
         if obstacle:
             return Line(entry, None, obstacle)
-        variant = self._first_alike(entry, corpus, fields)
+        variant = self._first_equal(entry, corpus, fields)
         name = "-".join(filter(None, (entry.model, variant)))
         row = self._rows.setdefault((corpus, name), self._row(entry.model, variant, corpus, name))
         return Line(entry, row)
 
-    def _first_alike(self, entry: Entry, corpus: str, fields: Mapping[str, Any]) -> str:
-        """Returns the first variant that makes the same run, such as none at all."""
+    def _first_equal(self, entry: Entry, corpus: str, fields: Mapping[str, Any]) -> str:
+        """Returns the first variant that gives the same configuration; "" if it is the model without variant."""
         names = ("", *get_spec(fields["model.name"]).variants)
         return next(name for name in names if self._fitted(entry.model, name, corpus)[0] == fields)
 
     def _fit(self, model: str, variant: str, corpus: str) -> tuple[dict[str, Any], str]:
-        """Returns the fields of a complete configuration, or none and why the corpus does not fit."""
-        made, config = sound_corpus(corpus), self._row(model, variant, corpus, model).config
+        """Returns the fields of the fitted configuration; or none, and why the corpus does not fit."""
+        loaded, config = training_corpus(corpus), self._row(model, variant, corpus, model).config
         try:
-            return flatten(fit_to_corpus(config, made.card, made.conversations("train"))), ""
+            return flatten(fit_to_corpus(config, loaded.card, loaded.conversations("train"))), ""
         except UserError as error:
             return {}, str(error)
 
@@ -86,9 +87,9 @@ class Planner:
         return model_row(model, corpus, name=name, variant=variants, changes=self._changes)
 
 
-def _leader_is_missing(fields: Mapping[str, Any], corpus: str) -> str:
-    """Says so if a modality is to lead that the corpus lacks, so that another would take its place unnoticed."""
-    card, leader = sound_corpus(corpus).card, fields.get("model.dominant")
-    if leader is None or leader in card.modalities or leader == "text":
+def _missing_dominant_modality(fields: Mapping[str, Any], corpus: str) -> str:
+    """Returns an obstacle if the corpus lacks the dominant modality, which the model would replace silently."""
+    card, dominant = training_corpus(corpus).card, fields.get("model.dominant")
+    if dominant is None or dominant in card.modalities or dominant == "text":
         return ""
-    return f"{leader} cannot be dominant: corpus '{card.name}' has only {', '.join(card.modalities)}"
+    return f"{dominant} cannot be dominant: corpus '{card.name}' has only {', '.join(card.modalities)}"

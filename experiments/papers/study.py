@@ -1,4 +1,4 @@
-"""A table on one corpus, when its runs are finished."""
+"""A table on one corpus, after its runs."""
 
 import dataclasses
 import functools
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.grid.cells import Outcome, Row, run_folder
+from experiments.grid.corpora import corpus_name, training_corpus
 from experiments.papers.declaration import Table, task_of
 from experiments.papers.planning import Line
-from experiments.runner import Outcome, Row, corpus_name, run_folder, sound_corpus
 from jmer.data.corpus import Card
 from jmer.errors import UserError
 from jmer.evaluation import confusion_matrix
@@ -20,16 +21,16 @@ from jmer.training.folder import PREDICTION_FOLDER
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
-    """A table's lines on a corpus, and what became of them.
+    """A table's lines on a corpus, and the outcomes of their runs.
 
     Attributes:
       table: the declaration.
       name: of the table.
-      corpus: as `--corpus` takes it.
+      corpus: what `--corpus` takes.
       lines: one per entry.
-      outcomes: of the lines' rows, perhaps of others, too.
+      outcomes: of the lines' rows, and possibly of other rows.
       runs: parent of the runs' folders.
-      split: whose scores are shown.
+      split: the split whose scores are shown.
     """
 
     table: Table
@@ -43,16 +44,16 @@ class Study:
     @property
     def card(self) -> Card:
         """The corpus' card."""
-        return sound_corpus(self.corpus).card
+        return training_corpus(self.corpus).card
 
     @property
     def corpus_name(self) -> str:
-        """What files of this corpus are called by."""
+        """The corpus' name in file names."""
         return corpus_name(self.corpus)
 
     @property
     def task(self) -> str | None:
-        """Which of the papers' tasks this is, if any."""
+        """The papers' task that the corpus' emotions belong to, if any."""
         return task_of(self.card)
 
     @property
@@ -62,22 +63,22 @@ class Study:
 
     @property
     def heading(self) -> str:
-        """Stands above figures."""
+        """The title of the study's figures."""
         return f"{self.table.source.partition(' (')[0]}\n{corpus_title(self.card)}"
 
     @property
     def finished(self) -> list[tuple[Line, Outcome]]:
-        """The lines that have results, with them."""
+        """The lines that have results, with their outcomes."""
         ran = ((line, self.outcomes[line.row]) for line in self.lines if line.row is not None)
         return [(line, outcome) for line, outcome in ran if outcome.results]
 
     def scores(self, name: str) -> dict[str, list[float]]:
-        """Returns title -> a score of every seed, as fractions."""
+        """Returns title -> the score of every seed, fractions."""
         return {line.entry.title: [*outcome.scores(name, self.split).values()] for line, outcome in self.finished}
 
-    @functools.cache  # noqa: B019 (a study lives as long as the program)
+    @functools.cache  # noqa: B019 (studies live as long as the program)
     def predictions(self) -> dict[str, dict[int, pd.DataFrame]]:
-        """Returns title -> seed -> what `jmer.evaluation.prediction_table` gave for the split.
+        """Returns title -> seed -> the table of `jmer.evaluation.prediction_table` for the split.
 
         Raises:
           UserError: if a run's predictions are missing.
@@ -88,7 +89,7 @@ class Study:
         }
 
     def confusion(self, table: pd.DataFrame) -> np.ndarray:
-        """Counts a table of predictions: `[C, C]`, rows gold; unlabelled utterances do not count."""
+        """Returns the confusion matrix `[C, C]` of the labelled utterances in a table of predictions, rows gold."""
         labelled = table[table["gold"] != ""]
         gold, predicted = (labelled[name].map(self.emotions.index).to_numpy() for name in ("gold", "predicted"))
         return confusion_matrix(gold, predicted, len(self.emotions))
@@ -96,6 +97,6 @@ class Study:
     def _read(self, row: Row, seed: int) -> pd.DataFrame:
         path = run_folder(self.runs, row, seed) / PREDICTION_FOLDER / f"{self.split}.csv"
         if not path.exists():
-            raise UserError(f"{path} is missing: make it with --mode evaluate --workdir {path.parent.parent}")
-        # A name such as "NA" is a name.
+            raise UserError(f"{path} is missing: write it again with --mode evaluate --workdir {path.parent.parent}")
+        # pandas would read names such as "NA" as missing.
         return pd.read_csv(path, keep_default_na=False, dtype={"conversation": str, "utterance": str, "speaker": str})

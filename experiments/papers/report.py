@@ -1,34 +1,31 @@
-"""A finished study as Markdown, CSV and LaTeX."""
+"""The text, the CSV rows and the LaTeX table of a finished study."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import pandas as pd
+from statistics import fmean
 
 from experiments import tables
+from experiments.grid.cells import Outcome, Row, failure_lines, selection_rule
 from experiments.papers.declaration import Entry, Printed
 from experiments.papers.planning import Line
 from experiments.papers.study import Study
-from experiments.runner import Outcome, Row
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.significance import PairedComparison, bootstrap_conversations, compare_paired, holm, verdict
-from jmer.files import atomically
 
-# Fewer draws of whole conversations hardly tell how others would differ.
-MANY = 20
+# With fewer conversations, the bootstrap interval is too narrow.
+ENOUGH_CONVERSATIONS = 20
 SCORES = {"accuracy": "accuracy %", "weighted_f1": "W-F1 %"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """An entry against the table's base, over the same seeds.
+    """The comparison of an entry with the table's base over the same seeds.
 
     Attributes:
       comparison: of weighted F1.
-      adjusted: the paired t-test's p after Holm's correction over the study.
-      verdict: in a word.
+      adjusted: p of the paired t-test after Holm's correction over the study.
+      verdict: better, worse or not distinguishable.
     """
 
     comparison: PairedComparison
@@ -37,12 +34,12 @@ class Compared:
 
 
 def compare_with_base(study: Study) -> dict[str, Compared]:
-    """Compares every entry that has results with the base: title -> comparison; empty if the base has none."""
+    """Returns title -> comparison with the base, of every entry that has results; empty if the base has none."""
     by_title = {line.entry.title: outcome.scores("weighted_f1", study.split) for line, outcome in study.finished}
     base = by_title.pop(study.table.base, {})
     if not base:
         return {}
-    # An entry that is the base's own run is no comparison.
+    # Entries that share the runs of the base are not compared with it.
     own = {line.entry.title for line, _ in study.finished if line.row is _base_row(study)}
     found = {title: compare_paired(values, base) for title, values in by_title.items() if title not in own}
     adjusted = holm([comparison.t_p for comparison in found.values()])
@@ -53,13 +50,13 @@ def compare_with_base(study: Study) -> dict[str, Compared]:
 
 
 def markdown(study: Study, compared: Mapping[str, Compared], pictures: Sequence[str], *, same_features: bool) -> str:
-    """Returns the text on one corpus.
+    """Returns the text of a study.
 
     Args:
       study: finished.
-      compared: of `compare_with_base`.
-      pictures: file names of its figures, beside the text.
-      same_features: whether the user says that the corpus has the paper's features.
+      compared: what `compare_with_base` returned.
+      pictures: file names of its figures, in the folder of the text.
+      same_features: whether the user declares that the corpus has the paper's features.
     """
     ran = [outcome for _, outcome in study.finished]
     parts = [
@@ -69,43 +66,34 @@ def markdown(study: Study, compared: Mapping[str, Compared], pictures: Sequence[
         tables.markdown([_cells(study, line, compared) for line in _shown(study)]),
     ]
     if compared:
-        parts += [_about_tests(study, compared), tables.markdown([_test(*item) for item in compared.items()])]
+        parts += [_explain_tests(study, compared), tables.markdown([_test(*item) for item in compared.items()])]
         parts += [_bootstrap(study, compared)]
-    parts += ["Size and speed (other programs may have shared the machine):", tables.markdown(_sizes(study))]
+    parts += ["Size and speed (on a machine that may have run other programs, too):", tables.markdown(_sizes(study))]
     parts += [f"![{study.table.source}, {corpus_title(study.card)}]({name})" for name in pictures]
-    parts += tables.listed("Left out:", _obstacles(study))
-    parts += tables.listed("Failed runs:", _failures(study))
+    parts += tables.bullets("Left out:", _obstacles(study))
+    parts += tables.bullets("Failed runs:", _failures(study))
     return "\n\n".join(parts)
 
 
-def nothing(study: Study) -> list[str]:
-    """Says why there are no results on a corpus."""
-    return [f"## {corpus_title(study.card)}", *tables.listed("No results:", _obstacles(study) + _failures(study))]
+def no_results(study: Study) -> list[str]:
+    """Returns the paragraphs of a study without results: the reasons."""
+    return [f"## {corpus_title(study.card)}", *tables.bullets("No results:", _obstacles(study) + _failures(study))]
 
 
 def values(study: Study, compared: Mapping[str, Compared], *, same_features: bool) -> list[dict[str, object]]:
-    """Returns a CSV row per entry, unrounded; see `markdown`."""
+    """Returns a CSV row per entry with unrounded values; see `markdown`."""
     return [_values(study, line, compared.get(line.entry.title), same_features) for line in study.lines]
 
 
-def write_latex(path: Path, study: Study, compared: Mapping[str, Compared], *, same_features: bool) -> None:
-    """Writes a table for a paper, with the rules of LaTeX's package `booktabs`."""
+def latex(study: Study, compared: Mapping[str, Compared], *, same_features: bool) -> str:
+    """Returns a LaTeX table; see `markdown`."""
     rows = [_cells(study, line, compared) for line in _shown(study)]
     features = "the same features" if same_features else "other features"
     caption = (
         f"{study.table.source}. {corpus_title(study.card)}, {study.split} split, mean ± sd over seeds, the epoch "
-        f"{tables.how_chosen([outcome for _, outcome in study.finished])}. In brackets: as printed ({features})."
+        f"{selection_rule([outcome for _, outcome in study.finished])}. In brackets: as printed ({features})."
     )
-    style = pd.DataFrame(rows).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    text = style.to_latex(
-        hrules=True,
-        column_format="l" + "r" * (len(rows[0]) - 1),
-        position_float="centering",
-        caption=_escape_latex(caption),
-        label=f"tab:{study.name}-{study.corpus_name}",
-    )
-    with atomically(path) as temporary:
-        temporary.write_text("% \\usepackage{booktabs}\n" + text, encoding="utf-8")
+    return tables.latex(rows, caption=caption, label=f"tab:{study.name}-{study.corpus_name}")
 
 
 def _obstacles(study: Study) -> list[str]:
@@ -114,7 +102,7 @@ def _obstacles(study: Study) -> list[str]:
 
 def _failures(study: Study) -> list[str]:
     rows = dict.fromkeys(line.row for line in study.lines if line.row)
-    return tables.failures([study.outcomes[row] for row in rows])
+    return failure_lines([study.outcomes[row] for row in rows])
 
 
 def _base_row(study: Study) -> Row | None:
@@ -122,16 +110,18 @@ def _base_row(study: Study) -> Row | None:
 
 
 def _explanation(study: Study, ran: Sequence[Outcome], same_features: bool) -> str:
-    features = "the paper's, says the command" if same_features else "not the paper's, so that little can be compared"
+    features = (
+        "the paper's (--same-features)" if same_features else "not the paper's, so the numbers are not comparable"
+    )
     printed = f" In brackets: what the paper prints, of the test split; the features here are {features}."
     return (
         f"Scores of the {study.split.upper()} split, mean ± sample standard deviation over n seeds. The epoch of a run "
-        f"was {tables.how_chosen(ran)}." + (printed if any(_printed(study, line.entry) for line in study.lines) else "")
+        f"was {selection_rule(ran)}." + (printed if any(_printed(study, line.entry) for line in study.lines) else "")
     )
 
 
 def _shown(study: Study) -> list[Line]:
-    """Returns the lines that were run, or of which the paper prints something on this task."""
+    """Returns the lines that were run, or that have printed numbers for this task."""
     return [line for line in study.lines if line.row or (not line.obstacle and _printed(study, line.entry))]
 
 
@@ -165,14 +155,14 @@ def _class_f1(outcome: Outcome | None, split: str, emotion: str) -> list[float]:
     return [result.scores[split]["classes"][emotion]["f1"] for result in results]
 
 
-def _about_tests(study: Study, compared: Mapping[str, Compared]) -> str:
+def _explain_tests(study: Study, compared: Mapping[str, Compared]) -> str:
     fewest = min((own.comparison for own in compared.values()), key=lambda comparison: comparison.n)
     return (
         f"Weighted F1 against {study.table.base}, seed by seed, in percentage points. p: paired t-test, with Holm's "
         f"correction for the {len(compared)} in this table; below 0.05 the verdict is better or worse. "
         f"Wilcoxon's signed-rank test (not corrected) can reach no p below {fewest.smallest_wilcoxon_p:.3g} with "
-        f"{fewest.n} seeds. d: mean over standard deviation of the differences. Seeds tell how much training varies, "
-        "not how another sample of conversations would score."
+        f"{fewest.n} seeds. d: mean over standard deviation of the differences. Seeds measure the variation of "
+        "training, not that over other samples of conversations."
     )
 
 
@@ -183,27 +173,29 @@ def _test(title: str, own: Compared) -> dict[str, str]:
         "row": title,
         "difference": tables.percent(comparison.differences),
         "95 % interval": tables.NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",
-        "p (t)": tables.number(comparison.t_p),
-        "p (Holm)": tables.number(own.adjusted),
-        "p (Wilcoxon)": tables.number(comparison.wilcoxon_p),
-        "d": tables.number(comparison.effect_size),
+        "p (t)": tables.statistic(comparison.t_p),
+        "p (Holm)": tables.statistic(own.adjusted),
+        "p (Wilcoxon)": tables.statistic(comparison.wilcoxon_p),
+        "d": tables.statistic(comparison.effect_size),
         "n": str(comparison.n),
         "verdict": own.verdict,
     }
 
 
 def _bootstrap(study: Study, compared: Mapping[str, Compared]) -> str:
-    """Compares the base with the best of the others on resampled conversations."""
+    """Describes the comparison of the base with the best other row on resampled conversations."""
     base, rival = study.table.base, max(compared, key=lambda title: compared[title].comparison.mean)
     runs = {title: [*study.predictions()[title].values()] for title in (base, rival)}
     found = bootstrap_conversations(runs[base], runs[rival], study.emotions)
     low, high = (100 * bound for bound in found.interval)
-    few = "" if found.conversations >= MANY else " So few conversations make such an interval too narrow."
+    few = (
+        "" if found.conversations >= ENOUGH_CONVERSATIONS else " With so few conversations the interval is too narrow."
+    )
     return (
-        f"Over conversations: {rival}, the best of the others, minus {base} is {100 * found.difference:.2f} points of "
-        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p: {tables.number(found.p)} (bootstrap of "
-        f"{found.conversations} whole conversations, {found.resamples} resamples, seeds averaged). That row was picked "
-        f"by its score, so the p is optimistic.{few}"
+        f"Over conversations: {rival}, the best other row, minus {base} is {100 * found.difference:.2f} points of "
+        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p: {tables.statistic(found.p)} (bootstrap of "
+        f"{found.conversations} whole conversations, {found.resamples} resamples, averaged over seeds). The row was "
+        f"selected by its score, so p is optimistic.{few}"
     )
 
 
@@ -215,8 +207,8 @@ def _sizes(study: Study) -> list[dict[str, str]]:
             {
                 "row": line.entry.title,
                 "parameters": f"{results[0].parameters:,}",
-                "utterances/s in training": f"{sum(result.speed for result in results) / len(results):.0f}",
-                "chosen epoch": ", ".join(str(result.epoch) for result in results),
+                "utterances/s in training": f"{fmean(outcome.speeds):.0f}",
+                "selected epoch": ", ".join(str(result.epoch) for result in results),
                 "of": str(results[0].epochs),
             }
         )
@@ -239,13 +231,13 @@ def _values(study: Study, line: Line, own: Compared | None, same_features: bool)
     }
     for name in SCORES:
         scores = outcome.scores(name, study.split).values() if outcome else ()
-        found |= tables.statistics_of(name, scores) | {f"{name}_printed": _or_empty(getattr(printed, name))}
+        found |= tables.mean_and_sd(name, scores) | {f"{name}_printed": _or_empty(getattr(printed, name))}
     for emotion in study.emotions if study.table.classes else ():
-        found |= tables.statistics_of(f"f1_{emotion}", _class_f1(outcome, study.split, emotion))
+        found |= tables.mean_and_sd(f"f1_{emotion}", _class_f1(outcome, study.split, emotion))
         found |= {f"f1_{emotion}_printed": _or_empty(printed.classes.get(emotion))}
     found["same_features"] = same_features
     comparison = own and own.comparison
-    found |= tables.statistics_of("difference", comparison.differences if own else ())
+    found |= tables.mean_and_sd("difference", comparison.differences if own else ())
     found |= {
         "interval_low": _or_empty(comparison and comparison.interval[0]),
         "interval_high": _or_empty(comparison and comparison.interval[1]),
@@ -256,12 +248,8 @@ def _values(study: Study, line: Line, own: Compared | None, same_features: bool)
         "verdict": own.verdict if own else "",
         "parameters": next((result.parameters for result in results.values()), ""),
     }
-    return found | tables.statistics_of("utterances_per_second", [result.speed for result in results.values()])
+    return found | tables.mean_and_sd("utterances_per_second", outcome.speeds if outcome else ())
 
 
 def _or_empty(value: float | None) -> object:
     return "" if value is None or math.isnan(value) else value
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "%&_#$" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""Calls of one function in processes of their own, which never outlive the process that started them."""
+"""Worker processes that call one function, and that never outlive the process that started them."""
 
 import contextlib
 import itertools
@@ -13,26 +13,26 @@ from typing import Any, NamedTuple
 
 
 class Died(NamedTuple):
-    """What is there instead of a result when a process ended in the middle of a call; `reason` says how."""
+    """The result of a call whose process ended before it returned; `reason` is its exit status or signal."""
 
     reason: str
 
 
 def in_processes(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Generator[tuple[Any, Any]]:
-    """Calls a function with every item, some at the same time, each process with its share of the cores.
+    """Calls a function with every item in worker processes, which divide the cores among them.
 
-    When the caller stops early (an exception, Ctrl-C), the processes get SIGTERM once and are waited for.
+    If the caller stops early (an exception, SIGINT), the workers receive SIGTERM once and are waited for.
 
     Args:
-      function: can be imported by its name, as its results can; raises nothing.
-      items: what it is called with, in this order.
-      jobs: how many processes; one does call after call.
+      function: importable by name; raises nothing, and returns something that can be pickled.
+      items: its arguments, in the order of the calls.
+      jobs: number of worker processes.
 
     Yields:
-      An item and its result, or `Died`, as soon as it is there.
+      An item and its result, or `Died`, as soon as the call ends.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = iter(items)
+    pending = iter(items)
     busy: dict[Connection, tuple[multiprocessing.Process, Any]] = {}
 
     def start() -> tuple[Connection, multiprocessing.Process]:
@@ -42,14 +42,14 @@ def in_processes(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
         other_end.close()
         return connection, process
 
-    def give(connection: Connection, process: multiprocessing.Process, item: Any) -> None:
+    def assign(connection: Connection, process: multiprocessing.Process, item: Any) -> None:
         busy[connection] = (process, item)
-        with contextlib.suppress(BrokenPipeError):  # a dead process is noticed where its result is awaited
+        with contextlib.suppress(BrokenPipeError):  # a dead process is detected where its result is received
             connection.send(item)
 
     try:
-        for item in itertools.islice(waiting, jobs):
-            give(*start(), item)
+        for item in itertools.islice(pending, jobs):
+            assign(*start(), item)
         while busy:
             for connection in wait(list(busy)):
                 process, item = busy.pop(connection)
@@ -57,8 +57,8 @@ def in_processes(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
                     result = connection.recv()
                 except (EOFError, ConnectionResetError):
                     result = _death(process)
-                for following in itertools.islice(waiting, 1):
-                    give(*(start() if isinstance(result, Died) else (connection, process)), following)
+                for next_item in itertools.islice(pending, 1):
+                    assign(*(start() if isinstance(result, Died) else (connection, process)), next_item)
                 if connection not in busy:
                     connection.close()
                 yield item, result
@@ -70,11 +70,12 @@ def in_processes(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any], cores: int) -> None:
-    """Answers calls until the other end is closed."""
-    # Ctrl-C reaches the whole group of a terminal: in a group of its own, a process hears from its parent alone.
+    """Serves calls until the other end of the connection is closed."""
+    # SIGINT reaches the whole process group of a terminal; in a group of its own, a worker gets signals from its parent
+    # only.
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # From this XLA sizes its pool of threads.
+    # XLA sizes its thread pool from NPROC.
     os.environ.setdefault("NPROC", str(cores))
     with contextlib.suppress(EOFError):
         while True:
@@ -85,7 +86,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any], cores: int) -
 
 
 def _end_with_parent() -> None:
-    """Ends this process as a kill would, lest it goes on writing where the parent's successor works."""
+    """Ends this process as SIGKILL would, so that it does not write to folders that another process takes over."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -93,9 +94,9 @@ def _end_with_parent() -> None:
 def _death(process: multiprocessing.Process) -> Died:
     process.join()
     if process.exitcode >= 0:
-        return Died(f"its process ended with status {process.exitcode}")
-    hint = ": is there enough memory for this many --jobs?" if process.exitcode == -signal.SIGKILL else ""
-    return Died(f"its process was ended by {signal.Signals(-process.exitcode).name}{hint}")
+        return Died(f"the process ended with status {process.exitcode}")
+    hint = ": perhaps there is too little memory for this many --jobs" if process.exitcode == -signal.SIGKILL else ""
+    return Died(f"the process was killed by {signal.Signals(-process.exitcode).name}{hint}")
 
 
 def _cores() -> int:

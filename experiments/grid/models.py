@@ -1,15 +1,16 @@
-"""The models that studies run, and which experiment of `configs/` belongs to a corpus."""
+"""The models of the studies, and the experiment of `configs/` for each corpus."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from experiments.runner import Row, sound_corpus
+from experiments.grid.cells import Row
+from experiments.grid.corpora import training_corpus
 
 
 class Experiments(NamedTuple):
-    """Files of `configs/`: for any corpus, and for one with a certain number of emotions."""
+    """A model's files of `configs/`: the default, and those for corpora with a certain number of emotions."""
 
-    any_corpus: str
+    default: str
     by_emotions: Mapping[int, str] = {}
 
 
@@ -23,15 +24,15 @@ MODELS = {
 
 
 def model_row(model: str, corpus: str, *, name: str, variant: str, changes: Mapping[str, str]) -> Row:
-    """Returns a row that runs a model on a corpus.
+    """Returns the row of a model on a corpus.
 
     Args:
       model: name in `MODELS`.
-      corpus: as `--corpus` takes it.
+      corpus: what `--corpus` takes.
       name: of the row.
       variant: of the experiment, empty = none.
       changes: `section.field` -> text.
     """
     experiments = MODELS[model]
-    experiment = experiments.by_emotions.get(len(sound_corpus(corpus).card.emotions), experiments.any_corpus)
+    experiment = experiments.by_emotions.get(len(training_corpus(corpus).card.emotions), experiments.default)
     return Row(name, f"{experiment}:{variant}" if variant else experiment, corpus, changes)

@@ -1,4 +1,4 @@
-"""Scores as the input is spoilt step by step: what missing and noisy modalities have in common."""
+"""Scores over the strength of a perturbation of the input: missing or noisy modalities."""
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -7,53 +7,57 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.pictures import MARKERS, curve, make_figure, tidy, with_spread
 from experiments.analysis.runs import Run
+from experiments.plots import MARKERS, curve, make_figure, tidy, with_spread
 from experiments.tables import markdown, percent
 from jmer.data.corpus import Conversation
 from jmer.evaluation.plots import STYLES, save
 
 SCORES = {"weighted_f1": "weighted F1 (%)", "accuracy": "accuracy (%)"}
-Change = Callable[[Conversation, Sequence[str], float, int], Conversation]
+Perturbation = Callable[[Conversation, Sequence[str], float, int], Conversation]
 
 
 def measure(
-    runs: Sequence[Run], split: str, level: str, conditions: Iterable[tuple[Sequence[str], float]], change: Change
+    runs: Sequence[Run],
+    split: str,
+    level: str,
+    conditions: Iterable[tuple[Sequence[str], float]],
+    perturb: Perturbation,
 ) -> pd.DataFrame:
-    """Scores runs on a split whose features are changed.
+    """Scores runs on a split with perturbed features.
 
     Args:
       runs: of one configuration.
       split: of their corpus.
-      level: the name of what grows.
-      conditions: the modalities to be changed, and how much; 0 leaves everything as it is.
-      change: `change(conversation, modalities, amount, seed)`.
+      level: name of the strength, a column.
+      conditions: the perturbed modalities, and the strength; 0 = none.
+      perturb: `perturb(conversation, modalities, strength, seed)` returns the perturbed conversation.
 
     Returns:
-      A row per seed and condition: `seed`, `modalities` (joined by +), `level`, and the fractions `weighted_f1` and
+      A row per seed and condition: `seed`, `modalities` (separated by +), `level`, and the fractions `weighted_f1` and
       `accuracy`.
     """
     rows = []
     for run in runs:
         conversations = run.conversations(split)
-        untouched = run.score(conversations)
-        for modalities, amount in conditions:
-            changed = (change(c, modalities, amount, run.seed) for c in conversations)
-            scores = run.score(list(changed)) if amount else untouched
-            condition = {"seed": run.seed, "modalities": "+".join(modalities), level: amount}
+        unperturbed = run.score(conversations)
+        for modalities, strength in conditions:
+            perturbed = (perturb(c, modalities, strength, run.seed) for c in conversations)
+            scores = run.score(list(perturbed)) if strength else unperturbed
+            condition = {"seed": run.seed, "modalities": "+".join(modalities), level: strength}
             rows.append(condition | {name: getattr(scores, name) for name in SCORES})
     return pd.DataFrame(rows)
 
 
 def generator(conversation: Conversation, seed: int) -> np.random.Generator:
-    """Returns the generator of random numbers that belongs to a conversation, whatever others there are."""
-    # A corpus with frames has a conversation of the same name for every utterance.
+    """Returns a random generator that depends on the seed and the conversation alone."""
+    # With frames, each utterance is a conversation of its own with the same id.
     name = f"{conversation.id}\n{conversation.utterances[0]}"
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str, legend: str) -> None:
-    """Draws both scores over the level, a line per set of modalities; sets of one and of two have rows of their own."""
+    """Draws both scores over the level, a line per set of modalities; sets of one and of two in separate rows."""
     sizes = list(dict.fromkeys(map(_size, frame["modalities"])))
     figure = make_figure(10, 1.2 + 4 * len(sizes), with_spread(title, frame))
     panels = figure.subplots(len(sizes), len(SCORES), sharex=True, sharey="col", squeeze=False)
@@ -70,13 +74,13 @@ def draw(frame: pd.DataFrame, path: Path, title: str, *, level: str, label: str,
 
 
 def describe(frame: pd.DataFrame, *, level: str, shown: Callable[[float], str], how: str) -> list[str]:
-    """Tabulates weighted F1, and says which single modality costs most.
+    """Tabulates weighted F1, and names the single modality with the largest loss.
 
     Args:
       frame: what `measure` returned.
-      level: the name of what grows.
-      shown: turns a level into a heading.
-      how: says of a modality what was done to it.
+      level: name of the strength.
+      shown: formats a strength as a heading.
+      how: format string that describes the perturbation of a modality.
     """
     rows, losses = [], {}
     for group, part in frame.groupby("modalities", sort=False):
@@ -84,15 +88,15 @@ def describe(frame: pd.DataFrame, *, level: str, shown: Callable[[float], str], 
         change = table.iloc[:, -1] - table.iloc[:, 0]
         if "+" not in group:
             losses[group] = change
-        cells = {shown(amount): percent(values) for amount, values in table.items()}
+        cells = {shown(strength): percent(values) for strength, values in table.items()}
         rows.append({"modalities": group} | cells | {"last − first": percent(change)})
     worst = min(losses, key=lambda modality: losses[modality].mean())
     most = shown(frame[level].max())
     if losses[worst].mean() < 0:
-        verdict = f"{how.format(worst)} ({most}) costs most: {percent(losses[worst])} points"
+        verdict = f"{how.format(worst)} ({most}) has the largest effect: {percent(losses[worst])} points"
     else:
-        verdict = f"{how.format('any')} ({most}) costs nothing on the mean"
-    return [markdown(rows), f"Weighted F1 in percent. Of single modalities, {verdict}."]
+        verdict = f"{how.format('any')} ({most}) does not lower the mean"
+    return [markdown(rows), f"Weighted F1 in percent. Among single modalities, {verdict}."]
 
 
 def _size(group: str) -> int:

@@ -1,4 +1,4 @@
-"""Rows over seeds: every cell ends once, whatever stops or fails between, and is read as its run wrote it."""
+"""A grid trains every cell once, whatever is interrupted or fails meanwhile, and reads what its runs wrote."""
 
 import json
 import os
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from tiny import tiny_corpus
 
-from experiments import runner
-from experiments.runner import Row, run
+from experiments.grid import executor
+from experiments.grid.cells import Row
+from experiments.grid.executor import run_grid
 from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
@@ -30,7 +31,7 @@ EXPERIMENT = str(TESTS / "linear_experiment.py")
 
 @pytest.fixture(autouse=True, scope="module")
 def light():
-    """Nothing is plotted, which takes longer than training does, and what the experiment makes known is forgotten."""
+    """Plots nothing, which would take longer than training, and undoes what the experiment registers."""
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)
@@ -65,19 +66,19 @@ def rows_on(corpus):
 
 @pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
-    """The folder of a study of two rows with one seed, and what was said of it."""
+    """The folder of a grid of two rows with one seed, and its log."""
     out, lines = tmp_path_factory.mktemp("finished"), []
-    run(rows_on(corpus), [3], out, say=lines.append)
+    run_grid(rows_on(corpus), [3], out, log=lines.append)
     return out, lines
 
 
 def test_cells_run_and_are_read_as_written(corpus, finished):
     out, lines = finished
-    assert lines[0] == f"2 runs in {out}: 0 finished before, 2 to do"
+    assert lines[0] == f"2 runs in {out}: 0 already finished, 2 to do"
     assert [line.split(":")[0] for line in lines[1:]] == ["[1/2] talks plain seed 3", "[2/2] talks dry seed 3"]
     assert all("validation W-F1" in line and "; ETA 0:" in line for line in lines[1:])
     rows = rows_on(corpus)
-    outcomes = run(rows, [3], out, say=print)
+    outcomes = run_grid(rows, [3], out, log=print)
     assert [outcome.row for outcome in outcomes] == rows
     for outcome, dropout in zip(outcomes, (0.2, 0.0), strict=True):
         assert list(outcome.results) == [3] and not outcome.failures
@@ -90,7 +91,7 @@ def test_cells_run_and_are_read_as_written(corpus, finished):
         history = read_json_lines(folder / "metrics.jsonl")
         last = sum(row["validation/weighted_f1"] for row in history[2:7]) / 5
         assert result.last_epochs == pytest.approx(last, abs=1e-12)
-        assert result.speed == sorted(row["utterances_per_second"] for row in history)[3]
+        assert result.utterances_per_second == sorted(row["utterances_per_second"] for row in history)[3]
         assert outcome.scores("accuracy", "test") == {3: saved["splits"]["test"]["accuracy"]}
         assert outcome.scores("weighted_f1") == {3: saved["splits"]["validation"]["weighted_f1"]}
 
@@ -98,8 +99,8 @@ def test_cells_run_and_are_read_as_written(corpus, finished):
 def test_finished_runs_are_not_touched(corpus, finished):
     out, lines = finished[0], []
     before = files(out)
-    run(rows_on(corpus), [3], out, say=lines.append)
-    assert lines == [f"2 runs in {out}: 2 finished before, 0 to do"]
+    run_grid(rows_on(corpus), [3], out, log=lines.append)
+    assert lines == [f"2 runs in {out}: 2 already finished, 0 to do"]
     assert files(out) == before
 
 
@@ -114,14 +115,14 @@ def test_a_cell_is_the_command_that_its_record_names(finished, tmp_path):
     assert "report: " in folder.with_suffix(".log").read_text()
 
 
-def test_a_failing_cell_is_told_and_stops_no_other(corpus, tmp_path):
+def test_a_failing_cell_is_reported_and_stops_no_other(corpus, tmp_path):
     rows = [
         Row("exploding", EXPERIMENT, corpus, {"optimizer.learning_rate": "1e30"}),
         Row("plain", EXPERIMENT, corpus),
         Row("smelling", EXPERIMENT, corpus, {"model.modalities": "text,smell"}),
     ]
     lines = []
-    exploding, plain, smelling = run(rows, [0], tmp_path, say=lines.append)
+    exploding, plain, smelling = run_grid(rows, [0], tmp_path, log=lines.append)
     assert not exploding.results and "squares is not finite in step " in exploding.failures[0]
     assert not smelling.results and "model.modalities has smell" in smelling.failures[0]
     assert list(plain.results) == [0] and not plain.failures
@@ -133,8 +134,8 @@ def test_a_cell_that_breaks_leaves_its_traceback_in_the_log(corpus, tmp_path, mo
     def broken(arguments):
         raise ZeroDivisionError("no\nway")
 
-    monkeypatch.setattr("experiments.runner.train_and_score", broken)
-    (outcome,) = run([Row("a", EXPERIMENT, corpus)], [0], tmp_path, say=print)
+    monkeypatch.setattr("experiments.grid.executor.train_and_score", broken)
+    (outcome,) = run_grid([Row("a", EXPERIMENT, corpus)], [0], tmp_path, log=print)
     path = tmp_path / "talks" / "a" / "seed0.log"
     assert outcome.failures == {0: f"ZeroDivisionError: no way (see {path})"}
     assert "Traceback" in path.read_text()
@@ -146,9 +147,9 @@ def test_ctrl_c_stops_after_saving(corpus, tmp_path, monkeypatch):
         return 128 + signal.SIGINT
 
     calls = []
-    monkeypatch.setattr("experiments.runner.train_and_score", interrupted)
+    monkeypatch.setattr("experiments.grid.executor.train_and_score", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run([Row("a", EXPERIMENT, corpus)], range(3), tmp_path, say=print)
+        run_grid([Row("a", EXPERIMENT, corpus)], range(3), tmp_path, log=print)
     assert len(calls) == 1
 
 
@@ -157,17 +158,21 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
 
     def refused(rows, out, match):
         with pytest.raises(UserError, match=match) as error:
-            run(rows, [3], out, say=print)
+            run_grid(rows, [3], out, log=print)
         assert "\n" not in str(error.value)
 
-    monkeypatch.setattr("experiments.runner.train_and_score", lambda arguments: pytest.fail("something ran"))
+    monkeypatch.setattr("experiments.grid.executor.train_and_score", lambda arguments: pytest.fail("something ran"))
     refused([row], finished[0], r"model\.dropout is 0\.0 there and 0\.2 here; name another --out")
     longer = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
     refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; name another --out")
     refused([row], finished[0] / "talks" / "dry" / "seed3", "is the folder of a single run: name another --out")
     (tmp_path / "file").touch()
     refused([row], tmp_path / "file", "is a file, not a folder: name another --out")
-    refused([row, Row("dry", EXPERIMENT, corpus)], tmp_path / "new", r"would be that of .* and .*: rename a corpus")
+    refused(
+        [row, Row("dry", EXPERIMENT, corpus)],
+        tmp_path / "new",
+        r"would share the folder .*: rename an experiment or a corpus",
+    )
     refused([Row("a", EXPERIMENT, "nowhere")], tmp_path / "new", "no corpus 'nowhere'")
     refused([Row("a", EXPERIMENT, corpus, {"model.width": "9"})], tmp_path / "new", "no field 'model.width'")
     refused([Row("a", EXPERIMENT, corpus, {"training.epochs": "0"})], tmp_path / "new", "training.epochs is 0")
@@ -182,7 +187,7 @@ def test_a_run_on_another_version_of_the_corpus_is_refused(corpus, finished, tmp
     facts = out / "talks" / "dry" / "seed3" / "run.json"
     facts.write_text(facts.read_text().replace('"audio": 4', '"audio": 5'))
     with pytest.raises(UserError, match=r"dry/seed3 was trained on another version of .*: name another --out"):
-        run(rows_on(corpus), [3], out, say=print)
+        run_grid(rows_on(corpus), [3], out, log=print)
 
 
 # In processes of their own.
@@ -193,16 +198,17 @@ PROGRAM = """
 import json
 import sys
 from pathlib import Path
-from experiments.program import launch
-from experiments.runner import Row, run
+from experiments.grid.cells import Row
+from experiments.grid.cli import launch
+from experiments.grid.executor import run_grid
 
 def main(arguments):
     experiment, corpus, out, *numbers = arguments
-    epochs, seeds, jobs, together = map(int, numbers)
+    epochs, seeds, jobs, vectorize = map(int, numbers)
     overrides = {"training.epochs": str(epochs)}
     rows = [Row(name, experiment, corpus, overrides) for name in "ab"]
-    say = lambda line: print(line, flush=True)
-    outcomes = run(rows, range(seeds), Path(out), jobs=jobs, together=together, say=say)
+    log = lambda line: print(line, flush=True)
+    outcomes = run_grid(rows, range(seeds), Path(out), jobs=jobs, vectorize=vectorize, log=log)
     print(json.dumps([outcome.scores("weighted_f1") for outcome in outcomes]))
     return int(any(outcome.failures for outcome in outcomes))
 
@@ -210,10 +216,10 @@ sys.exit(launch("a.study", main, sys.argv[1:]))
 """
 
 
-def started(corpus, out, *, seeds=1, jobs=1, together=1):
+def started(corpus, out, *, seeds=1, jobs=1, vectorize=1):
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, EXPERIMENT, corpus, *map(str, (out, LONG, seeds, jobs, together))],
+        [sys.executable, "-c", PROGRAM, EXPERIMENT, corpus, *map(str, (out, LONG, seeds, jobs, vectorize))],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -251,14 +257,14 @@ def long_rows(corpus):
 @pytest.fixture(scope="module")
 def undisturbed(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
-    run(long_rows(corpus), [0], out, say=print)
+    run_grid(long_rows(corpus), [0], out, log=print)
     return out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_goes_on_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path, number, jobs):
+def test_resumes_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path, number, jobs):
     process = started(corpus, tmp_path, jobs=jobs)
     runs = [tmp_path / "talks" / name / "seed0" for name in "ab"]
     wait_until(lambda: all(epochs_of(folder) >= 2 for folder in runs[:jobs]))
@@ -274,9 +280,9 @@ def test_goes_on_after_a_signal_with_the_same_bits(corpus, undisturbed, tmp_path
     if number != signal.SIGKILL:
         assert (process.returncode, errors) == (130, "")
         last = output.splitlines()[-1]
-        assert last.startswith("stopped, and every run is saved; the same command goes on: python -m a.study ")
+        assert last.startswith("interrupted, all runs are saved; resume with: python -m a.study ")
         assert all(": saved after " in folder.with_suffix(".log").read_text() for folder in runs[:jobs])
-    outcomes = run(long_rows(corpus), [0], tmp_path, say=print)
+    outcomes = run_grid(long_rows(corpus), [0], tmp_path, log=print)
     assert not any(outcome.failures for outcome in outcomes)
     assert "epochs are done, and" in runs[0].with_suffix(".log").read_text()
     for folder in runs:
@@ -294,7 +300,7 @@ def test_a_killed_process_fails_its_cell_alone(corpus, tmp_path):
     os.kill(min(child for child in children(process.pid) if b"spawn_main" in command_line(child)), signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors
-    assert output.count("FAILED: its process was ended by SIGKILL: is there enough memory") == 1
+    assert output.count("FAILED: the process was killed by SIGKILL: perhaps there is too little memory") == 1
     assert [(folder / "scores.json").exists() for folder in runs] == [False, True]
 
 
@@ -303,49 +309,49 @@ def command_line(pid):
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_cells_that_go_together_are_what_they_are_alone(corpus, tmp_path, jobs):
+def test_vectorized_cells_equal_cells_trained_one_by_one(corpus, tmp_path, jobs):
     rows = [
         Row("plain", EXPERIMENT, corpus),
         Row("fast", EXPERIMENT, corpus, {"optimizer.learning_rate": "0.03"}),
         Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"}),
     ]
     lines = []
-    outcomes = run(rows, [0, 1], tmp_path / "together", together=3, jobs=jobs, say=lines.append)
-    run(rows, [0, 1], tmp_path / "alone", say=print)
+    outcomes = run_grid(rows, [0, 1], tmp_path / "vectorized", vectorize=3, jobs=jobs, log=lines.append)
+    run_grid(rows, [0, 1], tmp_path / "alone", log=print)
     for outcome in outcomes:
         assert set(outcome.results) == {0, 1} and not outcome.failures
         for seed in (0, 1):
-            folders = [tmp_path / way / "talks" / outcome.row.name / f"seed{seed}" for way in ("together", "alone")]
+            folders = [tmp_path / way / "talks" / outcome.row.name / f"seed{seed}" for way in ("vectorized", "alone")]
             for row, other in zip(*map(log, folders), strict=True):
                 assert row == pytest.approx(other, rel=1e-4)
             assert read_config(folders[0]) == read_config(folders[1])
             assert set(files(folders[0])) >= {"report.md", "scores.json", "predictions/test.csv"}
     assert sum("validation W-F1" in line for line in lines) == 6
     # Three and one that differ by seed and rate; two that differ by seed.
-    logs = [path.read_text() for path in sorted((tmp_path / "together").rglob("*.log"))]
+    logs = [path.read_text() for path in sorted((tmp_path / "vectorized").rglob("*.log"))]
     assert sorted(line.split(" ")[0] for text in logs for line in text.splitlines() if " runs together " in line) == [
         "2",
         "3",
     ]
 
 
-def test_cells_that_one_program_does_not_finish_go_alone(corpus, tmp_path):
+def test_cells_that_a_vectorized_program_does_not_finish_are_trained_alone(corpus, tmp_path):
     rows = [
         Row("exploding", EXPERIMENT, corpus, {"optimizer.learning_rate": "1e30"}),
         Row("plain", EXPERIMENT, corpus),
     ]
-    exploding, plain = run(rows, [0], tmp_path, together=2, say=print)
+    exploding, plain = run_grid(rows, [0], tmp_path, vectorize=2, log=print)
     assert not exploding.results and "squares is not finite in step " in exploding.failures[0]
     assert list(plain.results) == [0] and not plain.failures
 
 
-# Two runners on one folder.
+# Two processes on one folder.
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """Stands for another process: a thread works in a folder until it is told to leave, and does something first."""
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.01)
+    """Stands for another process: a thread holds the lock of a folder until `leave` is set, and then does something."""
+    monkeypatch.setattr(executor, "POLLING_INTERVAL", 0.01)
     threads = []
 
     def start(folder, before_leaving=lambda: None):
@@ -370,23 +376,23 @@ def elsewhere(monkeypatch):
 
 
 def place(finished, folder):
-    """Puts a finished run where a run should lead to."""
+    """Copies a finished run to a folder."""
     shutil.copytree(finished[0] / folder.relative_to(folder.parents[2]), folder, dirs_exist_ok=True)
 
 
-def told_by(leave, lines):
-    """Notes what the runner says, and lets the other process leave when the runner waits for it."""
+def recorder(leave, lines):
+    """Returns a `log` that records lines, and lets the other process leave when the grid waits for it."""
 
-    def say(line):
+    def record(line):
         lines.append(line)
         if line.startswith("waiting"):
             leave.set()
 
-    return say
+    return record
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_what_another_runner_finishes_is_read(corpus, finished, elsewhere, tmp_path, monkeypatch, together):
+@pytest.mark.parametrize("vectorize", [1, 2])
+def test_what_another_process_finishes_is_read(corpus, finished, elsewhere, tmp_path, monkeypatch, vectorize):
     busy = tmp_path / "talks" / "plain" / "seed3"
     leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
     ran, lines = [], []
@@ -396,21 +402,21 @@ def test_what_another_runner_finishes_is_read(corpus, finished, elsewhere, tmp_p
         place(finished, ran[-1])
         return 0
 
-    monkeypatch.setattr(runner, "train_and_score", train_and_score)
-    # Rows that could go together, were it not for the other process.
+    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    # Rows that would be vectorized, were it not for the other process.
     rows = [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"})]
-    outcomes = run(rows, [3], tmp_path, together=together, say=told_by(leave, lines))
+    outcomes = run_grid(rows, [3], tmp_path, vectorize=vectorize, log=recorder(leave, lines))
     assert ran == [tmp_path / "talks" / "dry" / "seed3"]
     assert [line.split(":")[0] for line in lines[1:]] == [
         "[1/2] talks dry seed 3",
-        "waiting for another process, which works on talks plain seed 3",
+        "waiting for another process that is running talks plain seed 3",
         "[2/2] talks plain seed 3",
     ]
-    expected = run(rows_on(corpus), [3], finished[0], say=print)
+    expected = run_grid(rows_on(corpus), [3], finished[0], log=print)
     assert [outcome.results for outcome in outcomes] == [outcome.results for outcome in expected]
 
 
-def test_what_another_runner_leaves_undone_goes_on_here(corpus, finished, elsewhere, tmp_path, monkeypatch):
+def test_what_another_process_leaves_unfinished_resumes_here(corpus, finished, elsewhere, tmp_path, monkeypatch):
     folders = [tmp_path / "talks" / name / "seed3" for name in ("plain", "dry")]
     leave, never = elsewhere(folders[0]), elsewhere(folders[1], before_leaving=lambda: place(finished, folders[1]))
     ran, lines = [], []
@@ -422,10 +428,10 @@ def test_what_another_runner_leaves_undone_goes_on_here(corpus, finished, elsewh
         never.set()
         return 0
 
-    monkeypatch.setattr(runner, "train_and_score", train_and_score)
-    outcomes = run(rows_on(corpus), [3], tmp_path, say=told_by(leave, lines))
+    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    outcomes = run_grid(rows_on(corpus), [3], tmp_path, log=recorder(leave, lines))
     assert len(ran) == 1 and all(len(outcome.results) == 1 for outcome in outcomes)
-    assert lines[1] == "waiting for another process, which works on talks plain seed 3 and 1 more"
+    assert lines[1] == "waiting for another process that is running talks plain seed 3 and 1 more"
 
 
 def test_a_cell_is_locked_while_it_runs_and_free_afterwards(corpus, tmp_path, monkeypatch):
@@ -444,17 +450,17 @@ def test_a_cell_is_locked_while_it_runs_and_free_afterwards(corpus, tmp_path, mo
         thread.join()
         raise UserError("it went wrong")
 
-    monkeypatch.setattr(runner, "train_and_score", train_and_score)
-    (outcome,) = run([Row("plain", EXPERIMENT, corpus)], [3], tmp_path, say=print)
+    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    (outcome,) = run_grid([Row("plain", EXPERIMENT, corpus)], [3], tmp_path, log=print)
     look()
     assert seen == ["locked", "free"] and outcome.failures == {3: "it went wrong"}
 
 
-def test_a_cell_that_another_runner_made_with_another_configuration_fails(corpus, finished, elsewhere, tmp_path):
+def test_a_cell_that_another_process_trained_with_another_configuration_fails(corpus, finished, elsewhere, tmp_path):
     busy = tmp_path / "talks" / "plain" / "seed3"
     leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
     row = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
-    (outcome,) = run([row], [3], tmp_path, say=told_by(leave, []))
+    (outcome,) = run_grid([row], [3], tmp_path, log=recorder(leave, []))
     assert "training.epochs is 7 there and 9 here; name another --out" in outcome.failures[3]
 
 
@@ -464,9 +470,9 @@ def times_trained(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("jobs", "together"), [(1, 1), (2, 1), (1, 2)])
-def test_two_runners_share_the_work(corpus, undisturbed, tmp_path, jobs, together):
-    processes = [started(corpus, tmp_path, seeds=2, jobs=jobs, together=together) for _ in range(2)]
+@pytest.mark.parametrize(("jobs", "vectorize"), [(1, 1), (2, 1), (1, 2)])
+def test_two_processes_share_the_work(corpus, undisturbed, tmp_path, jobs, vectorize):
+    processes = [started(corpus, tmp_path, seeds=2, jobs=jobs, vectorize=vectorize) for _ in range(2)]
     told = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert [errors for _, errors in told] == ["", ""]
@@ -479,20 +485,20 @@ def test_two_runners_share_the_work(corpus, undisturbed, tmp_path, jobs, togethe
             assert times_trained(folder) == 1
             assert [row["step"] for row in read_json_lines(folder / "metrics.jsonl")] == [3 * n for n in range(1, 31)]
             assert folder.with_suffix(".log").read_text().count("report: ") == 1
-        if together == 1:
+        if vectorize == 1:
             first = Path("talks") / name / "seed0"
             assert log(tmp_path / first) == log(undisturbed / first)
 
 
 @pytest.mark.slow
-def test_a_runner_takes_over_from_one_that_is_killed(corpus, undisturbed, tmp_path):
+def test_a_process_takes_over_from_one_that_is_killed(corpus, undisturbed, tmp_path):
     runs = [tmp_path / "talks" / name / "seed0" for name in "ab"]
     victim = started(corpus, tmp_path)
     wait_until(lambda: epochs_of(runs[0]) >= 2)
     victim.send_signal(signal.SIGSTOP)
     survivor = started(corpus, tmp_path)
     lines = [survivor.stdout.readline() for _ in range(3)]
-    assert lines[2] == "waiting for another process, which works on talks a seed 0\n", lines
+    assert lines[2] == "waiting for another process that is running talks a seed 0\n", lines
     assert lines[1].startswith("[1/2] talks b seed 0: validation W-F1")
     victim.kill()
     victim.communicate()

@@ -1,0 +1,1 @@
+"""Models beside each other on corpora: scores over seeds, size and speed."""

@@ -1,1 +1,0 @@
-"""Which reading of a paper's gaps fits best: one factor at a time around the default."""
