@@ -103,7 +103,7 @@ def test_unlabelled_utterances_are_neither_fitted_nor_scored(corpus):
             split: [change(c, np.arange(len(c)) % 3 > 0) for c in corpus.conversations(split) if len(c) > 1]
             for split in ("train", "validation")
         }
-        return regress(make_corpus(splits, corpus.card), ["text"], 0, strengths=(0.01,))
+        return regress(build_corpus(splits, corpus.card), ["text"], 0, strengths=(0.01,))
 
     assert scores(hide) == scores(cut)
 
