@@ -137,10 +137,10 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
     from jmer.data.load import load_corpus
-    from jmer.data.validation import require_sound
+    from jmer.data.validation import validate_corpus
 
     corpus = load_corpus(config.data.path)
-    require_sound(corpus, for_training=for_training)
+    validate_corpus(corpus, for_training=for_training)
     return corpus
 
 

@@ -50,8 +50,8 @@ def test_it_writes_the_corpus_and_says_what(tmp_path, capsys):
         "train                    1           4         4",
         "validation               1           4         4",
         "test                     1           4         0",
-        "train: audio missing, thus unavailable, in 1 of 4 utterances",
-        "test: audio missing, thus unavailable, in 1 of 4 utterances",
+        "train: audio unavailable in 1 of 4 utterances",
+        "test: audio unavailable in 1 of 4 utterances",
     ]
 
 
@@ -94,9 +94,12 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
         ([*FLAGS, source, str(dest), "--dialog=x"], "unrecognized arguments: --dialog=x (see `python -m jmer.data"),
         ([*FLAGS, source, str(dest), "--seed=x"], "argument --seed: invalid int value: 'x'"),
         ([*FLAGS, source, str(dest), "--seed=-3"], "cannot shuffle with seed -3"),
-        ([*FLAGS, source, str(dest), "--holdout=1.5"], "cannot hold out a share of 1.5: give one between 0 and 1"),
+        (
+            [*FLAGS, source, str(dest), "--holdout=1.5"],
+            "cannot hold out a fraction of 1.5: expected a number between 0 and 1",
+        ),
         ([*FLAGS, str(tmp_path / "b.npz"), str(dest)], "b.npz: check the path of the table"),
-        ([*FLAGS, source, source], "a.npz already exists: name a new folder for the corpus after the sources"),
+        ([*FLAGS, source, source], "a.npz already exists: give a new folder for the corpus after the sources"),
         (
             [*FLAGS, write(tmp_path / "c.npz", ("train",)), str(dest)],
             "1 training conversations have labels, at least 2",

@@ -67,10 +67,10 @@ def test_refusals_name_the_place_and_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"no such folder .*jmer.data.convert"):
         load_saved(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty is no saved corpus: it has no card.json"):
+    with pytest.raises(UserError, match=r"empty is not a saved corpus: it has no card.json"):
         load_saved(tmp_path / "empty")
     save_corpus(corpus(), tmp_path / "c")
-    with pytest.raises(UserError, match="already exists: name a new folder"):
+    with pytest.raises(UserError, match="already exists: give a new folder"):
         save_corpus(corpus(), tmp_path / "c")
     next((tmp_path / "c" / "train").glob("*.arrow")).write_bytes(b"cut")
     with pytest.raises(UserError, match="missing or damaged: convert the corpus again"):

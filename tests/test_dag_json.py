@@ -105,45 +105,45 @@ def test_mistakes_are_told_with_their_place(tmp_path):
 
     refuses(r"conversation 0: utterance 1 has no speaker: add it", lambda c: c[0][1].pop("speaker"))
     refuses(r"conversation 1: utterance 0 has no cls: add it", lambda c: c[1][0].pop("cls"))
-    refuses(r"conversation 1 is no list of utterances, or an empty one", lambda c: c[1].clear())
+    refuses(r"conversation 1 is not a list of utterances, or is empty: remove it", lambda c: c[1].clear())
     refuses(r"conversation 0: utterance 1 has no text", lambda c: c[0].__setitem__(1, "Hello"))
     for wrong in ("abc", None, [], [[1.0], [2.0]], [["x"], [1.0], [2.0]], [[[1.0]]] * 3, [[1.0], 2.0, 3.0], 5):
         refuses(
-            r"train_data_roberta.json.feature, conversation 0: cls of utterance 1 is neither one vector of numbers nor",
+            r"train_data_roberta.json.feature, conversation 0: cls of utterance 1 is neither a vector of numbers nor",
             lambda c, wrong=wrong: c[0][1].update(cls=wrong),
         )
-    refuses(r"conversation 0: cls differs in size .* same text features", lambda c: c[0][1].update(cls=[1.0]))
+    refuses(r"conversation 0: cls differs in size .* text features of one width", lambda c: c[0][1].update(cls=[1.0]))
     refuses(r"conversation 0: cls differs in size", lambda c: c[0][1].update(cls=[[1.0] * w for w in WIDTHS]))
-    refuses(r"train_1': text is 5 wide, the corpus' text is 4 wide", lambda c: c[1][0].update(cls=[1.0] * 5))
-    refuses(r"has label 1, no name: name the emotions by --emotions", labels=[[1]])
-    refuses(r"no utterance has a label; name the emotions by --emotions", labels=[[None]])
-    refuses(r"conversation 0: label 'angry' is none of the emotions calm, mad", emotions="calm,mad")
-    refuses(r"conversation 0: label 7 is none of the emotions", labels=[[7]], emotions="calm,mad")
-    refuses(r"holds no list of conversations", lambda c: c.clear())
+    refuses(r"train_1': text has width 5: expected 4, as on the card", lambda c: c[1][0].update(cls=[1.0] * 5))
+    refuses(r"has label 1, not a name: give --emotions A,B", labels=[[1]])
+    refuses(r"no utterance has a label: give --emotions A,B", labels=[[None]])
+    refuses(r"conversation 0: label 'angry' is not one of the emotions calm, mad", emotions="calm,mad")
+    refuses(r"conversation 0: label 7 is not one of the emotions", labels=[[7]], emotions="calm,mad")
+    refuses(r"contains no list of conversations", lambda c: c.clear())
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path):
     with pytest.raises(UserError, match=r"no file .*train_data_x.json.feature: check its path"):
         read(tmp_path / "train_data_x.json.feature")
     whole = json.dumps(conversations([["calm", "angry"]]))
-    with pytest.raises(UserError, match=r"is no JSON file, or is cut short \("):
+    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
         read(write(tmp_path, "train", whole[:-30]))
-    with pytest.raises(UserError, match=r"is no JSON file, or is cut short \("):
+    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
         read(write(tmp_path, "train", "[" * 100_000))
     (tmp_path / "train_data_roberta.json.feature").write_bytes(b"\x80\x04\x95\xff")
-    with pytest.raises(UserError, match=r"is no JSON file, or is cut short \("):
+    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
         read(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty holds no \*_data_\*.json.feature: name the folder"):
+    with pytest.raises(UserError, match=r"empty contains no \*_data_\*.json.feature: give the folder"):
         read(tmp_path / "empty")
     content = conversations([["calm", "angry"]])
     mixed = (
         write(tmp_path / "mixed", "dev", content),
         write(tmp_path / "mixed", "train", conversations([["calm"]], True)),
     )
-    with pytest.raises(UserError, match=r"'train_0': audio features, which the card does not name"):
+    with pytest.raises(UserError, match=r"'train_0': audio features, but the card has no audio"):
         read(*mixed)
-    with pytest.raises(UserError, match=r"a file's name begins with its split \(train"):
+    with pytest.raises(UserError, match=r"rename it to begin with its split and _ \(the splits are train"):
         read(write(tmp_path / "other", "all", whole))
     one, other = (write(tmp_path / "two", "train", whole, suffix) for suffix in ("roberta", "roberta_mm"))
     with pytest.raises(UserError, match=r"train_data_roberta.json.* and .*_mm.json.feature are both train"):

@@ -26,7 +26,7 @@ from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
 from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
-from jmer.data.validation import checked_corpus, defects, require_sound
+from jmer.data.validation import checked_corpus, defects, validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.predict import predict
 from jmer.models import Model, ModelSpec, register_model
@@ -92,7 +92,7 @@ def test_round_trip_is_exact_in_memory_in_a_nameless_file_and_on_disk(tmp_path):
     for got in (in_memory, in_file, load_saved(tmp_path / "memory"), load_saved(tmp_path / "file")):
         assert got.card == CARD
         assert list(got.splits) == ["train", "test"]
-        require_sound(got)
+        validate_corpus(got)
         for expected, c in zip(split(), got.conversations("train"), strict=True):
             assert c.has_frames
             assert_same(c, expected)
@@ -139,7 +139,7 @@ def test_damage_is_one_line(tmp_path):
     arrow.write_bytes(whole)
     card = (tmp_path / "c" / CARD_FILE).read_text()
     (tmp_path / "c" / CARD_FILE).write_text(card.replace('"frames": true', '"frames": false'))
-    with pytest.raises(UserError, match=r"does not fit card.json: its columns differ"):
+    with pytest.raises(UserError, match=r"does not match card.json: its columns differ"):
         load_saved(tmp_path / "c")
 
 
@@ -167,14 +167,14 @@ def with_audio(frames, position=1, **changes):
 DEFECTS = {
     "NaN": (
         with_audio(np.full((3, 2), np.nan, np.float32)),
-        "audio of utterance 'a_1' holds NaN or infinity, 6 values",
+        "audio of utterance 'a_1' contains NaN or infinity, 6 values",
     ),
     "width": (
         with_audio(np.ones((3, 5), np.float32)),
-        "audio of utterance 'a_1' is 5 wide, the corpus' audio is 2 wide",
+        "audio of utterance 'a_1' has width 5: expected 2, as on the card",
     ),
-    "whole numbers": (with_audio(np.ones((3, 2), int)), "is int64 of shape (3, 2), not floats, one row per frame"),
-    "one vector": (with_audio(np.ones(2, np.float32)), "is float32 of shape (2,), not floats, one row per frame"),
+    "whole numbers": (with_audio(np.ones((3, 2), int)), "is int64 of shape (3, 2), not floats [frames, width]"),
+    "one vector": (with_audio(np.ones(2, np.float32)), "is float32 of shape (2,), not floats [frames, width]"),
     "no frames": (
         with_audio(np.zeros((0, 2), np.float32), available={m: np.ones(4, bool) for m in WIDTHS}),
         "audio of utterance 'a_1' is marked available but has no frames",
@@ -204,8 +204,8 @@ def test_each_defect_gets_its_line(defect):
 def test_frames_and_card_must_agree():
     flat = dataclasses.replace(CARD, frames=False)
     (line, *_) = defects({"train": [conversation("a", 2)]}, flat)
-    assert "text has several frames per utterance, but the card says one vector" in line
-    assert "(3,), not floats, one row per frame" in defects({"train": mean_pooled([conversation("a", 2)])}, CARD)[0]
+    assert "text has frames, but the card has one vector per utterance" in line
+    assert "(3,), not floats [frames, width]" in defects({"train": mean_pooled([conversation("a", 2)])}, CARD)[0]
 
 
 def test_inspect_counts_frames():
@@ -617,7 +617,7 @@ def test_folders_of_files_become_the_corpus(sources, tmp_path, capsys):
         for got, c in zip(made.conversations(part), expected, strict=True):
             assert_same(got, c)
     lacking = sum(np.count_nonzero(~c.available["text"]) for c in split())
-    assert f"train: text missing, thus unavailable, in {lacking} of 21 utterances" in capsys.readouterr().out
+    assert f"train: text unavailable in {lacking} of 21 utterances" in capsys.readouterr().out
 
 
 def test_other_precisions_are_rounded_and_validation_is_held_out(sources, tmp_path, capsys):
@@ -670,25 +670,33 @@ MISTAKES = {
     "one vector": (saved(np.ones(3)), FOLDERS, ["bert/a_0.npy is float64 of shape (3,)", "[frames, width]"]),
     "three axes": (saved(np.ones((1, 4, 3))), FOLDERS, ["bert/a_0.npy is float64 of shape (1, 4, 3)"]),
     "whole numbers": (saved(np.ones((4, 3), int)), FOLDERS, ["bert/a_0.npy is int64 of shape (4, 3)", "floats"]),
-    "NaN": (saved(np.full((4, 3), np.nan)), FOLDERS, ["bert/a_0.npy holds NaN or infinity in frame 1 of 4"]),
-    "infinity": (saved(INFINITE), FOLDERS, ["bert/a_0.npy holds NaN or infinity in frame 3 of 4"]),
-    "too large": (saved(np.full((1, 3), 1e300)), FOLDERS, ["bert/a_0.npy holds NaN or infinity in frame 1 of 1"]),
-    "no frames": (saved(np.ones((0, 3))), FOLDERS, ["bert/a_0.npy holds no frame: remove it"]),
+    "NaN": (saved(np.full((4, 3), np.nan)), FOLDERS, ["bert/a_0.npy contains NaN or infinity in frame 1 of 4"]),
+    "infinity": (saved(INFINITE), FOLDERS, ["bert/a_0.npy contains NaN or infinity in frame 3 of 4"]),
+    "too large": (saved(np.full((1, 3), 1e300)), FOLDERS, ["bert/a_0.npy contains NaN or infinity in frame 1 of 1"]),
+    "no frames": (saved(np.ones((0, 3))), FOLDERS, ["bert/a_0.npy contains no frames: remove it"]),
     "other width": (
         lambda folder: np.save(folder / "e2v" / "c_1.npy", np.ones((4, 9))),
         FOLDERS,
-        ["e2v/c_1.npy is 9 wide but e2v/", ".npy is 2 wide: extract"],
+        ["e2v/c_1.npy has width 9 but e2v/", ".npy has 2: extract"],
     ),
-    "objects": (saved(np.array([[None]]), allow_pickle=True), FOLDERS, ["bert/a_0.npy is cut short", "Python objects"]),
-    "cut": (a_file(cut), FOLDERS, ["bert/a_0.npy is cut short"]),
-    "empty": (a_file(lambda path: path.write_bytes(b"")), FOLDERS, ["bert/a_0.npy is cut short"]),
-    "text": (a_file(lambda path: path.write_text("1 2 3")), FOLDERS, ["bert/a_0.npy is cut short, no .npy file"]),
-    "several arrays": (a_file(npz), FOLDERS, ["bert/a_0.npy holds several arrays"]),
-    "no such folder": (nothing, ["--text=brt"], ["no folder brt: --text names the folder"]),
+    "objects": (saved(np.array([[None]]), allow_pickle=True), FOLDERS, ["bert/a_0.npy is truncated", "Python objects"]),
+    "cut": (a_file(cut), FOLDERS, ["bert/a_0.npy is truncated"]),
+    "empty": (a_file(lambda path: path.write_bytes(b"")), FOLDERS, ["bert/a_0.npy is truncated"]),
+    "text": (a_file(lambda path: path.write_text("1 2 3")), FOLDERS, ["bert/a_0.npy is truncated, not a .npy file"]),
+    "several arrays": (a_file(npz), FOLDERS, ["bert/a_0.npy contains several arrays"]),
+    "no such folder": (nothing, ["--text=brt"], ["no folder brt: --text expects the folder"]),
     "no folder": (nothing, [], ["no folder of frames: give --text, --audio or --visual FOLDER"]),
-    "folder of others": (nothing, ["--text=."], [". has no text frames of any of the 30 utterances, no a_0.npy"]),
+    "folder of others": (
+        nothing,
+        ["--text=."],
+        [". has no text frames for any of the 30 utterances, for example no a_0.npy"],
+    ),
     "no names": (nothing, ["--utterance=", "--text=bert"], ["no column for the utterance", "give --utterance COLUMN"]),
-    "names twice": (the_same_name, FOLDERS, ["table.csv: column 'name' names 2 utterances 'u'", "name of its own"]),
+    "names twice": (
+        the_same_name,
+        FOLDERS,
+        ["table.csv: column 'name' has the name 'u' for 2 utterances", "name of its own"],
+    ),
     "foreign column": (nothing, [*FOLDERS, "--label=x"], ["table.csv has no column 'x' for the label"]),
     "column of features": (nothing, ["--text", "bert", "--sentiment=x"], ["unrecognized arguments: --sentiment=x"]),
     "no training": (nothing, [*FOLDERS, "untrained.csv"], ["no row of column 'part' is train", "--predict-only"]),

@@ -169,10 +169,10 @@ def test_given_arrays_are_not_changed():
             {"features": {"text": [np.ones((2, 3)), np.ones((1, 4))]}},
             "features['text'] has utterances of width 3 and 4: expected one width, at least 1",
         ),
-        ({"features": {"text": [["a", "b"]]}}, "features['text'] holds values of type <U1: expected numbers"),
+        ({"features": {"text": [["a", "b"]]}}, "features['text'] contains values of type <U1: expected numbers"),
         (
             {"features": {"text": np.ones((2, 2), complex)}},
-            "features['text'] holds values of type complex128: expected numbers",
+            "features['text'] contains values of type complex128: expected numbers",
         ),
         (
             {"features": {"text": [None, None]}},
@@ -180,15 +180,15 @@ def test_given_arrays_are_not_changed():
         ),
         (
             {"features": {"text": [[1.0], [np.inf]]}},
-            "features['text'] holds NaN or infinity in row 1: expected finite float32 numbers",
+            "features['text'] contains NaN or infinity in row 1: expected finite float32 numbers",
         ),
         (
             {"features": {"text": [[1.0], [1e300]]}},
-            "features['text'] holds NaN or infinity in row 1: expected finite float32 numbers",
+            "features['text'] contains NaN or infinity in row 1: expected finite float32 numbers",
         ),
         (
             {"features": {"text": [np.ones((1, 2)), [[1, 2], [3, NAN]]]}},
-            "features['text'][1] holds NaN or infinity in row 1: expected finite float32 numbers",
+            "features['text'][1] contains NaN or infinity in row 1: expected finite float32 numbers",
         ),
         (
             {"features": {"text": TEXT, "audio": TEXT[:2]}},
@@ -303,21 +303,21 @@ LABELLED = make_conversation({"text": TEXT}, labels=[0, 1, 1])
         ({"emotions": "calm"}, "emotions is 'calm': expected a sequence of names"),
         (
             {"emotions": ("calm",)},
-            "train, conversation 'train-0000': utterance '1' has label 1 (and 1 more); with 1 emotions a label is",
+            "train, conversation 'train-0000': utterance '1' has label 1 (and 1 more): with 1 emotions, expected 0 to",
         ),
         (
             {"card": Card("mine", {"text": 2}, EMOTIONS, "By hand.", False)},
             "emotions, name, provenance and synthetic are on the card: expected a card or these, got both",
         ),
         ({"splits": {"dev": [LABELLED]}}, "unknown split 'dev': the splits are train, validation, test"),
-        ({"splits": {"train": []}}, "the corpus has no modality: name a column of features"),
+        ({"splits": {"train": []}}, "the corpus has no modality: expected features of text, audio, visual"),
         (
             {"splits": {"train": [dataclasses.replace(LABELLED, id=name) for name in "aa"]}},
-            "train, conversation 'a': its id occurs 2 times in the split",
+            "train, conversation 'a': the id occurs 2 times in the split",
         ),
         (
             {"splits": {"train": [LABELLED, make_conversation({"text": TEXT[:, :1]})]}},
-            "train, conversation 'train-0001': text is 1 wide, the corpus' text is 2 wide",
+            "train, conversation 'train-0001': text has width 1: expected 2, as on the card",
         ),
         (
             {"splits": {"train": [dataclasses.replace(LABELLED, features={"txt": TEXT}, available={})]}},

@@ -85,10 +85,11 @@ def test_it_shows_defects(printed):
     broken = [conversation(f"c{i}", [0, 5], "AB", text=np.nan) for i in range(8)]
     lines = printed({"train": [conversation("a", [0, 1], "AB")], "test": broken})
     start = lines.index("defects:")
-    assert lines[start + 1 : start + 4] == [
-        "  test, conversation 'c0': utterance '1' has label 5; with 2 emotions a label is 0 to 1, or -1 where",
-        "    there is none",
-        "  test, conversation 'c0': text of utterance '0' holds NaN or infinity (and 1 more), 2 values in all",
+    assert lines[start + 1 : start + 5] == [
+        "  test, conversation 'c0': utterance '1' has label 5: with 2 emotions, expected 0 to 1, or -1 for",
+        "    unlabelled",
+        "  test, conversation 'c0': text of utterance '0' contains NaN or infinity (and 1 more), 2 values in",
+        "    total",
     ]
     assert lines[-1] == "  and 6 more"
 

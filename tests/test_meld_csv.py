@@ -112,7 +112,9 @@ def test_rows_without_an_utterance_are_reported(folder, caplog):
     (folder / "dev_sent_emo.csv").unlink()
     corpus = read(folder, write_npz(folder, utt=np.array([5, 0, 0, 3, 9])))
     (message,) = (record.message for record in caplog.records)
-    assert "features.npz: 2 of 5 rows match no utterance of the CSVs, the first is validation, dialogue 0" in message
+    assert (
+        "features.npz: 2 of 5 rows match no utterance of the CSV files, the first is validation, dialogue 0" in message
+    )
     assert "2 of 5 rows match no utterance" in corpus.card.provenance
     assert corpus.conversations("train")[0].available["text"].tolist() == [True, False, True, True]
 
@@ -133,14 +135,14 @@ def test_mistakes_in_the_csvs(tmp_path):
     )
     refuses(r"train_sent_emo.csv, line 6: dialogue 0 has two utterances 1: remove", rows=(*TRAIN[:4], TRAIN[1]))
     refuses(r"line 2: unknown emotion 'rage': MELD's are neutral", rows=[TRAIN[0].replace("anger", "rage")])
-    refuses(r"line 2: Dialogue_ID is 'x', not a whole number", rows=[TRAIN[0].replace(",0,0,8", ",x,0,8")])
-    refuses(r"line 3: the row is cut short", rows=[TRAIN[0], "2,Hello,Ross"])
+    refuses(r"line 2: Dialogue_ID is 'x': expected an integer", rows=[TRAIN[0].replace(",0,0,8", ",x,0,8")])
+    refuses(r"line 3: the row is truncated", rows=[TRAIN[0], "2,Hello,Ross"])
     refuses(r"after line 1: unexpected end of data: get the file again", rows=['1,"Well'])
     refuses(r"has no utterances: get the file again", rows=())
     with pytest.raises(UserError, match=r"no file .*nowhere: check its path"):
         read(tmp_path / "nowhere", features)
     (tmp_path / "sent.csv").write_text(HEADER)
-    with pytest.raises(UserError, match=r"sent.csv: a file's name begins with its split"):
+    with pytest.raises(UserError, match=r"sent.csv: rename it to begin with its split and _"):
         read(tmp_path / "sent.csv", features)
 
 
@@ -149,20 +151,20 @@ def test_mistakes_in_the_features(folder):
         with pytest.raises(UserError, match=message):
             read(folder, write_npz(folder, **changes), *flags)
 
-    refuses(r"no features of .*features.npz chosen: give --text, --audio", "--split-column", "split")
+    refuses(r"no columns of features in .*features.npz: give --text, --audio", "--split-column", "split")
     refuses(r"no column 'part', only split, .*: give --split-column", "--split-column", "part", "--text", "words")
     refuses(r"no column 'voice', only split, dialogue, utt, words, sounds", "--audio", "voice")
-    refuses(r"column 'utt' has shape \(5,\), not one vector for 5 rows", "--audio", "utt")
-    refuses(r"column 'words' has shape \(4, 3\), not one vector for 5 rows", words=np.ones((4, 3)))
+    refuses(r"column 'utt' has shape \(5,\): expected \(5, width\)", "--audio", "utt")
+    refuses(r"column 'words' has shape \(4, 3\): expected \(5, width\)", words=np.ones((4, 3)))
     refuses(r"the columns split, dialogue, utt differ in length", utt=np.arange(4))
     refuses(
-        r"features.npz, row 3: split 'all' in column 'split' is none of train",
+        r"features.npz, row 3: split 'all' in column 'split' is not one of train",
         split=np.array(["train"] * 2 + ["all"] * 3),
     )
-    refuses(r"row 2: dialogue and utterance are \[0, nan\], not whole", utt=np.array([5, np.nan, 0, 3, 1]))
+    refuses(r"row 2: dialogue and utterance are \[0, nan\]: expected integers", utt=np.array([5, np.nan, 0, 3, 1]))
     refuses(r"row 5 is the same utterance as row 4: train, 0, 3", utt=np.array([5, 0, 0, 3, 3]))
-    refuses(r"no row matches an utterance of .*are these the columns of split", dialogue=np.full(5, 99))
-    refuses(r"sounds' is <U1, but features must be numbers", sounds=np.full((5, 2), "x"))
-    refuses(r"train_0': audio of utterance '0' holds NaN or infinity .and 3 more", sounds=np.full((5, 2), np.inf))
+    refuses(r"no row matches an utterance of .*check the columns of split", dialogue=np.full(5, 99))
+    refuses(r"sounds' is <U1: expected numbers", sounds=np.full((5, 2), "x"))
+    refuses(r"train_0': audio of utterance '0' contains NaN or infinity .and 3 more", sounds=np.full((5, 2), np.inf))
     with pytest.raises(UserError, match=r"no file .*nowhere.npz"):
         read(folder, Path(folder / "nowhere.npz"))

@@ -237,7 +237,11 @@ def test_a_preset_reads_its_table_with_test_rows(preset, tmp_path):
 
 
 MISTAKES = {
-    "unknown preset": (["--preset=iemocap"], {}, "unknown preset 'iemocap': there are iemocap6, iemocap4, mosi, meld"),
+    "unknown preset": (
+        ["--preset=iemocap"],
+        {},
+        "unknown preset 'iemocap': the presets are iemocap6, iemocap4, mosi, meld",
+    ),
     "no such column": (
         [*FLAGS, "--order=start"],
         {},
@@ -246,7 +250,7 @@ MISTAKES = {
     "no such features": ([*FLAGS, "--audio=noise"], {}, "has no column 'noise' for audio: it has talk, when"),
     "no conversation": (FLAGS[1:], {}, "no column for the conversation: give --conversation COLUMN, --columns YAML"),
     "no features": ([*FLAGS[:4], FLAGS[6]], {}, "no column of features: give --text, --audio or --visual COLUMN"),
-    "no emotions": (FLAGS[:-1], {}, "no names of the emotions: give --emotions A,B"),
+    "no emotions": (FLAGS[:-1], {}, "no emotions: give --emotions A,B"),
     "unknown label": (
         FLAGS,
         {"emotion": np.array(["calm", "calm", "sad", "", "angry"])},
@@ -256,7 +260,7 @@ MISTAKES = {
     "unknown split": (
         FLAGS,
         {"part": np.array(["train", "train", "train", "train", "eval"])},
-        "column 'part' has split 'eval' in row 5: a split is one of train, valid, validation, dev, val, test",
+        "column 'part' has split 'eval' in row 5: expected one of train, valid, validation, dev, val, test",
     ),
     "no training rows": (
         FLAGS,
@@ -271,43 +275,51 @@ MISTAKES = {
     "infinity": (
         FLAGS,
         {"sound": np.full((5, 2), np.inf)},
-        "train, conversation 't1': audio of utterance '0' holds NaN or infinity (and 1 more), 4 values in all",
+        "train, conversation 't1': audio of utterance '0' contains NaN or infinity (and 1 more), 4 values in total",
     ),
-    "too large for float32": (FLAGS, {"sound": np.full((5, 2), 1e200)}, "audio of utterance '0' holds NaN or infinity"),
+    "too large for float32": (
+        FLAGS,
+        {"sound": np.full((5, 2), 1e200)},
+        "audio of utterance '0' contains NaN or infinity",
+    ),
     "empty speaker": (
         FLAGS,
         {"who": np.array(["A", "", "B", "A", "A"])},
-        "column 'who' is empty in row 2: give its speaker",
+        "column 'who' is empty in row 2: give the speaker",
     ),
     "repeated utterance": (
         [*FLAGS, "--utterance=who"],
         {},
-        "train, conversation 't2': the utterance id 'A' occurs more than once",
+        "train, conversation 't2': utterance id 'A' occurs more than once",
     ),
-    "text as features": ([*FLAGS, "--audio=said"], {}, "column 'said' is <U19, but features must be numbers"),
+    "text as features": ([*FLAGS, "--audio=said"], {}, "column 'said' is <U19: expected numbers"),
     "one number as features": (
         [*FLAGS, "--audio=when"],
         {},
-        "column 'when' for audio has shape (5,), but features are one vector per row",
+        "column 'when' for audio has shape (5,): expected [rows, width]",
     ),
     "half a name": (
         [*FLAGS, "--text=loud"],
         {"loud100": np.ones((5, 4))},
-        "there is no column 'loud' for text, and 'loud100' of shape (5, 4) is not one number per row of it",
+        "has no column 'loud' for text, and 'loud100' of shape (5, 4) is not a numbered column of it",
     ),
-    "features as text": ([*FLAGS, "--speaker=words"], {}, "column 'words' has shape (5, 3), but must have one value"),
+    "features as text": ([*FLAGS, "--speaker=words"], {}, "column 'words' has shape (5, 3): expected one value"),
     "mixed lengths": (FLAGS, {"who": np.array(["A", "B"])}, "column 'who' has 2 rows but 'talk' has 5"),
     "objects": (
         FLAGS,
         {"who": np.array(["A", "B", "A", "B", 1], object)},
-        "column 'who' holds Python objects, which could run code: save it as numbers or strings",
+        "column 'who' contains Python objects, which could run code: save it as numbers or strings",
     ),
     "missing order": (
         [*FLAGS, "--order=when"],
         {"when": np.array([1, 2, np.nan, 3, 4])},
-        "conversation 't1': the order of some utterances is missing",
+        "conversation 't1': the order has empty cells, or both numbers and text",
     ),
-    "no rows": (FLAGS, {name: values[:0] for name, values in COLUMNS.items()}, "has no rows: there is nothing"),
+    "no rows": (
+        FLAGS,
+        {name: values[:0] for name, values in COLUMNS.items()},
+        "has no rows: expected one per utterance",
+    ),
 }
 
 
@@ -330,10 +342,10 @@ def refusal(sources, *flags):
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):
     assert "no file" in refusal([tmp_path / "missing.npz"], *FLAGS)
-    assert "a table is a .npz, .parquet or .csv file, not '.txt'" in refusal([tmp_path / "a.txt"], *FLAGS)
+    assert "a.txt: expected a .npz, .parquet or .csv file, not '.txt'" in refusal([tmp_path / "a.txt"], *FLAGS)
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    assert "one.npz holds one array, not named ones" in refusal([tmp_path / "one.npz"], *FLAGS)
+    assert "one.npz contains a single array without a name" in refusal([tmp_path / "one.npz"], *FLAGS)
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
@@ -342,7 +354,7 @@ def test_a_truncated_file_is_refused(suffix, kept, tmp_path):
     path = write(tmp_path / f"cut.{suffix}", COLUMNS)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    assert f"cut.{suffix} is cut short or no .{suffix} file: get or save it again" in refusal([path], *FLAGS)
+    assert f"cut.{suffix} is truncated or not a .{suffix} file: save it again" in refusal([path], *FLAGS)
 
 
 def test_a_damaged_column_is_refused(tmp_path):
@@ -350,22 +362,20 @@ def test_a_damaged_column_is_refused(tmp_path):
     whole = path.read_bytes()
     at = whole.index(COLUMNS["words"].tobytes())
     path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
-    assert "bad.npz: column 'words' is damaged: get or save the file again" in refusal([path], *FLAGS)
+    assert "bad.npz: column 'words' is damaged: save the file again" in refusal([path], *FLAGS)
 
 
 def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
     path = write(tmp_path / "a.csv", COLUMNS)
     text = path.read_text()
     path.write_text(text + "1,2\n")
-    assert "a.csv is cut short or no .csv file: get or save it again (CSV parse error: Expected" in refusal(
-        [path], *FLAGS
-    )
+    assert "a.csv is truncated or not a .csv file: save it again (CSV parse error: Expected" in refusal([path], *FLAGS)
     path.write_text(text.replace('"words_1"', '"words_7"'))
     assert "columns words_0 to words_7 for text, number 1 is missing" in refusal([path], *FLAGS)
     path.write_text(text.replace('"sound_1"', '"sound_0"'))
     assert "a.csv has 2 columns named 'sound_0': rename them" in refusal([path], *FLAGS)
     path.write_text(text.replace("0.125", "loud"))
-    assert "column 'words_1' is string, but features must be numbers" in refusal([path], *FLAGS)
+    assert "column 'words_1' is string: expected numbers" in refusal([path], *FLAGS)
     path.write_text(text)
     assert "has no column 'noise' for audio: it has" in refusal([path], *FLAGS, "--audio=noise")
     assert "said, words_0..words_2, sound_0, sound_1" in refusal([path], *FLAGS, "--audio=noise")
@@ -373,12 +383,12 @@ def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
     assert "column 'words' is list<" in refusal([path], *FLAGS, "--label=words")
     sound = pa.array([[1.0, 2.0], None, [0.0], [1.0, 2.0], [1.0]])
     pa.parquet.write_table(pa.parquet.read_table(path).drop_columns("sound").append_column("sound", sound), path)
-    assert "column 'sound' has mixed widths, 2 values at first and 1 in row 3" in refusal([path], *FLAGS)
+    assert "column 'sound' has different widths, 2 values at first and 1 in row 3" in refusal([path], *FLAGS)
 
 
 def test_a_list_of_what_float32_cannot_hold_is_refused(tmp_path):
     path = write(tmp_path / "a.parquet", COLUMNS | {"sound": np.full((5, 2), 1e200)}, lists=True)
-    with pytest.raises(UserError, match="audio of utterance '0' holds NaN or infinity"):
+    with pytest.raises(UserError, match="audio of utterance '0' contains NaN or infinity"):
         read([path], *FLAGS)
 
 
@@ -386,18 +396,18 @@ def test_files_with_different_features_are_refused(tmp_path):
     one = write(tmp_path / "one.npz", COLUMNS)
     two = write(tmp_path / "two.npz", COLUMNS | {"sound": np.ones((5, 4))})
     message = refusal([one, two], *FLAGS)
-    assert "audio is 2 wide in" in message and "one.npz but 4 wide in" in message and "two.npz" in message
+    assert "audio has width 2 in" in message and "one.npz but 4 in" in message and "two.npz" in message
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a, b", "is no YAML file: while parsing a flow sequence"),
-        ("- talk", "is no mapping: write one `field: column` per line"),
+        ("[a, b", "is not a YAML file: while parsing a flow sequence"),
+        ("- talk", "is not a mapping: write one `field: column` per line"),
         ("dialog: talk", "unknown field 'dialog': the fields are conversation, order, speaker"),
-        ("label: 3", "label is 3, but must be the name of a column"),
-        ("emotions: calm", "emotions is 'calm', but must be a list of names"),
-        ("ids_per_split: text", "ids_per_split is 'text', but must be true or false"),
+        ("label: 3", "label is 3: expected the name of a column"),
+        ("emotions: calm", "emotions is 'calm': expected a list of names"),
+        ("ids_per_split: text", "ids_per_split is 'text': expected true or false"),
     ],
 )
 def test_a_mistake_in_the_yaml_file_gets_its_line(text, message, tmp_path):

@@ -47,30 +47,30 @@ def test_a_sound_corpus_has_no_defects():
 @pytest.mark.parametrize(
     ("changes", "defect"),
     [
-        ({"labels": np.zeros(0, np.int32)}, "it is empty"),
+        ({"labels": np.zeros(0, np.int32)}, "no utterances"),
         ({"utterances": ["u0", "u1"]}, "2 utterances but 4 labels"),
         ({"speakers": ["A"] * 5}, "5 speakers but 4 labels"),
         ({"sentences": []}, "0 sentences but 4 labels"),
-        ({"utterances": ["u0", "u1", "u0", "u2"]}, "the utterance id 'u0' occurs more than once"),
+        ({"utterances": ["u0", "u1", "u0", "u2"]}, "utterance id 'u0' occurs more than once"),
         (
             {"labels": np.array([0, 2, -1, -2])},
-            "utterance 'u1' has label 2 (and 1 more); with 2 emotions a label is 0 to 1, or -1 where there is none",
+            "utterance 'u1' has label 2 (and 1 more): with 2 emotions, expected 0 to 1, or -1 for unlabelled",
         ),
         ({"labels": np.zeros(4)}, "labels are float64 of shape (4,), not one integer per utterance"),
-        (changed("features", "text", np.ones((4, 5))), "text is 5 wide, the corpus' text is 3 wide"),
-        (changed("features", "text", np.ones(4)), "text is float64 of shape (4,), not one row of floats per utterance"),
+        (changed("features", "text", np.ones((4, 5))), "text has width 5: expected 3, as on the card"),
+        (changed("features", "text", np.ones(4)), "text is float64 of shape (4,), not floats [utterances, width]"),
         (changed("features", "text", np.ones((3, 3))), "text features of 3 utterances but 4 labels"),
         (changed("available", "text", np.ones(6, bool)), "text availability of 6 utterances but 4 labels"),
         (
             audio((1, 0, np.nan), (1, 1, np.nan), (2, 0, np.inf)),
-            "audio of utterance 'u1' holds NaN or infinity (and 1 more), 3 values in all",
+            "audio of utterance 'u1' contains NaN or infinity (and 1 more), 3 values in total",
         ),
         (
             changed("available", "audio", np.array([True, False, False, True])),
-            "audio of utterance 'u1' is marked unavailable but not zero (and 1 more)",
+            "audio of utterance 'u1' is marked unavailable but is not zero (and 1 more)",
         ),
         ({"features": {"text": np.ones((4, 3))}}, "no audio features or no audio availability"),
-        (changed("features", "visual", np.ones((4, 2))), "visual features, which the card does not name"),
+        (changed("features", "visual", np.ones((4, 2))), "visual features, but the card has no visual"),
     ],
 )
 def test_a_defect_of_a_conversation_is_named(changes, defect):
@@ -84,7 +84,7 @@ def test_a_defect_of_a_conversation_is_named(changes, defect):
 @pytest.mark.parametrize(
     ("splits", "expected"),
     [
-        ({"train": "aba"}, ["train, conversation 'a': its id occurs 2 times in the split"]),
+        ({"train": "aba"}, ["train, conversation 'a': the id occurs 2 times in the split"]),
         (
             {"train": "abc", "validation": "d", "test": "eb"},
             ["conversation 'b' is in more than one split: train, test"],
@@ -92,7 +92,7 @@ def test_a_defect_of_a_conversation_is_named(changes, defect):
         ({"train": "a", "dev": "b"}, ["unknown split 'dev': the splits are train, validation, test"]),
         ({"train": "a", "test": ""}, ["test: no conversations; leave the split out"]),
         ({"test": "a"}, ["no training split, only test"]),
-        ({}, ["no training split, only an empty corpus"]),
+        ({}, ["no training split: the corpus is empty"]),
     ],
 )
 def test_a_defect_of_the_splits_is_named(splits, expected):
@@ -101,7 +101,7 @@ def test_a_defect_of_the_splits_is_named(splits, expected):
 
 def test_a_corpus_to_learn_from_needs_labels_and_one_to_predict_does_not():
     unlabelled = [conversation("a", labels=np.full(4, -1, np.int32))]
-    assert defects({"train": unlabelled}, CARD) == ["train: not one labelled utterance"]
+    assert defects({"train": unlabelled}, CARD) == ["train: no labelled utterances"]
     assert defects({"test": unlabelled}, CARD, for_training=False) == []
     assert list(checked_corpus({"test": unlabelled}, CARD, for_training=False).splits) == ["test"]
 
@@ -109,10 +109,10 @@ def test_a_corpus_to_learn_from_needs_labels_and_one_to_predict_does_not():
 @pytest.mark.parametrize(
     ("card", "expected"),
     [
-        ({"widths": {}}, "the corpus has no modality: name a column of features"),
+        ({"widths": {}}, "the corpus has no modality: expected features of text, audio, visual"),
         ({"widths": {"smell": 2}}, "unknown modality 'smell': the modalities are text, audio, visual"),
-        ({"widths": {"text": 0}}, "text has no features: its width is 0"),
-        ({"emotions": ("calm", "angry", "calm")}, "the emotion 'calm' is named twice in calm, angry, calm"),
+        ({"widths": {"text": 0}}, "text has width 0: expected at least 1"),
+        ({"emotions": ("calm", "angry", "calm")}, "emotion 'calm' occurs more than once in calm, angry, calm"),
     ],
 )
 def test_a_defect_of_the_card_is_named(card, expected):
@@ -146,16 +146,16 @@ def corpus_of(lengths):
     return {"train": [conversation(f"c{i:03}", length) for i, length in enumerate(lengths)]}
 
 
-def test_held_out_conversations_are_whole_disjoint_and_about_the_share():
+def test_held_out_conversations_are_whole_disjoint_and_about_the_fraction():
     lengths = np.random.default_rng(0).integers(5, 60, 80)
     splits = corpus_of(lengths)
-    for share in (0.05, 0.1, 0.5):
-        held = hold_out(splits, share=share, seed=3)
+    for fraction in (0.05, 0.1, 0.5):
+        held = hold_out(splits, fraction=fraction, seed=3)
         chosen = set(names(held["validation"]))
         assert names(held["train"]) == [n for n in names(splits["train"]) if n not in chosen]
         assert names(held["validation"]) == [n for n in names(splits["train"]) if n in chosen]
         # The last conversation taken overshoots or undershoots by half its length at most.
-        assert abs(sum(map(len, held["validation"])) - share * lengths.sum()) <= lengths.max() / 2
+        assert abs(sum(map(len, held["validation"])) - fraction * lengths.sum()) <= lengths.max() / 2
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_file():
@@ -170,7 +170,7 @@ def test_an_existing_validation_split_and_unlabelled_conversations_stay():
     splits = corpus_of([3, 3]) | {"validation": [conversation("v")]}
     assert hold_out(splits) == splits
     unlabelled = [conversation(f"x{i}", labels=np.full(4, -1, np.int32)) for i in range(30)]
-    held = hold_out({"train": [*unlabelled, *corpus_of([3, 3])["train"]]}, share=0.9)
+    held = hold_out({"train": [*unlabelled, *corpus_of([3, 3])["train"]]}, fraction=0.9)
     assert len(held["validation"]) == 1 and held["validation"][0].id in ("c000", "c001")
 
 
@@ -178,8 +178,8 @@ def test_what_cannot_be_held_out_is_refused():
     for splits in (corpus_of([4]), {"test": [conversation()]}):
         with pytest.raises(UserError, match="training conversations have labels, at least 2 are needed"):
             hold_out(splits)
-    for share in (0.0, 1.0, float("nan")):
+    for fraction in (0.0, 1.0, float("nan")):
         with pytest.raises(UserError, match=r"between 0 and 1, such as 0\.1"):
-            hold_out(corpus_of([4, 4]), share=share)
-    with pytest.raises(UserError, match="seed -1: give one that is not negative"):
+            hold_out(corpus_of([4, 4]), fraction=fraction)
+    with pytest.raises(UserError, match="seed -1: expected 0 or more"):
         hold_out(corpus_of([4, 4]), seed=-1)

@@ -16,7 +16,7 @@ from jmer.data.batching import batches, shape_for
 from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.load import load_corpus
 from jmer.data.rows import batch_rows
-from jmer.data.validation import require_sound
+from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predict import by_conversation
@@ -145,7 +145,7 @@ def load_runs(folders: Sequence[Path], corpus: str | None = None) -> list[Run]:
     runs = [load_run(folder) for folder in folders]
     first = runs[0]
     loaded = load_corpus(corpus or first.config.data.path)
-    require_sound(loaded, for_training=False)
+    validate_corpus(loaded, for_training=False)
     for folder, run in zip(folders, runs, strict=True):
         if run.card != first.card:
             raise UserError(f"{folder} was trained on another version of '{run.card.name}' than {folders[0]}: leave it")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jmer.data.corpus import Corpus, any_labelled
 from jmer.data.load import load_corpus
-from jmer.data.validation import require_sound
+from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 
 
@@ -20,7 +20,7 @@ def training_corpus(path: str) -> Corpus:
       UserError: if the corpus is invalid for training, or has no labelled validation split.
     """
     corpus = load_corpus(path)
-    require_sound(corpus, for_training=True)
+    validate_corpus(corpus, for_training=True)
     if "validation" not in corpus.splits or not any_labelled(corpus.conversations("validation")):
         raise UserError(f"corpus '{corpus.card.name}' has no labelled validation split: convert it with --holdout")
     return corpus

@@ -1,4 +1,4 @@
-"""`python -m jmer.data.convert FORMAT SOURCE... DEST`: turns features from elsewhere into a saved corpus."""
+"""`python -m jmer.data.convert FORMAT SOURCE... DEST`: converts feature files of other formats into a saved corpus."""
 
 import argparse
 import dataclasses
@@ -18,28 +18,28 @@ from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
 
-# Each reader has `add_arguments(parser)` and `read(sources, options) -> Corpus`; `options` has DEST, too.
+# `jmer.data.readers` says what a reader is; its options include `dest`.
 FORMATS = {"table": table, "pickle": feature_pickles, "dag-json": dag_json, "meld-csv": meld_csv, "frames": frame_files}
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Reads, completes, saves and describes a corpus.
+    """Converts feature files into a saved corpus and prints its sizes.
 
     Args:
       arguments: the command line without the program's name.
 
     Raises:
-      UserError: if anything on the command line or in the sources is wrong; nothing is written then.
+      UserError: if an argument or a source is invalid; nothing is written then.
     """
-    outer = Parser(prog=PROGRAM, description="Turns features from elsewhere into a saved corpus.")
-    outer.add_argument("format", choices=FORMATS, help=f"what to read; `{PROGRAM} FORMAT --help` says more")
+    outer = Parser(prog=PROGRAM, description="Converts feature files of other formats into a saved corpus.")
+    outer.add_argument("format", choices=FORMATS, help=f"format of the sources; `{PROGRAM} FORMAT --help` describes it")
     outer.add_argument("arguments", nargs=argparse.REMAINDER, metavar="SOURCE... DEST")
     chosen = outer.parse_args(arguments)
     reader = FORMATS[chosen.format]
     options = _parser(chosen.format, reader).parse_intermixed_args(chosen.arguments)
     if options.dest.exists():
-        raise UserError(f"{options.dest} already exists: name a new folder for the corpus after the sources")
-    corpus, held_out = _completed(reader.read(options.sources, options), options)
+        raise UserError(f"{options.dest} already exists: give a new folder for the corpus after the sources")
+    corpus, held_out = _with_validation(reader.read(options.sources, options), options)
     save_corpus(corpus, options.dest)
     print(_description(load_saved(options.dest), options.dest, held_out))
 
@@ -50,22 +50,22 @@ def _parser(name: str, reader) -> Parser:
     )
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file to read")
     parser.add_argument("dest", type=Path, metavar="DEST", help="a new folder for the corpus")
-    parser.add_argument("--name", help="short name of the corpus, else what the reader makes of the source")
+    parser.add_argument("--name", help="short name of the corpus (default: derived from the source)")
     parser.add_argument(
         "--holdout",
         type=float,
         default=0.1,
-        metavar="SHARE",
-        help="if the sources have no validation split, hold out about this share of the training utterances, "
+        metavar="FRACTION",
+        help="if the sources have no validation split, hold out about this fraction of the training utterances, "
         "in whole conversations (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of held-out conversations (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of held-out conversations (default: 0)")
     reader.add_arguments(parser)
     return parser
 
 
-def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, bool]:
-    """Names the corpus and, if it is one to learn from, makes sure that it has a validation split."""
+def _with_validation(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, bool]:
+    """Returns the corpus under its name, with a validation split if it has training labels, and whether it is new."""
     card = dataclasses.replace(corpus.card, name=options.name or corpus.card.name)
     splits = {split: corpus.conversations(split) for split in corpus.splits}
     labelled = any_labelled(splits.get("train", ()))
@@ -75,7 +75,7 @@ def _completed(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, boo
         f"Validation: whole conversations, about {options.holdout:.0%} of the training utterances, seed {options.seed}."
     )
     card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
-    held_out = {c.id for c in hold_out(splits, share=options.holdout, seed=options.seed)["validation"]}
+    held_out = {c.id for c in hold_out(splits, fraction=options.holdout, seed=options.seed)["validation"]}
     chosen = np.array([c.id in held_out for c in splits["train"]])
     train = corpus.splits["train"]
     rows = corpus.splits | {
@@ -102,7 +102,7 @@ def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
         for modality in corpus.card.modalities:
             missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
             if missing:
-                notes.append(f"{split}: {modality} missing, thus unavailable, in {missing} of {labels.size} utterances")
+                notes.append(f"{split}: {modality} unavailable in {missing} of {labels.size} utterances")
     return "\n".join(lines + notes)
 
 

@@ -1,4 +1,4 @@
-"""A corpus: conversations in splits, as a `datasets.DatasetDict` with a card, on disk as Arrow."""
+"""Corpora: conversations in splits with a card, held as a `datasets.DatasetDict` and saved as Arrow files."""
 
 import contextlib
 import dataclasses
@@ -51,20 +51,20 @@ class Conversation:
 
     @property
     def has_frames(self) -> bool:
-        """Whether an utterance is a sequence of frames, not one vector."""
+        """Whether an utterance is a sequence of frames rather than one vector."""
         return not all(isinstance(values, np.ndarray) for values in self.features.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a corpus is; travels with it and into every report.
+    """Description of a corpus, saved with it and quoted in every report.
 
     Attributes:
       name: short name, e.g. `meld`.
       widths: modality -> feature width, in the order text, audio, visual.
       emotions: names of the emotions; a label is an index into it.
       provenance: where the features come from and how they were converted, one or two sentences.
-      synthetic: True if the corpus is made up.
+      synthetic: True if the data are artificial.
       frames: True if an utterance is a sequence of frames (word pieces, 20 ms of audio) in every modality, False if it
         is one vector.
     """
@@ -84,7 +84,7 @@ class Card:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Splits (a subset of train, validation, test; one row per conversation) and their card.
+    """Splits (a subset of train, validation, test), with one row per conversation, and their card.
 
     Columns of a row: `conversation`, `utterances`, `speakers`, `sentences`, `labels`, and for each modality `m` the
     columns `m` (a list of `D_m` floats per utterance, or a list of such lists, its frames) and `m_available`.
@@ -122,8 +122,8 @@ def build_corpus(
     Args:
       splits: split name -> conversations. Splits come out in the order train, validation, test.
       card: the corpus' card.
-      folder: None = the corpus is in memory; else it is in nameless files on this folder's disk, which go with it, and
-        only one conversation at a time is in memory.
+      folder: None = the corpus is in memory; otherwise it is in unnamed temporary files in this folder, which are
+        deleted with it, and only one conversation at a time is in memory.
     """
     rows = {}
     for split in SPLITS:
@@ -131,38 +131,40 @@ def build_corpus(
             if folder is None:
                 table = _to_table(splits[split], card)
             else:
-                table = _mapped((_to_table([c], card) for c in splits[split]), card, folder)
-            # Without a fingerprint, datasets makes one of all that is in the table, for which it copies it.
+                table = _memory_mapped((_to_table([c], card) for c in splits[split]), card, folder)
+            # Without a fingerprint, `datasets` would compute one from the whole table, which copies it.
             rows[split] = datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
     return Corpus(datasets.DatasetDict(rows), card)
 
 
 def save_corpus(corpus: Corpus, path: str | Path) -> None:
-    """Writes a corpus as Arrow files plus `card.json`; `load_saved` gets back the same bits.
+    """Writes a corpus as Arrow files and `card.json`, which `load_saved` reads back bit for bit.
 
     Raises:
-      UserError: if `path` already holds something.
+      UserError: if `path` exists and is not an empty folder.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} already exists: name a new folder for the corpus, or remove that one")
+        raise UserError(f"{path} already exists: give a new folder for the corpus, or remove this one")
     with _no_progress_bars():
         corpus.splits.save_to_disk(path)
     (path / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
 
 
 def load_saved(path: str | Path) -> Corpus:
-    """Reads what `save_corpus` wrote.
+    """Reads a corpus that `save_corpus` wrote.
 
     Raises:
-      UserError: if the folder is missing, is no saved corpus, or is damaged.
+      UserError: if the folder is missing, is not a saved corpus, or is damaged.
     """
     path = Path(path)
     if not path.is_dir():
         what = "it is a file" if path.exists() else "no such folder"
         raise UserError(f"no corpus at {path}: {what} (make one with `python -m jmer.data.convert`)")
     if not (path / CARD_FILE).is_file():
-        raise UserError(f"{path} is no saved corpus: it has no {CARD_FILE} (make it with `jmer.data.convert`)")
+        raise UserError(
+            f"{path} is not a saved corpus: it has no {CARD_FILE} (make one with `python -m jmer.data.convert`)"
+        )
     try:
         fields = json.loads((path / CARD_FILE).read_text())
         card = Card(**fields | {"emotions": tuple(fields["emotions"])})
@@ -175,7 +177,7 @@ def load_saved(path: str | Path) -> Corpus:
     expected = _row_features(card)
     for split, rows in splits.items():
         if rows.features != expected:
-            raise UserError(f"{path / split} does not fit {CARD_FILE}: its columns differ; convert the corpus again")
+            raise UserError(f"{path / split} does not match {CARD_FILE}: its columns differ; convert the corpus again")
     return Corpus(datasets.DatasetDict({split: splits[split] for split in SPLITS if split in splits}), card)
 
 
@@ -235,8 +237,8 @@ def _lists(values: pa.Array, lengths: Iterable[int]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), values)
 
 
-def _mapped(tables: Iterable[pa.Table], card: Card, folder: str | Path) -> pa.Table:
-    """Writes tables to a nameless file, one after the other, and returns them as one table that lies in that file."""
+def _memory_mapped(tables: Iterable[pa.Table], card: Card, folder: str | Path) -> pa.Table:
+    """Writes tables to an unnamed temporary file and returns them as one memory-mapped table."""
     with tempfile.TemporaryFile(dir=folder) as file:
         with pa.ipc.new_stream(file, _row_features(card).arrow_schema) as writer:
             for table in tables:
@@ -247,7 +249,7 @@ def _mapped(tables: Iterable[pa.Table], card: Card, folder: str | Path) -> pa.Ta
 
 
 def _check_table(table: pa.Table, card: Card) -> None:
-    """Raises ArrowInvalid or ValueError where bytes have changed so that reading on would go wrong or out of bounds."""
+    """Raises ArrowInvalid or ValueError if the Arrow data are corrupt, before they are read out of bounds."""
     table.validate(full=True)
     for rows in table.to_batches():
         for name in rows.schema.names[1:]:
@@ -258,7 +260,7 @@ def _check_table(table: pa.Table, card: Card) -> None:
             while pa.types.is_nested(values.type):
                 values = values.flatten()
                 if values.null_count:
-                    raise ValueError(f"{modality} has gaps")
+                    raise ValueError(f"{modality} contains nulls")
 
 
 def _from_rows(rows: pa.RecordBatch, card: Card) -> list[Conversation]:
@@ -287,5 +289,5 @@ def _from_rows(rows: pa.RecordBatch, card: Card) -> list[Conversation]:
 
 
 def _bounds(lists: pa.ListArray) -> list[tuple[int, int]]:
-    """Returns where each list begins and ends among the values of all."""
+    """Returns the start and end of each list in the flattened values."""
     return list(itertools.pairwise(np.cumsum([0, *lists.value_lengths().to_numpy()]).tolist()))

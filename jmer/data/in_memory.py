@@ -145,7 +145,7 @@ def _parse_features(argument: str, given: Any) -> tuple[Features, np.ndarray]:
         raise UserError(f"{argument} is None for every utterance: leave the modality out, or give an array with NaN")
     for item in present:
         if item.dtype.kind not in "iuf":
-            raise UserError(f"{argument} holds values of type {item.dtype}: expected numbers")
+            raise UserError(f"{argument} contains values of type {item.dtype}: expected numbers")
     ranks = {item.ndim for item in present}
     if ranks not in ({1}, {2}):
         shapes = ", ".join(dict.fromkeys(str(item.shape) for item in present[:3]))
@@ -181,7 +181,7 @@ def _parse_frames(argument: str, items: Sequence[np.ndarray | None], width: int)
 def _check_finite(argument: str, values: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if wrong.size:
-        raise UserError(f"{argument} holds NaN or infinity in row {wrong[0]}: expected finite float32 numbers")
+        raise UserError(f"{argument} contains NaN or infinity in row {wrong[0]}: expected finite float32 numbers")
 
 
 def _common_length(values: Mapping[str, Features]) -> int:

@@ -1,4 +1,4 @@
-"""`python -m jmer.data.inspect CORPUS`: what a corpus holds, and what is wrong with it."""
+"""`python -m jmer.data.inspect CORPUS`: prints the contents of a corpus and its defects."""
 
 import functools
 import sys
@@ -16,26 +16,26 @@ from jmer.data.load import load_corpus
 from jmer.data.synthetic import NAMES
 from jmer.data.validation import defects, shortened
 
-PAGE = 100  # columns of a terminal
+LINE_WIDTH = 100
 QUARTILES = ("shortest", "first quartile", "median", "third quartile", "longest")
 
 
 def inspect(arguments: Sequence[str]) -> None:
-    """Prints the description of the corpus that the command line names.
+    """Prints the contents and the defects of a corpus.
 
     Args:
       arguments: the command line without the program's name.
 
     Raises:
-      UserError: if there is no such corpus, or it cannot be read.
+      UserError: if the corpus does not exist or cannot be read.
     """
-    parser = Parser(prog="python -m jmer.data.inspect", description="Shows what a corpus holds, and its defects.")
-    parser.add_argument("corpus", help=f"the folder of a corpus, or a built-in one: {', '.join(NAMES)}")
+    parser = Parser(prog="python -m jmer.data.inspect", description="Prints the contents of a corpus and its defects.")
+    parser.add_argument("corpus", help=f"folder of a corpus, or the name of a built-in one: {', '.join(NAMES)}")
     print(describe(load_corpus(parser.parse_args(arguments).corpus)))
 
 
 def describe(corpus: Corpus) -> str:
-    """Returns tables of a corpus' sizes, lengths, speakers, emotions and features, and its defects."""
+    """Returns tables of the sizes, lengths, speakers, emotions and features of a corpus, and its defects."""
     card = corpus.card
     splits = {split: corpus.conversations(split) for split in corpus.splits}
     found = defects(splits, card)
@@ -43,7 +43,7 @@ def describe(corpus: Corpus) -> str:
     kind = "synthetic" if card.synthetic else "real"
     return "\n\n".join(
         [
-            textwrap.fill(f"{card.name} ({kind}). {card.provenance}", PAGE),
+            textwrap.fill(f"{card.name} ({kind}). {card.provenance}", LINE_WIDTH),
             _aligned([["", *columns], *_sizes(list(columns.values()))]),
             _aligned([["emotion", *columns], *_emotions(list(columns.values()), card)]),
             _aligned(
@@ -79,7 +79,7 @@ def _sizes(columns: Sequence[Sequence[Conversation]]) -> list[list[str]]:
 
 
 def _emotions(columns: Sequence[Sequence[Conversation]], card: Card) -> list[list[str]]:
-    """Counts of each emotion, with their shares of the labelled utterances."""
+    """Returns the counts of each emotion, with their percentages of the labelled utterances."""
     labels = [np.concatenate([c.labels for c in conversations]) for conversations in columns]
     labelled = [np.count_nonzero(values != UNLABELLED) for values in labels]
 
@@ -109,8 +109,8 @@ def _features(split: str, conversations: Sequence[Conversation], modality: str, 
 
 
 def _frames(splits: Mapping[str, Sequence[Conversation]], card: Card) -> list[list[str]]:
-    """Counts the frames of the utterances that have any."""
-    rows = [["frames per utterance", "fewest", "median", "most", "in all"]]
+    """Returns statistics of the number of frames, over the utterances that have any."""
+    rows = [["frames per utterance", "fewest", "median", "most", "total"]]
     for modality in card.modalities:
         for split, conversations in splits.items():
             counts = [len(frames) for c in conversations for frames in c.features[modality] if len(frames)]
@@ -120,11 +120,11 @@ def _frames(splits: Mapping[str, Sequence[Conversation]], card: Card) -> list[li
 
 
 def _wrapped(line: str) -> str:
-    return textwrap.fill(line, PAGE, initial_indent="  ", subsequent_indent="    ")
+    return textwrap.fill(line, LINE_WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Sets cells in columns, the first to the left and the others to the right."""
+    """Aligns cells in columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""One way to name a corpus: a built-in synthetic one by its name, any other by its folder."""
+"""Loading a corpus by the name of a built-in one or by its folder."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from jmer.errors import UserError
 
 
 def load_corpus(path_or_name: str | Path) -> Corpus:
-    """Returns a built-in synthetic corpus, or one that `save_corpus` wrote.
+    """Loads a built-in synthetic corpus, or one that `save_corpus` wrote.
 
     Args:
       path_or_name: one of `jmer.data.synthetic.NAMES`, or a folder.
 
     Raises:
-      UserError: if it is neither such a name nor a folder, or the folder holds no sound corpus.
+      UserError: if it is neither a name nor a folder, or the folder is not a saved corpus or is damaged.
     """
     if path_or_name in NAMES:
         return generate(path_or_name)
     if not Path(path_or_name).exists():
         raise UserError(
             f"no corpus '{path_or_name}': no such folder (make one with `python -m jmer.data.convert`), "
-            f"and none of the built-in {', '.join(NAMES)}"
+            f"and not one of the built-in {', '.join(NAMES)}"
         )
     return load_saved(path_or_name)

@@ -1,4 +1,4 @@
-"""Splits that a corpus comes without."""
+"""Validation splits for corpora that have none."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,43 +11,43 @@ from jmer.errors import UserError
 Splits = Mapping[str, Sequence[Conversation]]
 
 
-def hold_out(splits: Splits, *, share: float = 0.1, seed: int = 0) -> dict[str, list[Conversation]]:
-    """Gives a corpus without a validation split one, out of whole training conversations.
+def hold_out(splits: Splits, *, fraction: float = 0.1, seed: int = 0) -> dict[str, list[Conversation]]:
+    """Splits whole training conversations off as a validation split, if there is none.
 
-    Shuffled conversations are taken one after the other, as many as bring their labelled utterances nearest to the
-    share: utterances and not conversations are counted because utterances are what a score averages over, and lengths
-    differ a lot. Conversations without labels stay in training. The choice depends on the seed and the conversations,
-    not on their order in the file.
+    Conversations are shuffled, and as many are taken as bring the number of their labelled utterances closest to the
+    fraction. Utterances are counted, not conversations, because scores average over utterances and lengths differ a
+    lot. Conversations without labels stay in training. The choice depends on the seed and the conversations, not on
+    their order in the file.
 
     Args:
-      splits: split name -> conversations; returned as it is if it has a validation split.
-      share: about this share of the labelled training utterances is held out, between 0 and 1.
+      splits: split name -> conversations; returned unchanged if there is a validation split.
+      fraction: approximate fraction of the labelled training utterances to hold out, between 0 and 1.
       seed: of the shuffle, not negative.
 
     Returns:
-      The splits, each conversation in exactly one of them and in the order of the input.
+      The splits; each conversation is in exactly one of them, in the order of the input.
 
     Raises:
-      UserError: if there is no conversation to spare, or the share or the seed is out of range.
+      UserError: if fewer than two training conversations have labels, or `fraction` or `seed` is out of range.
     """
     splits = {split: list(conversations) for split, conversations in splits.items()}
     if "validation" in splits:
         return splits
-    if not 0 < share < 1:
-        raise UserError(f"cannot hold out a share of {share}: give one between 0 and 1, such as 0.1")
+    if not 0 < fraction < 1:
+        raise UserError(f"cannot hold out a fraction of {fraction}: expected a number between 0 and 1, such as 0.1")
     if seed < 0:
-        raise UserError(f"cannot shuffle with seed {seed}: give one that is not negative")
+        raise UserError(f"cannot shuffle with seed {seed}: expected 0 or more")
     train = splits.get("train", [])
     labelled = {i: np.count_nonzero(c.labels != UNLABELLED) for i, c in enumerate(train)}
     candidates = sorted((i for i, count in labelled.items() if count), key=lambda i: train[i].id)
     if len(candidates) < 2:
         raise UserError(
             f"cannot hold out validation conversations: {len(candidates)} training conversations have labels, at least "
-            "2 are needed, or rows whose split is validation"
+            "2 are needed; add labels, or a validation split"
         )
     shuffled = np.random.default_rng(seed).permutation(candidates).tolist()
     counts = np.cumsum([labelled[i] for i in shuffled])
-    taken = 1 + np.argmin(np.abs(counts[:-1] - share * counts[-1]))
+    taken = 1 + np.argmin(np.abs(counts[:-1] - fraction * counts[-1]))
     chosen = set(shuffled[:taken])
     return splits | {
         "train": [c for i, c in enumerate(train) if i not in chosen],

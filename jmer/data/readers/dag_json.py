@@ -1,9 +1,9 @@
-"""DAG-ERC's and MultiDAG's JSON: `{train,dev,test}_data_*.json.feature`, a list of conversations per split.
+"""JSON files of DAG-ERC and MultiDAG: `{train,dev,test}_data_*.json.feature`, a list of conversations per split.
 
 A conversation is a list of utterances `{"text": ..., "speaker": ..., "label": ..., "cls": ...}`. An utterance without
 `label` is unlabelled; `cls` is one vector, of the text (DAG-ERC), or a list of three: text, audio, visual (MultiDAG).
-A source is such a file, whose name begins with its split, or a folder with one per split. Conversations have no names
-in these files, so they get `split_position`.
+A source is one of these files or a folder with one per split. The files do not name conversations: their ids are
+`SPLIT_POSITION`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import in_standard_order
-from jmer.data.readers.conventions import add_emotions_argument, files_by_split, mended
+from jmer.data.readers.conventions import add_emotions_argument, files_by_split, fix_encoding
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -28,19 +28,19 @@ PATTERN = "*_data_*.json.feature"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flag that names the emotions."""
     add_emotions_argument(
-        parser, "those in the files, in IEMOCAP's or MELD's usual order if they are these, else alphabetical"
+        parser, "those in the files, in the usual order of IEMOCAP or MELD, or alphabetical if they are others"
     )
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads one file per split.
+    """Reads a corpus from one file per split.
 
     Args:
       sources: the files, or one folder with them.
-      options: what `add_arguments` parses.
+      options: parsed flags of `add_arguments`.
 
     Raises:
-      UserError: naming the file, the conversation and the utterance at fault.
+      UserError: naming the file, the conversation and the utterance that is invalid.
     """
     files = files_by_split([Path(source) for source in sources], PATTERN)
     content = {split: _load(path) for split, path in files.items()}
@@ -72,12 +72,12 @@ def _load(path: Path) -> list:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no JSON file, or is cut short ({reason}): get the file again") from error
+        raise UserError(f"{path} is not a JSON file, or is truncated ({reason}): get the file again") from error
     if not isinstance(content, list) or not content:
-        raise UserError(f"{path} holds no list of conversations: it is not in DAG-ERC's format")
+        raise UserError(f"{path} contains no list of conversations: it is not in the format of DAG-ERC")
     for number, utterances in enumerate(content):
         if not isinstance(utterances, list) or not utterances:
-            raise UserError(f"{path}: conversation {number} is no list of utterances, or an empty one: leave it out")
+            raise UserError(f"{path}: conversation {number} is not a list of utterances, or is empty: remove it")
         for position, utterance in enumerate(utterances):
             for field in ("text", "speaker", "cls"):
                 if not isinstance(utterance, dict) or field not in utterance:
@@ -86,9 +86,9 @@ def _load(path: Path) -> list:
 
 
 def _compact(utterance: dict) -> dict:
-    """Turns `cls` into a list of float32 arrays while the file is parsed: Python's lists take eight times the memory.
+    """Converts `cls` to a list of float32 arrays while the file is parsed: Python lists take eight times the memory.
 
-    What is not one or more vectors stays as it is, to be reported with its place.
+    Values that are not one or more vectors are kept, so that an error can name their conversation and utterance.
     """
     vectors = utterance.get("cls")
     if isinstance(vectors, list) and vectors:
@@ -105,11 +105,9 @@ def _emotions(files: Mapping[str, Path], content: Mapping[str, list]) -> tuple[s
             if isinstance(label, str):
                 labels.add(label)
             elif label is not None:
-                raise UserError(f"{files[split]} has label {label!r}, no name: name the emotions by --emotions A,B,...")
+                raise UserError(f"{files[split]} has label {label!r}, not a name: give --emotions A,B,...")
     if not labels:
-        raise UserError(
-            f"{', '.join(map(str, files.values()))}: no utterance has a label; name the emotions by --emotions"
-        )
+        raise UserError(f"{', '.join(map(str, files.values()))}: no utterance has a label: give --emotions A,B,...")
     return in_standard_order(labels)
 
 
@@ -124,7 +122,7 @@ def _conversation(name: str, place: str, utterances: Sequence[Mapping], emotions
         labels=np.array([_label(place, utterance.get("label"), emotions) for utterance in utterances], np.int32),
         features=features,
         available=available,
-        sentences=[mended(str(utterance["text"])) for utterance in utterances],
+        sentences=[fix_encoding(str(utterance["text"])) for utterance in utterances],
     )
 
 
@@ -135,14 +133,14 @@ def _matrices(place: str, vectors: Sequence[Any]) -> dict[str, np.ndarray]:
             isinstance(v, np.ndarray) and v.ndim == 1 for v in of_utterance
         ):
             raise UserError(
-                f"{place}: cls of utterance {position} is neither one vector of numbers nor three (text, audio, visual)"
+                f"{place}: cls of utterance {position} is neither a vector of numbers nor three (text, audio, visual)"
             )
     modalities = MODALITIES[: len(vectors[0])]
     matrices = {}
     for number, modality in enumerate(modalities):
         column = [of_utterance[number] for of_utterance in vectors if len(of_utterance) == len(modalities)]
         if len(column) < len(vectors) or len({vector.size for vector in column}) > 1:
-            raise UserError(f"{place}: cls differs in size between utterances: give all the same {modality} features")
+            raise UserError(f"{place}: cls differs in size between utterances: give {modality} features of one width")
         matrices[modality] = np.stack(column)
     return matrices
 
@@ -154,4 +152,4 @@ def _label(place: str, label: Any, emotions: Sequence[str]) -> int:
         return emotions.index(label)
     if isinstance(label, int) and 0 <= label < len(emotions):
         return label
-    raise UserError(f"{place}: label {label!r} is none of the emotions {', '.join(emotions)}")
+    raise UserError(f"{place}: label {label!r} is not one of the emotions {', '.join(emotions)}")

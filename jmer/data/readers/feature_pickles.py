@@ -1,12 +1,12 @@
-"""The public feature pickles: a tuple of dictionaries keyed by conversation, and lists of the conversations of a split.
+"""Public feature pickles: a tuple of dictionaries keyed by conversation, and of lists of the conversations per split.
 
     MMGCN, MM-DFN, DialogueRNN   ids, speakers, labels, text, audio, visual, sentences, train, test[, extra]
     DialogueRNN's MELD           ids, speakers, labels, text, audio, sentences, train, test, sentiments
-    SDT                          the first with three more RoBERTa vectors after the text
+    SDT                          as MMGCN, with three more RoBERTa vectors after the text
     COSMIC                       speakers, labels[, sentiments], RoBERTa (4), sentences, train, test, validation
 
-COSMIC's file alone gives a corpus of text; together with one of the others, as a second source, it gives the text and
-the splits, the other audio and visual. A layout is recognised by what its elements are, not by their number alone.
+The file of COSMIC alone gives a corpus of text. With one of the others as a second source, it gives the text and the
+splits, and the other the audio and visual features. A layout is recognised by the types of its elements.
 """
 
 import argparse
@@ -20,21 +20,21 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import IEMOCAP6, MELD
-from jmer.data.readers.conventions import add_emotions_argument, mended
-from jmer.data.readers.restricted_unpickler import load
+from jmer.data.readers.conventions import add_emotions_argument, fix_encoding
+from jmer.data.readers.restricted_unpickler import load_pickle
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
 ROBERTA = ("text", "text2", "text3", "text4")
 ROBERTA_CHOICES = ("first", "mean", "concat")
-# The pickles number MELD's conversations through: training from 0, then development, then test.
+# The pickles number the conversations of MELD consecutively: training from 0, then development, then test.
 MELD_VALIDATION = range(1039, 1153)
 MELD_TEST = range(1153, 1433)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The elements of a kind of file, in order."""
+    """The elements of a file, in order."""
 
     name: str
     fields: tuple[str, ...]
@@ -51,8 +51,8 @@ LAYOUTS = (
     Layout("COSMIC", ("speakers", "labels", "sentiments", *ROBERTA, *_END, "validation")),
 )
 
-# What an element of the tuple can be, as `_kind` tells: per conversation one string, integer or vector per utterance,
-# or a listing of conversations.
+# The possible kinds of each element, as `_kind` returns them: a dictionary of conversations with one string, integer or
+# vector per utterance, or a listing of conversations.
 _KINDS = {
     "ids": ("strings", "integers"),
     "speakers": ("strings", "vectors"),
@@ -66,15 +66,15 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One file, read.
+    """The content of a file.
 
     Attributes:
-      path: of the file.
-      layout: that it has.
+      path: the file.
+      layout: its layout.
       conversations: key in the file -> conversation.
       splits: split name -> keys, in the order of the file.
-      emotions: the names that keys, speakers and labels speak for, None where they speak for none.
-      left_out: how many conversations of the file are in no split.
+      emotions: names of the emotions if the dataset is recognised by keys, speakers and labels, else None.
+      left_out: number of conversations that are in no split.
     """
 
     path: Path
@@ -91,8 +91,8 @@ class Source:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that choose names and text features."""
-    add_emotions_argument(parser, "IEMOCAP's six or MELD's seven, where the file is one of these")
+    """Adds the flags for the emotions and the text features."""
+    add_emotions_argument(parser, "the six of IEMOCAP or the seven of MELD, if the file is recognised as one of these")
     parser.add_argument(
         "--roberta",
         choices=ROBERTA_CHOICES,
@@ -102,23 +102,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads one feature pickle, or COSMIC's RoBERTa features with the audio and visual features of another.
+    """Reads a corpus from one feature pickle, or from COSMIC's and another one.
 
     Args:
       sources: one or two files.
-      options: what `add_arguments` parses.
+      options: parsed flags of `add_arguments`.
 
     Raises:
-      UserError: naming the file and what is wrong with it.
+      UserError: naming the file and the element that is invalid.
     """
     files = [_read_source(Path(path), options.roberta) for path in sources]
     source = files[0] if len(files) == 1 else _merged(files)
     if options.roberta != "first" and not any(_has_roberta(file.layout) for file in files):
-        raise UserError(f"--roberta {options.roberta}: {source.path} has one text vector per utterance; drop the flag")
+        raise UserError(f"--roberta {options.roberta}: {source.path} has one text vector per utterance: drop the flag")
     emotions = options.emotions or source.emotions
     if emotions is None:
         raise UserError(
-            f"{source.path} has neither IEMOCAP's six emotions nor MELD's seven: name them, --emotions A,B,... in order"
+            f"{source.path} has neither the six emotions of IEMOCAP nor the seven of MELD: give them in the order of "
+            "their labels with --emotions A,B,..."
         )
     splits, official = _with_official_validation(source.splits)
     chosen = {split: [source.conversations[key] for key in keys] for split, keys in splits.items()}
@@ -135,19 +136,21 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 
 def _read_source(path: Path, roberta: str) -> Source:
-    content = load(path)
+    content = load_pickle(path)
     elements = content if isinstance(content, tuple | list) else ()
     kinds = [_kind(element) for element in elements]
     layout = next((known for known in LAYOUTS if _fits(kinds, known)), None)
     if layout is None:
-        raise UserError(f"{path} is in no known layout (--help lists them): it is {_description(content)}")
+        raise UserError(f"{path} has an unknown layout (--help lists the known ones): it is {_description(content)}")
     fields = dict(zip(layout.fields, elements, strict=True))
     splits = {split: _ordered(fields[split]) for split in ("train", "validation", "test") if split in layout.fields}
     listed = dict.fromkeys(key for keys in splits.values() for key in keys)
     for field in layout.fields:
         missing = [key for key in listed if isinstance(fields[field], dict) and key not in fields[field]]
         if missing and field != "extra":
-            raise UserError(f"{path}: conversation '{missing[0]}' has no {field}{_others(missing)}: get the file again")
+            raise UserError(
+                f"{path}: conversation '{missing[0]}' has no {field}{_and_more(missing)}: get the file again"
+            )
     conversations = {key: _conversation(path, key, fields, roberta) for key in listed}
     return Source(
         path=path,
@@ -215,7 +218,7 @@ def _element_description(element: Any) -> str:
 
 
 def _ordered(keys: Any) -> list:
-    # A set has no order of its own: the order in memory may change from one run to the next.
+    # The iteration order of a set may differ between runs.
     return sorted(keys, key=lambda key: (isinstance(key, str), key)) if isinstance(keys, set | frozenset) else [*keys]
 
 
@@ -234,9 +237,9 @@ def _conversation(path: Path, key: Any, fields: Mapping[str, Any], roberta: str)
 
     labels = of("labels")
     if not len(labels):
-        raise UserError(f"{path}: conversation '{key}' is empty: leave it out")
+        raise UserError(f"{path}: conversation '{key}' is empty: remove it")
     if not all(_is_integer(label) and abs(label) < 2**31 for label in labels):
-        raise UserError(f"{path}: the labels of conversation '{key}' are not all integers: save the file with such")
+        raise UserError(f"{path}: the labels of conversation '{key}' are not all integers: save them as integers")
     names = of("ids") if "ids" in fields else range(len(labels))
     matrices = {m: matrix(m) for m in ("audio", "visual") if m in fields}
     texts = [matrix(field) for field in ROBERTA if field in fields]
@@ -251,7 +254,7 @@ def _conversation(path: Path, key: Any, fields: Mapping[str, Any], roberta: str)
         labels=np.array(labels, np.int32),
         features=features,
         available=available,
-        sentences=[mended(str(sentence)) for sentence in of("sentences")],
+        sentences=[fix_encoding(str(sentence)) for sentence in of("sentences")],
     )
 
 
@@ -260,7 +263,7 @@ def _text(path: Path, key: Any, vectors: Sequence[np.ndarray], roberta: str) -> 
         return vectors[0]
     if len({values.shape for values in vectors}) > 1:
         raise UserError(
-            f"{path}: the four RoBERTa vectors of conversation '{key}' differ in shape; use --roberta first"
+            f"{path}: the four RoBERTa vectors of conversation '{key}' differ in shape: use --roberta first"
         )
     return np.mean(vectors, axis=0) if roberta == "mean" else np.concatenate(vectors, axis=1)
 
@@ -278,34 +281,34 @@ def _known_emotions(conversations: Mapping[Any, Conversation], *, one_hot: bool)
     highest = max((c.labels.max(initial=-1) for c in conversations.values()), default=-1)
     if highest == len(IEMOCAP6) - 1 and all(str(key).startswith("Ses0") for key in conversations):
         return IEMOCAP6
-    # EmoryNLP has seven other emotions and one-hot speakers too, but no numbers for keys.
+    # EmoryNLP has seven other emotions and one-hot speakers too, but its keys are not integers.
     if highest == len(MELD) - 1 and one_hot and all(_is_integer(key) for key in conversations):
         return MELD
     return None
 
 
 def _merged(files: Sequence[Source]) -> Source:
-    """Puts COSMIC's text and splits into the conversations of the other file."""
-    of_cosmic = [file.layout.name == "COSMIC" for file in files]
-    if sorted(of_cosmic) != [False, True]:
+    """Returns the other file with the text and the splits of COSMIC's."""
+    is_cosmic = [file.layout.name == "COSMIC" for file in files]
+    if sorted(is_cosmic) != [False, True]:
         raise UserError(
             f"give one feature pickle, or two of which one is COSMIC's, not {', '.join(f.described for f in files)}"
         )
-    cosmic, other = files[of_cosmic.index(True)], files[of_cosmic.index(False)]
+    cosmic, other = files[is_cosmic.index(True)], files[is_cosmic.index(False)]
     names = f"{cosmic.path} and {other.path}"
-    apart = sorted(map(str, cosmic.conversations.keys() ^ other.conversations.keys()))
-    if apart:
-        raise UserError(f"{names} do not hold the same conversations: only one has '{apart[0]}'{_others(apart)}")
+    unmatched = sorted(map(str, cosmic.conversations.keys() ^ other.conversations.keys()))
+    if unmatched:
+        raise UserError(f"{names} have different conversations: only one has '{unmatched[0]}'{_and_more(unmatched)}")
     differing = [
         key
         for key, conversation in other.conversations.items()
         if not np.array_equal(conversation.labels, cosmic.conversations[key].labels)
     ]
     if differing:
-        raise UserError(f"{names} disagree about the labels of conversation '{differing[0]}'{_others(differing)}")
+        raise UserError(f"{names} have different labels in conversation '{differing[0]}'{_and_more(differing)}")
     moved = sorted(map(str, set(cosmic.splits["test"]) ^ set(other.splits["test"])))
     if moved:
-        raise UserError(f"{names} disagree about what is test: conversation '{moved[0]}'{_others(moved)}")
+        raise UserError(f"{names} have different test splits: conversation '{moved[0]}'{_and_more(moved)}")
     conversations = {
         key: dataclasses.replace(
             conversation,
@@ -318,7 +321,7 @@ def _merged(files: Sequence[Source]) -> Source:
 
 
 def _with_official_validation(splits: Mapping[str, Sequence]) -> tuple[Mapping[str, Sequence], str]:
-    """Restores MELD's development split where a file lists it under training."""
+    """Returns the splits with MELD's development split restored if a file lists it under training, and a note."""
     if (
         "validation" in splits
         or set(splits["test"]) != set(MELD_TEST)
@@ -334,5 +337,5 @@ def _has_roberta(layout: Layout) -> bool:
     return set(ROBERTA) <= set(layout.fields)
 
 
-def _others(items: Sequence) -> str:
+def _and_more(items: Sequence) -> str:
     return f" and {len(items) - 1} more" if len(items) > 1 else ""

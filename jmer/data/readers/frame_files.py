@@ -1,15 +1,15 @@
-"""Corpora with frames: a table with one row per utterance, and for each modality a folder with one .npy per utterance.
+"""Corpora with frames: a table with one row per utterance, and a folder per modality with one .npy file per utterance.
 
     python -m jmer.data.convert frames iemocap.csv corpora/iemocap4_frames --text bert/ --audio emotion2vec/ \\
         --conversation dialogue --utterance name --speaker speaker --split split \\
         --label emotion --emotions happy,sad,neutral,angry
 
-The file FOLDER/UTTERANCE.npy holds floats `[frames, width]`, which is what emotion2vec writes with `--granularity
-frame`. An utterance without a file lacks that modality. The table is npz, parquet or csv and its columns are mapped as
-`python -m jmer.data.convert table --help` says; columns of features count for nothing here.
+The file FOLDER/UTTERANCE.npy contains floats `[frames, width]`, as emotion2vec writes them with `--granularity frame`.
+An utterance without a file lacks that modality. The table is npz, parquet or csv, and its columns are mapped as
+`python -m jmer.data.convert table --help` describes; columns of features are ignored.
 
-However large the corpus, a few hundred MB of it are in memory while it is written, for which the disk needs room twice.
-Training holds its features in memory: 4 bytes x utterances x frames x width, about 4 GB for IEMOCAP in emotion2vec.
+Conversion needs a few hundred MB of memory whatever the size of the corpus, and twice its size on the disk. Training
+keeps the features in memory: 4 bytes x utterances x frames x width, about 4 GB for IEMOCAP in emotion2vec.
 """
 
 import argparse
@@ -30,25 +30,23 @@ FLAGS = tuple(flag for flag in COLUMN_FLAGS if flag not in MODALITIES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that map columns and name folders."""
+    """Adds the flags of a mapping of columns and of the folders."""
     add_mapping_arguments(parser, FLAGS)
     for modality in MODALITIES:
-        parser.add_argument(
-            f"--{modality}", type=Path, metavar="FOLDER", help=f"the folder of the utterances' {modality} frames"
-        )
+        parser.add_argument(f"--{modality}", type=Path, metavar="FOLDER", help=f"the folder of the {modality} frames")
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads utterances from tables and their frames from folders.
+    """Reads a corpus from tables of utterances and folders of their frames.
 
     Args:
-      sources: .npz, .parquet or .csv files with the same columns; their rows follow each other.
-      options: what `add_arguments` parses; `dest`, beside which the corpus lies until it is saved.
+      sources: .npz, .parquet or .csv files with the same columns, whose rows are concatenated.
+      options: parsed flags of `add_arguments`; the corpus is in a temporary file beside `dest` until it is saved.
 
     Raises:
-      UserError: naming the file, column or folder at fault, and what there is instead.
+      UserError: naming the file, column or folder that is missing or invalid.
     """
-    # A preset or a YAML file may be one of a table with features; the folders take their place.
+    # A preset or a YAML file may name columns of features, which the folders replace.
     columns = dataclasses.replace(read_mapping(options, FLAGS), **dict.fromkeys(MODALITIES))
     folders = {m: getattr(options, m) for m in MODALITIES if getattr(options, m)}
     _check_flags(columns.utterance, folders)
@@ -72,19 +70,19 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-    """One modality's files.
+    """The files of a modality.
 
     Attributes:
       modality: its name.
-      paths: utterance -> file, of those that have one.
-      width: of the frames.
-      model: the file that `width` is from.
+      paths: utterance -> file, for the utterances that have one.
+      width: width of the frames.
+      first: the file that `width` comes from.
     """
 
     modality: str
     paths: Mapping[str, Path]
     width: int
-    model: Path
+    first: Path
 
     @classmethod
     def find(cls, modality: str, folder: Path, names: Sequence[str]) -> "_Files":
@@ -92,37 +90,37 @@ class _Files:
         present = {name: path for name, path in paths.items() if path.is_file()}
         if not present:
             raise UserError(
-                f"{folder} has no {modality} frames of any of the {len(names)} utterances, no {names[0]}.npy for one: "
-                "name the files after the utterances"
+                f"{folder} has no {modality} frames for any of the {len(names)} utterances, for example no "
+                f"{names[0]}.npy: name the files after the utterances"
             )
-        model = next(iter(present.values()))
-        return cls(modality, present, _array(model).shape[1], model)
+        first = next(iter(present.values()))
+        return cls(modality, present, _array(first).shape[1], first)
 
     def load(self, name: str) -> np.ndarray:
-        """Returns an utterance's frames, float32 `[F, D]`; `[0, D]` where it has no file."""
+        """Returns the frames of an utterance, float32 `[F, D]`; `[0, D]` if it has no file."""
         if name not in self.paths:
             return np.zeros((0, self.width), np.float32)
         path = self.paths[name]
         frames = _array(path)
         if not len(frames):
-            raise UserError(f"{path} holds no frame: remove it, and the utterance counts as without {self.modality}")
+            raise UserError(f"{path} contains no frames: remove it if the utterance has no {self.modality}")
         if frames.shape[1] != self.width:
             raise UserError(
-                f"{path} is {frames.shape[1]} wide but {self.model} is {self.width} wide: extract all with one model"
+                f"{path} has width {frames.shape[1]} but {self.first} has {self.width}: extract all with one model"
             )
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite
             frames = frames.astype(np.float32)
         wrong = np.flatnonzero(~np.isfinite(frames).all(1))
         if wrong.size:
             raise UserError(
-                f"{path} holds NaN or infinity in frame {wrong[0] + 1} of {len(frames)}: extract it again, or remove "
-                f"it, and the utterance counts as without {self.modality}"
+                f"{path} contains NaN or infinity in frame {wrong[0] + 1} of {len(frames)}: extract it again, or "
+                f"remove it to leave the utterance without {self.modality}"
             )
         return frames
 
 
 class _Frames(Sequence):
-    """The frames of a conversation's utterances, loaded whenever they are asked for."""
+    """The frames of the utterances of a conversation, loaded on access."""
 
     def __init__(self, files: _Files, names: Sequence[str]):
         self._files, self._names = files, names
@@ -148,29 +146,30 @@ def _array(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is cut short, no .npy file, or holds Python objects, which could run code: save it again as floats"
+            f"{path} is truncated, not a .npy file, or contains Python objects, which could run code: save it again as "
+            "floats"
         ) from error
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} holds several arrays: save one array of frames with numpy.save")
+        raise UserError(f"{path} contains several arrays: save one array of frames with numpy.save")
     if array.ndim != 2 or array.dtype.kind != "f":
-        raise UserError(f"{path} is {array.dtype} of shape {array.shape}, but must be floats [frames, width]")
+        raise UserError(f"{path} is {array.dtype} of shape {array.shape}: expected floats [frames, width]")
     return array
 
 
 def _check_flags(utterance: str | None, folders: Mapping[str, Path]) -> None:
     if not utterance:
-        raise UserError("no column for the utterance, after which the files are named: give --utterance COLUMN")
+        raise UserError("no column for the utterance, which gives the names of the files: give --utterance COLUMN")
     if not folders:
         raise UserError("no folder of frames: give --text, --audio or --visual FOLDER")
     for modality, folder in folders.items():
         if not folder.is_dir():
-            raise UserError(f"no folder {folder}: --{modality} names the folder of the utterances' .npy files")
+            raise UserError(f"no folder {folder}: --{modality} expects the folder of the .npy files")
 
 
 def _check_names(names: Sequence[str], column: str, source: Path) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise UserError(
-                f"{source}: column '{column}' names {count} utterances '{name}', which would share one file: "
-                "give each a name of its own"
+                f"{source}: column '{column}' has the name '{name}' for {count} utterances, which would have the same "
+                "file: give each utterance a name of its own"
             )

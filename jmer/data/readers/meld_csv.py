@@ -1,8 +1,8 @@
-"""MELD's official CSVs, `{train,dev,test}_sent_emo.csv`, with features from a table.
+"""Official CSV files of MELD, `{train,dev,test}_sent_emo.csv`, with features from a table.
 
-The features table (npz or parquet) has one row per utterance: its split, dialogue and utterance number as in the CSVs,
-and a column of vectors per modality. Utterances without a row are unavailable; rows without an utterance are reported
-and left out. A source is a CSV file whose name begins with its split, or the folder of all of them.
+The table of features (npz or parquet) has one row per utterance: its split, dialogue and utterance number as in the CSV
+files, and a column of vectors per modality. Features of utterances without a row are unavailable; rows that match no
+utterance are reported and ignored. A source is one of the CSV files or a folder with them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD
-from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, mended
+from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding
 from jmer.data.readers.table_files import Table, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
@@ -29,48 +29,48 @@ Key = tuple[str, int, int]  # split, dialogue, utterance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that name the features table and its columns."""
-    parser.add_argument("--features", type=Path, required=True, metavar="TABLE", help="the .npz or .parquet file")
+    """Adds the flags for the table of features and its columns."""
+    parser.add_argument("--features", type=Path, required=True, metavar="TABLE", help="a .npz or .parquet file")
     for field, default in (("split", "split"), ("dialogue", "dialogue"), ("utterance", "utt")):
         parser.add_argument(
-            f"--{field}-column", default=default, metavar="COLUMN", help=f"of the {field} (default: %(default)s)"
+            f"--{field}-column", default=default, metavar="COLUMN", help=f"column of the {field} (default: %(default)s)"
         )
     for modality in MODALITIES:
-        parser.add_argument(f"--{modality}", metavar="COLUMN", help=f"of the {modality} features")
+        parser.add_argument(f"--{modality}", metavar="COLUMN", help=f"column of the {modality} features")
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads the CSVs and joins the features to them.
+    """Reads a corpus from the CSV files and joins the features to it.
 
-    The serial numbers of the CSVs repeat and both ids have gaps, so an utterance is known by its split, dialogue and
-    utterance number, and within a dialogue stands in the order of these numbers.
+    The serial numbers in the files repeat and both ids have gaps, so an utterance is identified by its split, dialogue
+    and utterance number; the utterances of a dialogue are sorted by number.
 
     Args:
       sources: the CSV files, or the folder with them.
-      options: what `add_arguments` parses.
+      options: parsed flags of `add_arguments`.
 
     Raises:
-      UserError: naming the file, the row and the column at fault.
+      UserError: naming the file, the row and the column that is invalid.
     """
     files = files_by_split([Path(source) for source in sources], PATTERN)
     utterances = {key: row for split, path in files.items() for key, row in _utterances(path, split).items()}
     columns = {m: getattr(options, m) for m in MODALITIES if getattr(options, m)}
     if not columns:
-        raise UserError(f"no features of {options.features} chosen: give --text, --audio or --visual COLUMN")
+        raise UserError(f"no columns of features in {options.features}: give --text, --audio or --visual COLUMN")
     table = open_table(options.features, ())
     rows = _rows(table, options)
     unused = [key for key in rows if key not in utterances]
     if len(unused) == len(rows):
         raise UserError(
             f"{table.path}: no row matches an utterance of {', '.join(map(str, files.values()))}: "
-            "are these the columns of split, dialogue and utterance?"
+            "check the columns of split, dialogue and utterance"
         )
     note = ""
     if unused:
         split, dialogue, utterance = unused[0]
-        note = f"{len(unused)} of {len(rows)} rows match no utterance of the CSVs"
+        note = f"{len(unused)} of {len(rows)} rows match no utterance of the CSV files"
         logging.getLogger(__name__).warning(
-            f"{table.path}: {note}, the first is {split}, dialogue {dialogue}, utterance {utterance}; left out"
+            f"{table.path}: {note}, the first is {split}, dialogue {dialogue}, utterance {utterance}; ignored"
         )
     matrices = {m: _matrix(table, column, len(rows)) for m, column in columns.items()}
     card = Card(
@@ -95,7 +95,7 @@ def _utterances(path: Path, split: str) -> dict[Key, dict[str, str]]:
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if any(row[name] is None for name in COLUMNS):
-                raise UserError(f"{place}: the row is cut short: get the file again")
+                raise UserError(f"{place}: the row is truncated: get the file again")
             key = (split, _number(place, "Dialogue_ID", row), _number(place, "Utterance_ID", row))
             if key in utterances:
                 raise UserError(f"{place}: dialogue {key[1]} has two utterances {key[2]}: remove one")
@@ -115,18 +115,18 @@ def _decoded(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")  # as spreadsheets and the first release save it
+        return content.decode("cp1252", "replace")  # the encoding of spreadsheets and of the first release
 
 
 def _number(place: str, column: str, row: Mapping[str, str]) -> int:
     try:
         return int(row[column])
     except ValueError:
-        raise UserError(f"{place}: {column} is '{row[column]}', not a whole number") from None
+        raise UserError(f"{place}: {column} is '{row[column]}': expected an integer") from None
 
 
 def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
-    """Returns which row of the features table is which utterance."""
+    """Returns the row of each utterance in the table of features."""
     columns = (options.split_column, options.dialogue_column, options.utterance_column)
     for name, flag in zip(columns, ("split", "dialogue", "utterance"), strict=True):
         if name not in table.names:
@@ -138,9 +138,9 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
     for row, (split, *numbers) in enumerate(zip(*values, strict=True)):
         place = f"{table.path}, row {row + 1}"
         if split not in SPLIT_NAMES:
-            raise UserError(f"{place}: split '{split}' in column '{columns[0]}' is none of {', '.join(SPLIT_NAMES)}")
+            raise UserError(f"{place}: split '{split}' in column '{columns[0]}' is not one of {', '.join(SPLIT_NAMES)}")
         if not all(isinstance(n, int) or (isinstance(n, float) and n.is_integer()) for n in numbers):
-            raise UserError(f"{place}: dialogue and utterance are {numbers}, not whole numbers")
+            raise UserError(f"{place}: dialogue and utterance are {numbers}: expected integers")
         key = (SPLIT_NAMES[split], *map(int, numbers))
         if key in rows:
             raise UserError(f"{place} is the same utterance as row {rows[key] + 1}: {split}, {key[1]}, {key[2]}")
@@ -149,23 +149,23 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
 
 
 def _matrix(table: Table, column: str, rows: int) -> np.ndarray:
-    """Returns one modality's features `[rows + 1, D]`; the last row is NaN, for utterances that have none."""
+    """Returns the features of a modality `[rows + 1, D]`; the last row is NaN, for utterances without a row."""
     if column not in table.names:
         raise UserError(f"{table.path} has no column '{column}', only {_listing(table)}")
     values = table.array(column)
     if values.ndim != 2 or len(values) != rows:
-        raise UserError(f"{table.path}: column '{column}' has shape {values.shape}, not one vector for {rows} rows")
+        raise UserError(f"{table.path}: column '{column}' has shape {values.shape}: expected ({rows}, width)")
     return np.concatenate([values, np.full((1, values.shape[1]), np.nan, np.float32)])
 
 
 def _conversations(
     utterances: Mapping[Key, Mapping[str, str]], rows: Mapping[Key, int], matrices: Mapping[str, np.ndarray]
 ) -> dict[str, list[Conversation]]:
-    members = {}
+    keys_by_dialogue: dict[tuple[str, int], list[Key]] = {}
     for key in utterances:
-        members.setdefault(key[:2], []).append(key)
-    splits = {}
-    for (split, dialogue), keys in members.items():
+        keys_by_dialogue.setdefault(key[:2], []).append(key)
+    splits: dict[str, list[Conversation]] = {}
+    for (split, dialogue), keys in keys_by_dialogue.items():
         keys = sorted(keys)
         texts = [utterances[key] for key in keys]
         found = [rows.get(key, -1) for key in keys]
@@ -179,7 +179,7 @@ def _conversations(
             labels=np.array([MELD.index(t["Emotion"]) if t["Emotion"] else UNLABELLED for t in texts], np.int32),
             features=features,
             available=available,
-            sentences=[mended(text["Utterance"]) for text in texts],
+            sentences=[fix_encoding(text["Utterance"]) for text in texts],
         )
         splits.setdefault(split, []).append(conversation)
     return splits

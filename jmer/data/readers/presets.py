@@ -1,4 +1,4 @@
-"""Column mappings of tables that the project knows, by name; `jmer.data.readers.table` explains the fields."""
+"""Column mappings of known tables, by name; `jmer.data.readers.table` describes the fields."""
 
 from jmer.data.emotions import IEMOCAP4, IEMOCAP6, MELD
 
@@ -12,7 +12,7 @@ IEMOCAP_COLUMNS = {
     "audio": "audio19",
 }
 
-# IEMOCAP keeps its file order: where two people talk at once, start times go back.
+# IEMOCAP has no order column: start times are not monotonic where speakers overlap.
 PRESETS = {
     "iemocap6": IEMOCAP_COLUMNS | {"emotions": IEMOCAP6},
     "iemocap4": IEMOCAP_COLUMNS | {"emotions": IEMOCAP4},
@@ -24,7 +24,7 @@ PRESETS = {
         "emotions": ("negative", "positive"),
         "split": "split",
         "utterance": "utt_id",
-        "text": "text_minilm384",  # not text100: an encoder that never saw the labels keeps held-out scores honest
+        "text": "text_minilm384",  # not text100, whose encoder was trained on the labels
         "audio": "audio73",
         "visual": "visual100",
     },

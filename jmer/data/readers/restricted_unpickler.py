@@ -1,8 +1,8 @@
-"""Pickles without their power: NumPy arrays and plain containers come in, whatever else one asks for is refused.
+"""An unpickler that admits NumPy arrays and plain containers and refuses everything else.
 
-A pickle is a program that may call any function it can name. Here every name is looked up in one table, and what a
-pickle gets for it is a stand-in of this module, never NumPy's own object: NumPy restores arrays and dtypes from the
-sizes and flags that it is given, so that a forged one could reach memory that is not its own.
+A pickle is a program that may call any function it can name. Here every name is looked up in one table, and a pickle
+gets a stand-in from this module, never NumPy's own object: NumPy restores arrays and dtypes from the sizes and flags
+that it is given, so a forged pickle could access memory outside its arrays.
 """
 
 import math
@@ -16,17 +16,17 @@ import numpy as np
 
 from jmer.errors import UserError
 
-SHOWN_LETTERS = 120
+SHOWN_CHARACTERS = 120
 
 
-def load(path: str | Path) -> Any:
-    """Reads a pickle that holds NumPy arrays, numbers, strings and plain containers, and runs nothing of it.
+def load_pickle(path: str | Path) -> Any:
+    """Reads a pickle of NumPy arrays, numbers, strings and plain containers without running any code in it.
 
-    Strings of Python 2 are read as latin-1, as all the public feature files need. Ordered and default dictionaries
-    come back as plain ones, arrays as a subclass of `numpy.ndarray`.
+    Strings of Python 2 are decoded as latin-1, which all public feature files need. Ordered and default dictionaries
+    are returned as plain ones, arrays as a subclass of `numpy.ndarray`.
 
     Raises:
-      UserError: if the file is missing, is no pickle, is cut short or damaged, or asks for anything else.
+      UserError: if the file is missing, is not a pickle, is truncated or damaged, or asks for anything else.
     """
     path = Path(path)
     try:
@@ -36,16 +36,16 @@ def load(path: str | Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except _RefusedError as error:
         raise UserError(
-            f"{path} is refused and nothing of it was run: it asks for {error}, but jmer admits only NumPy arrays and "
-            "plain containers in a pickle; save the features as such"
+            f"{path} is refused and none of its code was run: it asks for {error}, but jmer admits only NumPy arrays "
+            "and plain containers in a pickle; save the features in these"
         ) from error
-    except Exception as error:  # there is no list of what damaged bytes can raise inside the unpickler
+    except Exception as error:  # damaged bytes can raise almost any exception in the unpickler
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no pickle, or is cut short or damaged ({reason}): get the file again") from error
+        raise UserError(f"{path} is not a pickle, or is truncated or damaged ({reason}): get the file again") from error
 
 
 class _RefusedError(Exception):
-    """Says what a pickle asked for that it does not get."""
+    """A pickle asked for something that is not admitted; the message says what."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -56,7 +56,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Admitted:
-    """What a pickle gets for a name: it can be passed on and perhaps called, but not changed."""
+    """The stand-in that a pickle gets for a name: it can be passed on and some can be called, but not changed."""
 
     __slots__ = ("_build", "_name")
 
@@ -74,11 +74,11 @@ class _Admitted:
 
 
 class _Dtype:
-    """A dtype in the making: a type code, to which the pickle then adds the byte order."""
+    """A dtype under construction: a type code, to which the pickle adds the byte order."""
 
     __slots__ = ("plain",)
 
-    # Structured, nested and dated types are left out: features do not need them, and their state can be forged.
+    # Structured, nested and datetime types are refused: features do not need them, and their state can be forged.
     _CODE = re.compile(r"[?bBhHiIlLqQefd]|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O[48]?")
 
     def __init__(self, code: Any, *_):
@@ -94,7 +94,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that checks a pickle's state before it restores itself from it."""
+    """An array that checks its pickled state before it is restored from it."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ class _Array(np.ndarray):
         _, shape, dtype, column_major, content = state
         plain, size = _plain(dtype), _size(shape)
         if plain.hasobject:
-            _expect(type(content) is list and len(content) == size, "a list of objects does not fill its array")
+            _require(type(content) is list and len(content) == size, "a list of objects does not fill its array")
         else:
             content = _bytes(content, size * plain.itemsize)
         super().__setstate__((1, shape, plain, bool(column_major), content))
@@ -110,7 +110,7 @@ class _Array(np.ndarray):
 
 def _array_to_fill(kind: Any, *_) -> _Array:
     if kind is not _NDARRAY:
-        raise _RefusedError("an array of a foreign class")
+        raise _RefusedError("an array of a class other than numpy.ndarray")
     return np.empty(0, np.uint8).view(_Array)
 
 
@@ -128,37 +128,37 @@ def _scalar(dtype: Any, content: Any) -> np.generic:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    # Python 3 writes bytes in this way for Python 2.
+    # Python 3 pickles bytes in this way for Python 2.
     if encoding != "latin1":
         raise _RefusedError(f"the codec {_printable(repr(encoding))}")
     return text.encode("latin1")
 
 
 def _plain(dtype: Any) -> np.dtype:
-    _expect(type(dtype) is _Dtype, "an array has no dtype")
+    _require(type(dtype) is _Dtype, "an array has no dtype")
     return dtype.plain
 
 
 def _size(shape: Any) -> int:
-    _expect(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape), "an array has no shape")
+    _require(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape), "an array has no shape")
     return math.prod(shape)
 
 
 def _bytes(content: Any, size: int) -> bytes:
-    if isinstance(content, str):  # how Python 2 kept bytes
+    if isinstance(content, str):  # Python 2 pickles bytes as str
         content = content.encode("latin1")
-    _expect(type(content) in (bytes, bytearray) and len(content) == size, "the bytes of an array do not fill it")
+    _require(type(content) in (bytes, bytearray) and len(content) == size, "the bytes of an array do not fill it")
     return bytes(content)
 
 
-def _expect(condition: bool, otherwise: str):
+def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(otherwise)
+        raise ValueError(message)
 
 
 def _printable(name: str) -> str:
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return name if len(name) <= SHOWN_LETTERS else name[:SHOWN_LETTERS] + "..."
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    return name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..."
 
 
 _NDARRAY = _Admitted("numpy.ndarray")
@@ -171,14 +171,14 @@ def _admitted() -> dict[tuple[str, str], _Admitted]:
         "collections.defaultdict": lambda *_: {},
         "numpy.dtype": _Dtype,
     }
-    # NumPy 2 has renamed its core, Python 3 its built-ins.
+    # NumPy 2 renamed its core, Python 3 its built-ins.
     for core in ("numpy.core", "numpy._core"):
         builders[f"{core}.multiarray._reconstruct"] = _array_to_fill
         builders[f"{core}.multiarray.scalar"] = _scalar
         builders[f"{core}.numeric._frombuffer"] = _array_from_buffer
     for builtins in ("__builtin__", "builtins"):
         builders |= {f"{builtins}.set": set, f"{builtins}.frozenset": frozenset, f"{builtins}.bytes": lambda: b""}
-        # As the factory of a default dictionary only.
+        # Admitted as the factory of a default dictionary only, not to be called.
         builders |= {f"{builtins}.{name}": None for name in ("dict", "float", "int", "list")}
     names = {tuple(name.rsplit(".", 1)): _Admitted(name, build) for name, build in builders.items()}
     return names | {("numpy", "ndarray"): _NDARRAY}

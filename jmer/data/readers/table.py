@@ -1,18 +1,18 @@
 """Corpora from tables: npz, parquet or csv, one row per utterance, features in columns.
 
-A mapping says which column holds what. It comes from a preset, a YAML file and flags, each overriding the one before
-(with an empty name, such as `--audio=`, the column is left out):
+A mapping gives the column of each field. It is combined from a preset, a YAML file and flags, each of which overrides
+the one before (an empty name, such as `--audio=`, leaves the column out):
 
     conversation: dialogue         # rows with the same value are one conversation
-    order: start                   # optional: sorts a conversation's utterances, else they keep the order of the file
-    speaker: speaker               # the column of the conversations where each has one speaker
-    label: emotion                 # names or numbers; -1 or nothing = unlabelled
-    emotions: [calm, angry]        # a number is an index into these
+    order: start                   # optional: sorts the utterances of a conversation (default: order of the file)
+    speaker: speaker               # may be the column of the conversations, if each has one speaker
+    label: emotion                 # names or indices; -1 or an empty cell = unlabelled
+    emotions: [calm, angry]        # in the order of the indices
     split: split                   # train, valid, validation, dev, val or test
-    utterance: utt_id              # optional, else utterances are numbered
+    utterance: utt_id              # optional (default: utterances are numbered)
     sentence: sentence             # optional
     text: text_minilm384           # at least one of text, audio, visual
-    ids_per_split: false           # true where the splits number their conversations from the same start
+    ids_per_split: false           # true if conversations of different splits have the same ids
 
 A column of features is a 2-D array in npz, a list column or numbered columns (`text_0`, `text_1`, ...) in parquet, and
 numbered columns in csv.
@@ -39,7 +39,7 @@ from jmer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what, as the module's docstring says; None where there is no such column."""
+    """The column of each field, see the module's docstring; None = the table has no such column."""
 
     conversation: str | None = None
     order: str | None = None
@@ -56,14 +56,14 @@ class Columns:
 
     @property
     def modalities(self) -> dict[str, str]:
-        """Modality -> column, of those that the table has."""
+        """The columns of features: modality -> column."""
         return {m: getattr(self, m) for m in MODALITIES if getattr(self, m)}
 
 
-# The fields of `Columns` that name a column, and what is in it.
+# The fields of `Columns` that name a column, and its content, for the help text.
 COLUMN_FLAGS = {
     "conversation": "names or numbers of conversations",
-    "order": "what sorts a conversation's utterances",
+    "order": "sort keys of the utterances in a conversation",
     "speaker": "speakers",
     "label": "emotions, names or numbers",
     "split": f"splits ({', '.join(SPLIT_NAMES)})",
@@ -92,12 +92,12 @@ class Rows:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that map columns."""
+    """Adds the flags of a mapping of columns."""
     add_mapping_arguments(parser, tuple(COLUMN_FLAGS))
 
 
 def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
-    """Adds the flags that map columns to these fields of `COLUMN_FLAGS`, and those of the whole mapping."""
+    """Adds the flags of a mapping, with one flag per given field of `COLUMN_FLAGS`."""
     parser.add_argument("--preset", help=f"a known mapping: {', '.join(PRESETS)}")
     parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
     for field in fields:
@@ -108,24 +108,24 @@ def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]
         "--ids-per-split",
         action="store_true",
         default=None,
-        help="the splits number their conversations from the same start, so that an id alone does not tell them apart",
+        help="conversations of different splits have the same ids: prefix each id with its split",
     )
     parser.add_argument(
         "--predict-only",
         action="store_true",
-        help="the corpus is only to be predicted on: it may come without labels and splits (all rows are test then)",
+        help="the corpus is only predicted: labels and splits are optional (without splits, all rows are test)",
     )
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads the rows of one or more files as one table.
+    """Reads a corpus from the rows of one or more tables.
 
     Args:
-      sources: .npz, .parquet or .csv files with the same columns; their rows follow each other.
-      options: what `add_arguments` parses.
+      sources: .npz, .parquet or .csv files with the same columns, whose rows are concatenated.
+      options: parsed flags of `add_arguments`.
 
     Raises:
-      UserError: naming the file and the column at fault, and what there is instead.
+      UserError: naming the file and the column that is missing or invalid.
     """
     columns = read_mapping(options, tuple(COLUMN_FLAGS))
     if not columns.modalities:
@@ -144,12 +144,12 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 
 def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool) -> dict[str, list[Conversation]]:
-    """Reads the rows of one or more files as conversations in splits, with the features that the columns name.
+    """Reads the rows of one or more tables as conversations in splits.
 
     Args:
       sources: as for `read`.
-      columns: what `read_mapping` returned.
-      predict_only: whether a training split may be lacking.
+      columns: the mapping from `read_mapping`.
+      predict_only: whether the training split is optional.
 
     Raises:
       UserError: as `read` does.
@@ -161,32 +161,32 @@ def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool
         for modality, width in widths.items():
             if part.features[modality].shape[1] != width:
                 raise UserError(
-                    f"{modality} is {width} wide in {sources[0]} but {part.features[modality].shape[1]} wide in "
+                    f"{modality} has width {width} in {sources[0]} but {part.features[modality].shape[1]} in "
                     f"{source}: give files with the same features"
                 )
     splits = _conversations(_concatenated(parts), columns.ids_per_split)
     if "train" not in splits and not predict_only:
         raise UserError(
             f"{sources[0]}: no row of column '{columns.split}' is train, only {', '.join(splits)}: add training rows, "
-            "or give --predict-only if the corpus is not to be learnt from"
+            "or give --predict-only if the corpus is only predicted"
         )
     return splits
 
 
 def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
-    """Returns the mapping that a preset, a YAML file and flags make together.
+    """Combines a preset, a YAML file and flags to a mapping.
 
     Args:
-      options: what `add_mapping_arguments` parses.
+      options: parsed flags of `add_mapping_arguments`.
       flags: the fields that were given to it.
 
     Raises:
-      UserError: if a field is unknown, or a needed one is lacking.
+      UserError: if a field is unknown, or a required one is missing.
     """
     fields = {}
     if options.preset is not None:
         if options.preset not in PRESETS:
-            raise UserError(f"unknown preset '{options.preset}': there are {', '.join(PRESETS)}")
+            raise UserError(f"unknown preset '{options.preset}': the presets are {', '.join(PRESETS)}")
         fields |= PRESETS[options.preset]
     if options.columns is not None:
         fields |= _yaml_mapping(options.columns)
@@ -199,9 +199,9 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
             raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
     for field in ("label", "split"):
         if not getattr(columns, field) and not options.predict_only:
-            raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only if there is none")
+            raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only to do without")
     if columns.label and not columns.emotions:
-        raise UserError("no names of the emotions: give --emotions A,B,... in the order of their labels")
+        raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
     return columns
 
 
@@ -211,16 +211,16 @@ def _yaml_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
-        raise UserError(f"{path} is no mapping: write one `field: column` per line")
+        raise UserError(f"{path} is not a mapping: write one `field: column` per line")
     types = {f.name: str for f in dataclasses.fields(Columns)} | {"emotions": list, "ids_per_split": bool}
     for field, value in fields.items():
         if field not in types:
             raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(types)}")
         if not isinstance(value, types[field]):
             kind = {str: "the name of a column", list: "a list of names", bool: "true or false"}[types[field]]
-            raise UserError(f"{path}: {field} is {value!r}, but must be {kind}")
+            raise UserError(f"{path}: {field} is {value!r}: expected {kind}")
     if "emotions" in fields:
         fields["emotions"] = tuple(map(str, fields["emotions"]))
     return fields
@@ -230,7 +230,7 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
     conversation = _texts(table, "conversation", columns.conversation)
     count = len(conversation)
     if not count:
-        raise UserError(f"{table.path} has no rows: there is nothing to convert")
+        raise UserError(f"{table.path} has no rows: expected one per utterance")
     features, available = {}, {}
     for modality, column in columns.modalities.items():
         features[modality], available[modality] = mark_missing(_matrix(table, modality, column))
@@ -252,7 +252,7 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
         if length != count:
             raise UserError(
                 f"{table.path}: column '{name}' has {length} rows but '{columns.conversation}' has {count}: "
-                "every column needs one per utterance"
+                "expected one per utterance"
             )
     return rows
 
@@ -266,7 +266,7 @@ def _values(table: Table, field: str, column: str) -> list:
 def _texts(table: Table, field: str, column: str, required: bool = True) -> list[str]:
     texts = ["" if value is None else str(value) for value in _values(table, field, column)]
     if required and "" in texts:
-        raise UserError(f"{table.path}: column '{column}' is empty in row {texts.index('') + 1}: give its {field}")
+        raise UserError(f"{table.path}: column '{column}' is empty in row {texts.index('') + 1}: give the {field}")
     return texts
 
 
@@ -276,14 +276,14 @@ def _splits(table: Table, column: str) -> list[str]:
         if name not in SPLIT_NAMES:
             raise UserError(
                 f"{table.path}: column '{column}' has split '{name}' in row {row + 1}: "
-                f"a split is one of {', '.join(SPLIT_NAMES)}"
+                f"expected one of {', '.join(SPLIT_NAMES)}"
             )
     return [SPLIT_NAMES[name] for name in names]
 
 
 def _labels(table: Table, columns: Columns) -> list[int]:
     indices = dict(zip(columns.emotions, range(len(columns.emotions)), strict=True))
-    # A number may come as a float: integer columns with empty cells do.
+    # Indices may be floats: pandas makes floats of integer columns with empty cells.
     known = {None: UNLABELLED, "": UNLABELLED, UNLABELLED: UNLABELLED} | indices | {i: i for i in indices.values()}
     values = [None if value != value else value for value in _values(table, "label", columns.label)]
     for row, value in enumerate(values):
@@ -300,8 +300,7 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
         values = table.array(column)
         if values.ndim != 2:
             raise UserError(
-                f"{table.path}: column '{column}' for {modality} has shape {values.shape}, but features are "
-                "one vector per row"
+                f"{table.path}: column '{column}' for {modality} has shape {values.shape}: expected [rows, width]"
             )
         return values
     numbered = _numbered(table.names).get(column)
@@ -318,8 +317,8 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
     for number, vector in enumerate(vectors, first):
         if vector.shape != vectors[0].shape[:1]:
             raise UserError(
-                f"{table.path}: there is no column '{column}' for {modality}, and '{numbered[number]}' of shape "
-                f"{vector.shape} is not one number per row of it: name a column in full"
+                f"{table.path} has no column '{column}' for {modality}, and '{numbered[number]}' of shape "
+                f"{vector.shape} is not a numbered column of it: give the full name of a column"
             )
     return np.stack(vectors, axis=1)
 
@@ -335,7 +334,7 @@ def _numbered(names: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """Names for a message; numbered columns as a range."""
+    """Returns names for a message, with numbered columns as a range."""
     groups = {prefix: numbers for prefix, numbers in _numbered(names).items() if len(numbers) > 2}
     range_of = {
         name: f"{numbers[min(numbers)]}..{numbers[max(numbers)]}"
@@ -361,11 +360,11 @@ def _concatenated(parts: Sequence[Rows]) -> Rows:
 
 
 def _conversations(rows: Rows, ids_per_split: bool) -> dict[str, list[Conversation]]:
-    members = {}
+    rows_by_conversation: dict[tuple[str, str], list[int]] = {}
     for row, key in enumerate(zip(rows.split, rows.conversation, strict=True)):
-        members.setdefault(key, []).append(row)
-    splits = {}
-    for (split, name), indices in members.items():
+        rows_by_conversation.setdefault(key, []).append(row)
+    splits: dict[str, list[Conversation]] = {}
+    for (split, name), indices in rows_by_conversation.items():
         ordered = _sorted(indices, rows.order, name) if rows.order else indices
         conversation = Conversation(
             id=f"{split}_{name}" if ids_per_split else name,
@@ -383,5 +382,5 @@ def _conversations(rows: Rows, ids_per_split: bool) -> dict[str, list[Conversati
 def _sorted(indices: Sequence[int], order: Sequence[Any], conversation: str) -> list[int]:
     keys = [order[i] for i in indices]
     if any(key is None or key != key for key in keys) or len({isinstance(key, str) for key in keys}) > 1:
-        raise UserError(f"conversation '{conversation}': the order of some utterances is missing, or numbers meet text")
+        raise UserError(f"conversation '{conversation}': the order has empty cells, or both numbers and text")
     return sorted(indices, key=order.__getitem__)

@@ -1,4 +1,4 @@
-"""Opens the three kinds of table files: npz, parquet and csv."""
+"""Tables in .npz, .parquet and .csv files."""
 
 import dataclasses
 import zipfile
@@ -17,14 +17,14 @@ from jmer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose columns are read when they are asked for.
+    """A table whose columns are read on access.
 
     Attributes:
       path: the file.
-      names: of the columns.
+      names: names of the columns.
       values: name -> the column as a list with one entry per row, None where a cell is empty.
-      array: name -> the column as floats `[rows]` or `[rows, D]`, NaN where a cell is empty; raises UserError if it
-        holds anything but numbers.
+      array: name -> the column as numbers `[rows]` or `[rows, D]`, NaN where a cell is empty; raises UserError if it
+        contains anything else.
     """
 
     path: Path
@@ -34,17 +34,17 @@ class Table:
 
 
 def open_table(path: Path, texts: Sequence[str]) -> Table:
-    """Opens a table, by the suffix of its name.
+    """Opens a table in the format that its suffix says.
 
     Args:
       path: a .npz, .parquet or .csv file.
-      texts: names of columns that hold text even where a csv file's cells look like numbers (`007`).
+      texts: names of the columns that a .csv file has as text even if the cells look like numbers (`007`).
 
     Raises:
-      UserError: if the file is missing, of another kind or damaged.
+      UserError: if the file is missing, has another suffix or is damaged.
     """
     if path.suffix not in _OPENERS:
-        raise UserError(f"{path}: a table is a .npz, .parquet or .csv file, not '{path.suffix or path.name}'")
+        raise UserError(f"{path}: expected a .npz, .parquet or .csv file, not '{path.suffix or path.name}'")
     if not path.is_file():
         raise UserError(f"no file {path}: check the path of the table")
     table = _OPENERS[path.suffix](path, texts)
@@ -59,9 +59,9 @@ def _open_npz(path: Path, texts: Sequence[str]) -> Table:
         try:
             arrays = np.load(file, allow_pickle=False)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is cut short or no .npz file: get or save it again") from error
+            raise UserError(f"{path} is truncated or not a .npz file: save it again") from error
         if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise UserError(f"{path} holds one array, not named ones: save the columns with numpy.savez")
+            raise UserError(f"{path} contains a single array without a name: save the columns with numpy.savez")
         names = arrays.files
 
     def column(name: str) -> np.ndarray:
@@ -69,22 +69,22 @@ def _open_npz(path: Path, texts: Sequence[str]) -> Table:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return arrays[name]
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: column '{name}' is damaged: get or save the file again") from error
+            raise UserError(f"{path}: column '{name}' is damaged: save the file again") from error
         except ValueError as error:
             raise UserError(
-                f"{path}: column '{name}' holds Python objects, which could run code: save it as numbers or strings"
+                f"{path}: column '{name}' contains Python objects, which could run code: save it as numbers or strings"
             ) from error
 
     def values(name: str) -> list:
         array = column(name)
         if array.ndim != 1:
-            raise UserError(f"{path}: column '{name}' has shape {array.shape}, but must have one value per row")
+            raise UserError(f"{path}: column '{name}' has shape {array.shape}: expected one value per row")
         return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
 
     def array(name: str) -> np.ndarray:
         array = column(name)
         if array.dtype.kind not in "fiub":
-            raise UserError(f"{path}: column '{name}' is {array.dtype}, but features must be numbers")
+            raise UserError(f"{path}: column '{name}' is {array.dtype}: expected numbers")
         return array
 
     return Table(path, names, values, array)
@@ -108,11 +108,11 @@ def _arrow_table(path: Path, load: Callable[[], pa.Table]) -> Table:
         table = load()
     except (OSError, pa.ArrowException) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"{path} is cut short or no {path.suffix} file: get or save it again ({line})") from error
+        raise UserError(f"{path} is truncated or not a {path.suffix} file: save it again ({line})") from error
 
     def values(name: str) -> list:
         if pa.types.is_nested(table[name].type):
-            raise UserError(f"{path}: column '{name}' is {table[name].type}, but must have one value per row")
+            raise UserError(f"{path}: column '{name}' is {table[name].type}: expected one value per row")
         return table[name].to_pylist()
 
     def array(name: str) -> np.ndarray:
@@ -134,8 +134,8 @@ def _stacked(path: Path, name: str, column: pa.ListArray) -> np.ndarray:
     if wrong.size:
         row = np.flatnonzero(present)[wrong[0]]
         raise UserError(
-            f"{path}: column '{name}' has mixed widths, {width} values at first and {lengths[wrong[0]]} in row "
-            f"{row + 1}: give every row {width} values, or none where they are missing"
+            f"{path}: column '{name}' has different widths, {width} values at first and {lengths[wrong[0]]} in row "
+            f"{row + 1}: give {width} values in every row, or an empty cell"
         )
     values = _numbers(path, name, column.flatten())
     stacked = np.full((len(column), width), np.nan, np.result_type(values, np.float32))
@@ -147,5 +147,5 @@ def _numbers(path: Path, name: str, column: pa.Array) -> np.ndarray:
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise UserError(f"{path}: column '{name}' is {column.type}, but features must be numbers")
+        raise UserError(f"{path}: column '{name}' is {column.type}: expected numbers")
     return column.to_numpy(zero_copy_only=False)
