@@ -71,6 +71,61 @@ def test_the_comparison_shows_what_its_runs_wrote(corpora, told, tmp_path):
     assert again[-12:] == lines[-12:]
 
 
+OUTSIDE = """
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from jmer.config import base_config, with_variants
+from jmer.losses import cross_entropy
+from jmer.models import ModelSpec, register_model
+
+
+class Output(NamedTuple):
+    logits: Any
+
+
+class Outside(nn.Module):
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, batch, *, train=False):
+        return Output(nn.Dense(self.num_classes)(batch.features["text"]))
+
+
+def loss(output, batch):
+    labelled = batch.labels >= 0
+    return {"task": (1.0, cross_entropy(output.logits, batch.labels, where=labelled).sum(), labelled.sum())}
+
+
+register_model(ModelSpec("outside", Outside, loss, variants={"fast": {"optimizer.learning_rate": 0.01}}))
+
+
+def get_config(variants=""):
+    config = base_config("outside")
+    config.training.update(epochs=3, batch_size=4, parallel="jit")
+    return with_variants(config, variants)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_model_of_a_file_outside_the_repository_is_compared(corpora, told, tmp_path, jobs):
+    path = tmp_path / "mine.py"
+    path.write_text(OUTSIDE)
+    out, names = tmp_path / "out", f"linear,{path},{path}:fast"
+    arguments = ("--corpus", corpora[0], "--models", names, "--seeds", 2, "--jobs", jobs, "--out", out, *VARIANT)
+    status, lines, errors = told(comparison, *arguments)
+    assert (status, errors) == (0, [])
+    linear, mine, fast, *_ = table_of(lines)
+    assert [row["model"] for row in (linear, mine, fast)] == ["linear", "mine", "mine-fast"]
+    for row in (mine, fast):
+        runs = [out / "talks" / row["model"] / f"seed{seed}" for seed in range(2)]
+        scores = [json.loads((run / "scores.json").read_text())["splits"]["validation"] for run in runs]
+        assert row["W-F1 %"] == by_hand([s["weighted_f1"] for s in scores]) and row["seeds"] == "2"
+    _, again, _ = told(comparison, *arguments)
+    assert "6 already finished, 0 to do" in " ".join(again)
+
+
 def result(weighted_f1, last_epochs=0.5):
     scores = {"validation": {"weighted_f1": weighted_f1, "accuracy": weighted_f1}}
     return Result(scores, "validation", 3, 7, last_epochs, 28, 1000.0, "1 x cpu")
@@ -186,6 +241,7 @@ def test_mistakes_are_one_line(corpora, told, tmp_path):
         return errors[0]
 
     assert "unknown name 'cnn' in --models: choose from lpgnet, sdt" in refused(comparison, *given, "--models", "cnn")
+    assert "nowhere.py does not exist" in refused(comparison, *given, "--models", "lfvd,nowhere.py")
     assert "--seeds is 0: give at least 1" in refused(comparison, *given, "--seeds", "0")
     assert "--jobs is 0: give at least 1" in refused(comparison, *given, "--jobs", "0")
     assert "no corpus 'nowhere'" in refused(comparison, "--corpus", "nowhere")

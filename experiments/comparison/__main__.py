@@ -2,6 +2,7 @@
 
     python -m experiments.comparison --corpus corpora/iemocap4 --corpus corpora/iemocap6 --corpus corpora/mosi
     python -m experiments.comparison --models lfvd,sdt --seeds 3 --jobs 2 --config.training.epochs=3
+    python -m experiments.comparison --models lfvd,path/to/mine.py         # an experiment with a model of your own
 
 All scores are those of the validation split. The table is printed and written to OUT/table.md and OUT/table.csv; each
 run is a folder OUT/<corpus>/<model>/seed<n>. The same command again resumes, and a command with more seeds or models
@@ -22,7 +23,7 @@ from experiments.grid import cli
 from experiments.grid.cells import Outcome, Row, failure_lines, selection_rule
 from experiments.grid.corpora import corpus_name, training_corpus
 from experiments.grid.executor import run_grid
-from experiments.grid.models import MODELS, model_row
+from experiments.grid.models import MODELS, choose_models, model_row, row_name
 from jmer.config import fit_to_corpus
 from jmer.errors import UserError
 from jmer.evaluation.predictions import corpus_title
@@ -64,15 +65,15 @@ def candidate(model: str, corpus: str, *, variant: str, changes: Mapping[str, st
     """Returns a model on a corpus.
 
     Args:
-      model: name in `experiments.grid.models.MODELS`.
+      model: name in `experiments.grid.models.MODELS`, or what `--config` takes.
       corpus: what `--corpus` takes.
-      variant: of the experiment.
+      variant: of an experiment of jmer.
       changes: `section.field` -> text.
 
     Raises:
       UserError: if the corpus, the experiment, the variant or a change is invalid.
     """
-    row = model_row(model, corpus, name=model, variant=variant, changes=changes)
+    row = model_row(model, corpus, name=row_name(model), variant=variant, changes=changes)
     loaded, config = training_corpus(corpus), row.config
     try:
         return Candidate(row, tuple(fit_to_corpus(config, loaded.card, loaded.conversations("train")).model.modalities))
@@ -216,10 +217,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = cli.make_parser(PROGRAM, __doc__, seeds=5, corpora=CORPORA)
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"), help="default: runs/comparison")
     parser.add_argument(
-        "--models", default=",".join(MODELS), help=f"joined by commas (default: all, which are {', '.join(MODELS)})"
+        "--models",
+        default=",".join(MODELS),
+        metavar="MODEL,...",
+        help=f"names, or paths of experiment files such as mine.py:variant (default: {','.join(MODELS)})",
     )
     options, changes = cli.parse(parser, arguments)
-    models = cli.choices("--models", options.models, MODELS)
+    models = choose_models("--models", options.models)
     candidates = [
         candidate(model, corpus, variant=options.variant, changes=changes)
         for corpus in options.corpora

@@ -53,7 +53,7 @@ def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence
     parser.add_argument(
         "--variant",
         default="plain_features",
-        help="variants of every experiment, separated by commas; '' = the published hyperparameters (default: "
+        help="variants of jmer's experiments, separated by commas; '' = the published hyperparameters (default: "
         "plain_features, for features that were not fine-tuned)",
     )
     parser.epilog = f"{FIELD}SECTION.FIELD=VALUE changes a field of every run; {FIELD}data.path=PATH is --corpus PATH."
