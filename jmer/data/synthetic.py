@@ -1,27 +1,27 @@
-"""Made-up corpora in the likeness of MELD and IEMOCAP, for a first run, for tests and for benchmarks.
+"""Synthetic corpora that imitate MELD and IEMOCAP, for a first run, for tests and for benchmarks.
 
-They share with their models the number and length of conversations, the emotions and their balance, the number of
-speakers and the width of features. Nothing in them was measured on people: a score on one says that the code learns,
-and nothing about emotions. One seed gives one corpus, by this process:
+They have the numbers and lengths of conversations, the emotions and their frequencies, the numbers of speakers and the
+widths of features of the corpora that they imitate. No data of people are in them: a score on one shows that the code
+learns, and nothing about emotions. The same seed gives the same corpus, by this process:
 
-1. Dialogue. A conversation draws its participants from a cast; a speaker keeps the floor with some probability, else
-   one of the others takes it.
-2. Emotions. At each utterance the speaker keeps the emotion of their own last utterance (inertia), or takes over that
-   of the utterance before (contagion), or feels anew, drawn from the balance of emotions. Copying leaves that balance
-   as it is, and makes the neighbours of an utterance tell about it.
-3. Views. Text, audio and visual each show the emotion as a point in a latent space of their own: the prototype of the
-   emotion, at a strength that varies from utterance to utterance, plus an offset of the speaker, plus noise.
-   Prototypes are orthogonal, and further apart in text than in audio, and in audio than in visual.
-4. Conflicts. Now and then one modality shows another emotion than the one that is felt (a smile over sad words),
-   independently of the other two: only together do they tell.
-5. Features. A random matrix maps the latent point to the modality's width; noise is added, and every column gets a
-   scale and a shift of its own. A few utterances lack their audio or visual features.
+1. Dialogue. The participants of a conversation are drawn from a set of speakers; a speaker continues with some
+   probability, otherwise one of the others is next.
+2. Emotions. At each utterance the speaker keeps the emotion of their own last utterance (inertia), or adopts that of
+   the previous utterance (contagion), or has a new one, drawn with the frequencies of the emotions. Copying leaves the
+   frequencies unchanged and makes the neighbours of an utterance informative.
+3. Modalities. Text, audio and visual each express the emotion as a point in a latent space of their own: the prototype
+   of the emotion, with a strength that varies between utterances, plus an offset of the speaker, plus noise. Prototypes
+   are orthogonal, and further apart in text than in audio, and in audio than in visual.
+4. Conflicts. With a small probability a modality expresses another emotion than the label (a smile with sad words),
+   independently of the others, so that only several modalities together identify the emotion.
+5. Features. A random matrix maps the latent point to the width of the modality; noise is added, and each column gets a
+   scale and a shift. A few utterances lack their audio or visual features.
 
-In `synthetic-iemocap4-frames` an utterance is a sequence of frames, 64 wide: text of 5 to 40, like word pieces, audio
-of three times as many (the 20 ms frames of real audio are several times more still). Its latent point swells and fades
-over the frames, around a peak that falls anywhere, and every frame adds noise of its own before step 5. The mean over
-real frames so knows more than any single one, and attention to the frames around the peak knows more than the mean.
-Features take 85 MB.
+In `synthetic-iemocap4-frames` an utterance is a sequence of frames of width 64: 5 to 40 in text, like word pieces, and
+three times as many in audio (real audio has still more frames of 20 ms). The latent point rises and falls over the
+frames around a peak at a random position, and each frame has noise of its own before step 5. The mean over the real
+frames is therefore more informative than any single one, and attention to the frames around the peak more than the
+mean. Its features take 85 MB.
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ LATENT = 16
 FEATURE_NOISE = 0.1
 OFFSET = 0.8
 FRAME_NOISE = 2.0
-PEAK = 3.0  # strength of the latent point where it is strongest
-SPREAD = 0.08  # how long it stays strong: deviation of the bell around the peak, as a share of the utterance
+PEAK = 3.0  # strength of the latent point at its peak
+PEAK_WIDTH = 0.08  # standard deviation of the bell around the peak, as a fraction of the utterance
 
 
 class Size(NamedTuple):
-    """How much a split holds: numbers of conversations and of utterances, utterances of the longest conversation."""
+    """Size of a split: numbers of conversations and utterances, and the length of the longest conversation."""
 
     conversations: int
     utterances: int
@@ -51,12 +51,12 @@ class Size(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """How one modality shows emotions.
+    """Parameters of the features of a modality.
 
     Attributes:
       separation: length of the prototypes, in standard deviations of the noise.
-      conflict: share of utterances that show another emotion.
-      missing: share of utterances without features.
+      conflict: probability that an utterance expresses another emotion.
+      missing: probability that an utterance has no features.
     """
 
     separation: float
@@ -66,34 +66,34 @@ class _View:
 
 @dataclasses.dataclass(frozen=True)
 class _Profile:
-    """A corpus to imitate.
+    """Parameters of a synthetic corpus.
 
     Attributes:
-      likeness: what it imitates, for the card.
-      counts: emotion -> utterances of the real training split, for the balance.
+      imitates: the corpus that it imitates, for the card.
+      counts: emotion -> utterances in the real training split, which give the frequencies.
       sizes: split -> size.
       widths: modality -> width.
-      views: modality -> view.
-      concentration: of the beta distribution of lengths; higher = more alike.
-      casts: split -> the speakers who may take part.
-      popularity: a speaker takes part in proportion to 1 / rank^popularity.
-      participants: fewest and most speakers of a conversation, and the mean number beyond the fewest.
-      floor: probability that a speaker goes on.
-      inertia: probability that an emotion is kept.
-      contagion: probability that an emotion is taken over.
-      frames: modality -> fewest and most frames of an utterance; None = an utterance is one vector.
+      views: modality -> parameters of its features.
+      concentration: of the beta distribution of lengths; higher = more similar lengths.
+      speakers: split -> the speakers from whom participants are drawn.
+      popularity: a speaker participates with weight 1 / rank^popularity.
+      participants: minimum and maximum number of speakers in a conversation, and the mean number above the minimum.
+      continuation: probability that a speaker continues.
+      inertia: probability that a speaker keeps an emotion.
+      contagion: probability that a speaker adopts the previous emotion.
+      frames: modality -> minimum and maximum number of frames; None = an utterance is one vector.
     """
 
-    likeness: str
+    imitates: str
     counts: Mapping[str, int]
     sizes: Mapping[str, Size]
     widths: Mapping[str, int]
     views: Mapping[str, _View]
     concentration: float
-    casts: Mapping[str, range]
+    speakers: Mapping[str, range]
     popularity: float
     participants: tuple[int, int, float]
-    floor: float
+    continuation: float
     inertia: float
     contagion: float
     frames: Mapping[str, tuple[int, int]] | None = None
@@ -104,7 +104,7 @@ class _Profile:
 
 
 _MELD = _Profile(
-    likeness="MELD",
+    imitates="MELD",
     counts={
         "neutral": 4710,
         "surprise": 1205,
@@ -118,32 +118,32 @@ _MELD = _Profile(
     widths={"text": 1024, "audio": 300, "visual": 342},
     views={"text": _View(1.6, 0.1, 0.0), "audio": _View(1.2, 0.2, 0.003), "visual": _View(0.9, 0.25, 0.02)},
     concentration=2.7,
-    casts=dict.fromkeys(SPLITS, range(260)),
+    speakers=dict.fromkeys(SPLITS, range(260)),
     popularity=1.0,
     participants=(2, 9, 1.0),
-    floor=0.2,
+    continuation=0.2,
     inertia=0.35,
     contagion=0.2,
 )
 
 _IEMOCAP6 = _Profile(
-    likeness="IEMOCAP with six emotions",
+    imitates="IEMOCAP with six emotions",
     counts={"happy": 504, "sad": 839, "neutral": 1324, "angry": 933, "excited": 742, "frustrated": 1468},
     sizes={"train": Size(108, 5229, 110), "validation": Size(12, 581, 90), "test": Size(31, 1623, 100)},
     widths={"text": 1024, "audio": 1582, "visual": 342},
     views={"text": _View(1.7, 0.1, 0.0), "audio": _View(1.3, 0.2, 0.001), "visual": _View(1.0, 0.25, 0.01)},
     concentration=10.0,
-    casts={"train": range(8), "validation": range(8), "test": range(8, 10)},
+    speakers={"train": range(8), "validation": range(8), "test": range(8, 10)},
     popularity=0.0,
     participants=(2, 2, 0.0),
-    floor=0.3,
+    continuation=0.3,
     inertia=0.65,
     contagion=0.15,
 )
 
 _IEMOCAP4 = dataclasses.replace(
     _IEMOCAP6,
-    likeness="IEMOCAP with four emotions",
+    imitates="IEMOCAP with four emotions",
     counts={"happy": 1194, "sad": 839, "neutral": 1324, "angry": 933},
     sizes={"train": Size(108, 3861, 110), "validation": Size(12, 429, 80), "test": Size(31, 1241, 90)},
 )
@@ -170,13 +170,13 @@ def generate(
     sizes: Mapping[str, Size] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Corpus:
-    """Makes up a corpus; the same arguments give the same corpus.
+    """Generates a synthetic corpus; the same arguments give the same corpus.
 
     Args:
       name: one of `NAMES`.
-      seed: of everything random.
-      sizes: split -> size; None = those of the corpus that is imitated.
-      widths: modality -> width, any of text, audio and visual; None = those of the corpus that is imitated.
+      seed: of all random numbers.
+      sizes: split -> size; None = those of the imitated corpus.
+      widths: modality -> width, for any of text, audio and visual; None = those of the imitated corpus.
 
     Raises:
       UserError: if there is no such corpus, or a size is impossible.
@@ -186,14 +186,14 @@ def generate(
     profile = _PROFILES[name]
     profile = dataclasses.replace(profile, sizes=sizes or profile.sizes, widths=widths or profile.widths)
     rng = np.random.default_rng([seed, NAMES.index(name)])
-    cast = max(members.stop for members in profile.casts.values())
-    draws = {m: _Modality.draw(rng, profile, m, cast) for m in profile.widths}
+    speaker_count = max(speakers.stop for speakers in profile.speakers.values())
+    draws = {m: _Modality.draw(rng, profile, m, speaker_count) for m in profile.widths}
     splits = {split: list(_conversations(rng, profile, split, size, draws)) for split, size in profile.sizes.items()}
     card = Card(
         name=name,
         widths=dict(profile.widths),
         emotions=profile.emotions,
-        provenance=f"Made up by jmer.data.synthetic with seed {seed} in the likeness of {profile.likeness}; not real.",
+        provenance=f"Generated by jmer.data.synthetic with seed {seed} to imitate {profile.imitates}; not real data.",
         synthetic=True,
         frames=profile.frames is not None,
     )
@@ -204,7 +204,7 @@ def _conversations(
     rng: np.random.Generator, profile: _Profile, split: str, size: Size, modalities: Mapping[str, "_Modality"]
 ) -> Iterator[Conversation]:
     lengths = _lengths(rng, split, size, profile.concentration)
-    speakers, emotions = _dialogues(rng, profile, lengths, profile.casts[split])
+    speakers, emotions = _dialogues(rng, profile, lengths, profile.speakers[split])
     if profile.frames is None:
         views = {m: modality.view(rng, emotions, speakers) for m, modality in modalities.items()}
     else:
@@ -229,12 +229,12 @@ def _conversations(
         start += length
 
 
-def _between(fewest: int, most: int, share: np.ndarray) -> np.ndarray:
-    return fewest + np.rint(share * (most - fewest)).astype(np.int64)
+def _between(lowest: int, highest: int, fraction: np.ndarray) -> np.ndarray:
+    return lowest + np.rint(fraction * (highest - lowest)).astype(np.int64)
 
 
 def _lengths(rng: np.random.Generator, split: str, size: Size, concentration: float) -> np.ndarray:
-    """Draws lengths between 1 and the longest, which is reached, with exactly the total that the size asks for."""
+    """Draws lengths of at least 1 with the given total, of which the longest is the given maximum."""
     count, total, longest = size
     if not (count >= 1 and longest >= 1 and longest + count - 1 <= total <= count * longest):
         raise UserError(
@@ -242,8 +242,8 @@ def _lengths(rng: np.random.Generator, split: str, size: Size, concentration: fl
             f"cannot hold {total} utterances; change one of the three"
         )
     mean = np.clip((total / count - 1) / max(longest - 1, 1), 0.01, 0.99)
-    share = rng.beta(concentration * mean, concentration * (1 - mean), count)
-    lengths = 1 + np.rint(share * (longest - 1)).astype(np.int64)
+    fractions = rng.beta(concentration * mean, concentration * (1 - mean), count)
+    lengths = 1 + np.rint(fractions * (longest - 1)).astype(np.int64)
     lengths[rng.integers(count)] = longest
     reached = lengths.argmax()
     while excess := lengths.sum() - total:
@@ -254,43 +254,45 @@ def _lengths(rng: np.random.Generator, split: str, size: Size, concentration: fl
 
 
 def _dialogues(
-    rng: np.random.Generator, profile: _Profile, lengths: np.ndarray, cast: range
+    rng: np.random.Generator, profile: _Profile, lengths: np.ndarray, candidates: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws who speaks and what they feel, for all conversations side by side.
+    """Draws speakers and emotions of all conversations in parallel.
 
     Returns:
-      Speaker and emotion of every utterance, int64 `[sum(lengths)]` each, conversation after conversation.
+      Speaker and emotion of every utterance, int64 `[sum(lengths)]` each, in the order of the conversations.
     """
     count, longest = len(lengths), lengths.max()
     balance = np.array(list(profile.counts.values())) / sum(profile.counts.values())
-    fewest, most, beyond = profile.participants
-    seats = np.minimum(fewest + rng.poisson(beyond, count), most)
-    # The largest of log-weights plus Gumbel noise are a weighted draw without replacement.
-    weights = -profile.popularity * np.log(np.arange(1, len(cast) + 1))
-    members = cast.start + np.argsort(-(weights + rng.gumbel(size=(count, len(cast)))), axis=1)[:, :most]
+    lowest, highest, mean_extra = profile.participants
+    sizes = np.minimum(lowest + rng.poisson(mean_extra, count), highest)
+    # Gumbel noise on log-weights: the largest sums are a weighted draw without replacement.
+    weights = -profile.popularity * np.log(np.arange(1, len(candidates) + 1))
+    noisy_weights = weights + rng.gumbel(size=(count, len(candidates)))
+    participants = candidates.start + np.argsort(-noisy_weights, axis=1)[:, :highest]
 
     every = np.arange(count)
-    seat = np.zeros(count, np.int64)
+    current = np.zeros(count, np.int64)  # index of the speaker among the participants
     emotion = rng.choice(len(balance), count, p=balance)
-    felt = np.full((count, most), -1)  # emotion of each participant's last utterance
+    last = np.full((count, highest), -1)  # emotion of the last utterance of each participant
     speakers, emotions = np.empty((2, count, longest), np.int64)
     for t in range(longest):
         if t > 0:
-            seat = np.where(rng.random(count) < profile.floor, seat, (seat + 1 + rng.integers(seats - 1)) % seats)
-            own, drawn = felt[every, seat], rng.random(count)
+            continues = rng.random(count) < profile.continuation
+            current = np.where(continues, current, (current + 1 + rng.integers(sizes - 1)) % sizes)
+            own, drawn = last[every, current], rng.random(count)
             kept = (drawn < profile.inertia) & (own >= 0)
-            caught = (drawn >= profile.inertia) & (drawn < profile.inertia + profile.contagion)
+            adopted = (drawn >= profile.inertia) & (drawn < profile.inertia + profile.contagion)
             fresh = rng.choice(len(balance), count, p=balance)
-            emotion = np.where(kept, own, np.where(caught, emotion, fresh))
-        felt[every, seat] = emotion
-        speakers[:, t], emotions[:, t] = members[every, seat], emotion
+            emotion = np.where(kept, own, np.where(adopted, emotion, fresh))
+        last[every, current] = emotion
+        speakers[:, t], emotions[:, t] = participants[every, current], emotion
     real = np.arange(longest) < lengths[:, None]
     return speakers[real], emotions[real]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Modality:
-    """What a modality keeps for all splits.
+    """Random parameters of a modality, the same in all splits.
 
     Attributes:
       prototypes: `[C, LATENT]`, one per emotion, orthogonal.
@@ -298,8 +300,8 @@ class _Modality:
       mixing: `[LATENT, D]`.
       scale: `[D]`.
       shift: `[D]`.
-      conflict: share of utterances that show another emotion.
-      missing: share of utterances without features.
+      conflict: probability that an utterance expresses another emotion.
+      missing: probability that an utterance has no features.
     """
 
     prototypes: np.ndarray
@@ -330,7 +332,7 @@ class _Modality:
     def view(
         self, rng: np.random.Generator, emotions: np.ndarray, speakers: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns features float32 `[n, D]` and availability bool `[n]` of utterances."""
+        """Returns features float32 `[n, D]` and availability bool `[n]` of `n` utterances."""
         features = self._features(rng, self._latent(rng, emotions, speakers))
         available = rng.random(len(emotions)) >= self.missing
         features[~available] = 0
@@ -339,14 +341,14 @@ class _Modality:
     def frame_view(
         self, rng: np.random.Generator, emotions: np.ndarray, speakers: np.ndarray, counts: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns each utterance's frames, float32 `[counts[i], D]` or none, and availability bool `[n]`."""
+        """Returns the frames of `n` utterances, float32 `[counts[i], D]` or none, and availability bool `[n]`."""
         points = self._latent(rng, emotions, speakers)
         available = rng.random(len(emotions)) >= self.missing
         peaks = rng.random(len(emotions))
         frames = []
         for point, peak, count in zip(points, peaks, counts * available, strict=True):
             time = (np.arange(count) + 0.5) / max(count, 1)
-            course = np.float32(PEAK) * np.exp(-0.5 * ((time - peak) / SPREAD) ** 2).astype(np.float32)
+            course = np.float32(PEAK) * np.exp(-0.5 * ((time - peak) / PEAK_WIDTH) ** 2).astype(np.float32)
             latent = np.float32(FRAME_NOISE) * rng.standard_normal((count, LATENT), np.float32)
             frames.append(self._features(rng, latent + course[:, None] * point))
         return frames, available
