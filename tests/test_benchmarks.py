@@ -246,7 +246,7 @@ def test_another_loss_is_refused():
     case = cases.make_case("lpgnet", "iemocap", smoke=True)
     row.check_same_loss(case, {"jmer": 2.0, "PyTorch": 2.0001})
     for wrong in (2.001, float("nan")):
-        with pytest.raises(UserError, match=r"^lpgnet on iemocap: the loss is 2 in jmer and .* in PyTorch, so that"):
+        with pytest.raises(UserError, match=r"^lpgnet on iemocap: the loss is 2 in jmer and .* in PyTorch, so times"):
             row.check_same_loss(case, {"jmer": 2.0, "PyTorch": wrong})
 
 
@@ -258,7 +258,7 @@ def test_another_loss_is_refused():
         (["--models", "lpgnet", "--shapes", "meld"], r"--models lpgnet has no configuration for --shapes meld"),
         (["--repeats", "0"], r"--repeats is 0: give at least 1"),
         (["--threads", "-1"], r"--threads is -1: give at least 1"),
-        (["--only-jmer", "--torch-compile"], r"--torch-compile measures PyTorch: leave out --only-jmer"),
+        (["--only-jmer", "--torch-compile"], r"--torch-compile measures PyTorch: omit --only-jmer"),
         (["--device", "gpu", "--only-jmer"], r"--device gpu: JAX finds no GPU: run `pip install -e '.\[gpu\]'`"),
         (["--out", __file__], r"test_benchmarks.py is a file, not a folder: name another --out"),
     ],

@@ -1,1 +1,1 @@
-"""Speed of jmer's models, and of plain PyTorch versions of them."""
+"""Speed and memory of jmer's models, beside plain PyTorch versions of them."""

@@ -5,8 +5,8 @@
     python -m experiments.benchmarks --device gpu --torch-compile --epoch
     python -m experiments.benchmarks --only-jmer                        # without PyTorch
 
-Prints tables, after each row also written to OUT/table.md, with all raw times in OUT/results.json. Leave the machine
-alone meanwhile.
+Prints tables, which are also written to OUT/table.md after each row, with all raw times in OUT/results.json. Run it on
+an otherwise idle machine.
 """
 
 import argparse
@@ -33,10 +33,10 @@ PRODUCT, SMOKE_PRODUCT = 2048, 128
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures and prints; returns the exit status.
+    """Measures and prints the tables; returns the exit status.
 
     Raises:
-      UserError: if a flag is wrong, something needed is not there, or the sides do not compute the same.
+      UserError: if a flag is invalid, a requirement is missing, or the sides compute different losses.
     """
     flags = _parse(arguments)
     with_torch = not flags.only_jmer
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     for number, (model, shape) in enumerate(selected, start=1):
         row = measure_row(make_case(model, shape, smoke=flags.smoke), options)
         rows.append(row)
-        # What one row compiled is of no use to the next.
+        # The next row compiles other programs.
         jax.clear_caches()
         if number in ((len(selected) + 1) // 2, len(selected)):
             peaks.append(_peak(size, options))
@@ -88,13 +88,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     parser.add_argument("--models", **choice(MODELS, "MODEL"))
     parser.add_argument("--shapes", **choice(SHAPES, "SHAPE"))
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="times that each is timed (default: 5)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="repetitions of each measurement (default: 5)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of both sides (default: all cores)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="of both sides (default: cpu)")
-    parser.add_argument("--only-jmer", action="store_true", help="do without PyTorch")
-    parser.add_argument("--torch-compile", action="store_true", help="also measure torch.compile, which compiles long")
-    parser.add_argument("--epoch", action="store_true", help="also train a whole epoch of each corpus' size; long")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repetition: whether it works at all")
+    parser.add_argument("--only-jmer", action="store_true", help="without PyTorch")
+    parser.add_argument(
+        "--torch-compile", action="store_true", help="also measure torch.compile, which compiles for a long time"
+    )
+    parser.add_argument("--epoch", action="store_true", help="also train an epoch of each corpus' size; slow")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes and one repetition, to test the program")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     flags = parser.parse_args(arguments)
     flags.models = choices("--models", flags.models, MODELS)
@@ -103,7 +107,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if getattr(flags, flag) is not None and getattr(flags, flag) < 1:
             raise UserError(f"--{flag} is {getattr(flags, flag)}: give at least 1")
     if flags.only_jmer and flags.torch_compile:
-        raise UserError("--torch-compile measures PyTorch: leave out --only-jmer")
+        raise UserError("--torch-compile measures PyTorch: omit --only-jmer")
     return flags
 
 

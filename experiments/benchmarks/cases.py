@@ -1,4 +1,4 @@
-"""What is measured: a model with its own configuration, on batches of a corpus' shape."""
+"""The measured cases: a model with its configuration, on batches of a corpus' shape."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ EXPERIMENTS = {
 
 
 class Shape(NamedTuple):
-    """Sizes of what is measured.
+    """Sizes of the measured batches.
 
     Attributes:
-      corpus: the synthetic corpus that it is drawn from.
-      batch: of the batch that is trained on and predicted; it holds the corpus' longest conversation.
+      corpus: the synthetic corpus that generates it.
+      batch: of the batch for training and prediction; it has the corpus' longest conversation.
       single: utterances of the conversation whose latency is measured.
-      epoch: of the training split; None = as the corpus has it.
+      epoch: of the training split; None = that of the corpus.
     """
 
     corpus: str
@@ -64,12 +64,12 @@ class Case:
     """A model on a shape.
 
     Attributes:
-      model, shape: their names.
-      smoke: whether it is tiny, so that its times mean nothing.
+      model, shape: names.
+      smoke: whether it is tiny, for tests of the program.
       config: fitted to the emotions and modalities.
       widths: modality -> feature width, of the model's modalities.
-      padded: NumPy arrays, a row for each conversation, padded to the longest.
-      packed: the same conversations, several in a row.
+      padded: NumPy arrays, a row per conversation, padded to the longest.
+      packed: the same conversations, several per row.
       single: one conversation, not padded.
     """
 
@@ -88,19 +88,19 @@ class Case:
         return int(self.padded.mask.sum())
 
     def batch(self, side: str) -> Batch:
-        """The batch as a side lays it out."""
+        """The batch in the layout of a side."""
         return self.packed if side == JMER else self.padded
 
 
 def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
-    """Makes up the batches, in each process the same, and reads the configuration.
+    """Generates the batches, the same in each process, and reads the configuration.
 
     Args:
       model, shape: in `EXPERIMENTS`.
       smoke: True = tiny.
 
     Raises:
-      UserError: if the experiment's file is at fault.
+      UserError: if the experiment's file is invalid.
     """
     sizes = _shape(shape, smoke)
     corpus = generate(
@@ -117,7 +117,7 @@ def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
     def normalized(split: str) -> list[Conversation]:
         return normalization.apply(corpus.conversations(split), statistics)
 
-    padded, packed = (layout(normalized("train"), widths) for layout in (padded_to_longest, packed_together))
+    padded, packed = (layout(normalized("train"), widths) for layout in (padded_to_longest, packed_rows))
     single = padded_to_longest(normalized("validation"), widths)
     return Case(model, shape, smoke, config, widths, padded, packed, single)
 
@@ -136,8 +136,8 @@ def padded_to_longest(conversations: Sequence[Conversation], widths: Mapping[str
     return batch
 
 
-def packed_together(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
-    """Returns all conversations in one batch, several in a row."""
+def packed_rows(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
+    """Returns all conversations in one batch, several per row."""
     packing = make_packing(conversations, batch_size=len(conversations))
     (batch,) = batches(conversations, widths, batch_size=len(conversations), packing=packing)
     return batch

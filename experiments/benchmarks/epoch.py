@@ -1,4 +1,4 @@
-"""A whole epoch over a corpus: jmer's packed batches, against shuffled ones, each padded to its longest."""
+"""An epoch over a corpus: jmer's packed batches, and shuffled batches padded to their longest conversation."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from jmer.data.packing import make_packing
 
 
 class Epoch(NamedTuple):
-    """What an epoch took: seconds, batching included, real utterances, and the share of positions that held one."""
+    """Measurements of an epoch: seconds with batching, real utterances, and the share of positions that hold one."""
 
     seconds: float
     utterances: int
@@ -24,28 +24,28 @@ class Epoch(NamedTuple):
 
 
 def run_epoch(case: Case, side: Side, conversations: Sequence[Conversation]) -> Epoch:
-    """Trains an epoch with a side, in batches of the configured size, after a step to warm up."""
-    in_order = packed if side.name == JMER else shuffled
+    """Trains an epoch with a side in batches of the configured size, after a warm-up step."""
+    epoch_batches = packed if side.name == JMER else shuffled
 
-    def train(some: Iterable[Batch]) -> None:
-        for batch in some:
+    def train(batches: Iterable[Batch]) -> None:
+        for batch in batches:
             side.train(side.place(batch))
         side.wait()
 
-    train(itertools.islice(in_order(case, conversations), 1))
-    seconds = timed(lambda: train(in_order(case, conversations)))
-    return Epoch(seconds, sum(map(len, conversations)), useful_share(in_order(case, conversations)))
+    train(itertools.islice(epoch_batches(case, conversations), 1))
+    seconds = timed(lambda: train(epoch_batches(case, conversations)))
+    return Epoch(seconds, sum(map(len, conversations)), useful_share(epoch_batches(case, conversations)))
 
 
 def packed(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
-    """Gives an epoch's batches as jmer's training makes them."""
+    """Yields an epoch's batches as in jmer's training."""
     size = case.config.training.batch_size
     packing = make_packing(conversations, batch_size=size)
     return batches(conversations, case.widths, batch_size=size, packing=packing, seed=0)
 
 
 def shuffled(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
-    """Gives an epoch's batches as the usual PyTorch loader makes them."""
+    """Yields an epoch's batches as a typical PyTorch loader makes them."""
     order = np.random.default_rng(0).permutation(len(conversations))
     size = case.config.training.batch_size
     for start in range(0, len(order), size):

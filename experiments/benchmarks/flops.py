@@ -1,4 +1,4 @@
-"""Floating-point operations of matrix products, counted in a program as it was traced."""
+"""Floating-point operations of matrix products, counted in a traced program."""
 
 import math
 
@@ -6,10 +6,10 @@ from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
 
 def matrix_flops(jaxpr: Jaxpr) -> int:
-    """Counts the operations of matrix products and convolutions, two for each multiplication; nothing else counts.
+    """Counts the operations of matrix products and convolutions, two per multiplication, and nothing else.
 
-    A `scan` counts with its length, a `cond` with the branch that has most. How often a `while` runs depends on data
-    and is not in the program: it counts once.
+    A `scan` counts with its length, a `cond` with its largest branch. The number of iterations of a `while` is not in
+    the program, so its body counts once.
 
     Args:
       jaxpr: `jax.make_jaxpr(function)(*arguments).jaxpr`.

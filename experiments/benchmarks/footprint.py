@@ -1,4 +1,4 @@
-"""Memory and compile time, each side in a fresh process that takes one training step."""
+"""Memory and compile time of a training step, each side in a fresh process."""
 
 import contextlib
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from experiments.grid.processes import Died, in_processes
 
 
 class Request(NamedTuple):
-    """Which step: a case's model, shape and size, the side (`jmer` or `PyTorch`), device and threads."""
+    """The step to measure: a case's model, shape and size, the side (`jmer` or `PyTorch`), device and threads."""
 
     model: str
     shape: str
@@ -25,11 +25,11 @@ class Request(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What a training step needs.
+    """Memory and compile time of a training step.
 
     Attributes:
-      loaded_megabytes: resident memory (2^20 bytes) at its highest before the network is built: mostly the libraries.
-      peak_megabytes: the same after the step. With a GPU both are of its memory; None = the system does not tell.
+      loaded_megabytes: peak resident memory (2^20 bytes) before the network is built, mostly of the libraries.
+      peak_megabytes: the same after the step. With a GPU both are of its memory; None = unknown on this system.
       compile_seconds: tracing, lowering and compiling the step without the persistent cache; None for PyTorch.
     """
 
@@ -39,14 +39,14 @@ class Footprint(NamedTuple):
 
 
 def footprint(request: Request) -> Footprint | Died:
-    """Measures in a process of its own; gives `Died` if that fails, of lack of memory for instance."""
+    """Measures in a process of its own; returns `Died` if it fails, for instance for lack of memory."""
     with contextlib.closing(in_processes(measure, [request], jobs=1)) as answers:
         _, found = next(answers)
         return found
 
 
 def measure(request: Request) -> Footprint:
-    """Measures in this process, which should have done nothing before."""
+    """Measures in this process, which should be fresh."""
     jax.config.update("jax_enable_compilation_cache", False)
     is_jmer = request.side == JMER
     machine.prepare(request.device, request.threads, with_torch=not is_jmer)

@@ -21,7 +21,7 @@ from jmer.training.step import train_step
 
 
 class JaxSide:
-    """A model of jmer on one device. Calls return before their work is done; `wait` waits for it.
+    """A model of jmer on one device. Calls are asynchronous; `wait` waits for them.
 
     Attributes:
       name: of the side.
@@ -42,7 +42,7 @@ class JaxSide:
         self._pending: Any = None
 
     def place(self, batch: Batch) -> Batch:
-        """Brings a batch of NumPy arrays to the device."""
+        """Transfers a batch of NumPy arrays to the device."""
         return jax.device_put(batch)
 
     def train(self, batch: Batch) -> None:
@@ -55,11 +55,11 @@ class JaxSide:
         self._pending = self._forward(self._state.variables, batch)
 
     def wait(self) -> None:
-        """Waits until the device has done all that it was told."""
+        """Waits for all asynchronous work."""
         jax.block_until_ready(self._pending)
 
     def compile(self, batch: Batch) -> None:
-        """Traces, lowers and compiles the training step for batches of this shape alone."""
+        """Traces, lowers and compiles the training step for batches of this shape."""
         self._step = self._step.lower(self._state, batch).compile()
 
     def loss(self, batch: Batch) -> float:

@@ -1,4 +1,4 @@
-"""The machine: where both sides run, on how many threads, and what was there."""
+"""The machine: set-up of device and threads for both sides, and a description."""
 
 import importlib.util
 import os
@@ -12,34 +12,34 @@ from jmer.process import keep_freed_memory
 
 
 def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
-    """Sets devices, threads and, as jmer's programs do where they are alone, what becomes of freed memory.
+    """Sets the device and threads, and keeps freed memory as jmer's programs do if PyTorch does not take part.
 
-    Comes before the first computation.
+    Must be called before the first computation.
 
     Args:
       device: `cpu` or `gpu`.
-      threads: of both sides; None = as many as there are cores.
+      threads: of both sides; None = one per core.
       with_torch: whether PyTorch takes part.
 
     Raises:
-      UserError: if PyTorch or a GPU is wanted and not there.
+      UserError: if PyTorch or a GPU is requested but not available.
     """
     if with_torch and importlib.util.find_spec("torch") is None:
         raise UserError("PyTorch is not installed: run `pip install -e '.[benchmarks]'`, or give --only-jmer")
     if threads is not None:
-        # From this XLA sizes its pool of threads.
+        # XLA sizes its thread pool from NPROC.
         os.environ["NPROC"] = str(threads)
     if not with_torch:
-        # PyTorch's large graph would leave jmer what is kept in pieces, and so never the same.
+        # With PyTorch, kept memory would be fragmented by its large graph, and times would vary.
         keep_freed_memory()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     else:
-        # JAX would take most of the GPU's memory at once, and leave PyTorch none.
+        # By default JAX reserves most of the GPU's memory, which PyTorch needs, too.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if jax.default_backend() != "gpu":
             raise UserError("--device gpu: JAX finds no GPU: run `pip install -e '.[gpu]'`, or leave --device cpu")
-        # Both sides multiply in float32: JAX would round to TensorFloat-32, and PyTorch in its recurrent layers.
+        # Both sides multiply in float32; by default JAX rounds to TensorFloat-32, and so do PyTorch's recurrent layers.
         jax.config.update("jax_default_matmul_precision", "highest")
     if with_torch:
         _prepare_torch(device, threads)
@@ -56,7 +56,7 @@ def _prepare_torch(device: str, threads: int | None) -> None:
 
 
 def describe(*, with_torch: bool) -> dict[str, str]:
-    """Returns what a reader of the results needs to know of the machine."""
+    """Returns the facts about the machine that the results depend on, name -> text."""
     found = {
         "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
         "device": jax.devices()[0].device_kind,
@@ -71,13 +71,13 @@ def describe(*, with_torch: bool) -> dict[str, str]:
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_megabytes() -> float | None:
-    """Returns the most memory that this program has had resident at a time; None where the system does not tell."""
-    # Not getrusage's ru_maxrss: that starts from the memory of the process that started this one.
+    """Returns the peak resident memory of this process in MiB, None if the system does not report it."""
+    # Not ru_maxrss of getrusage, which includes the memory of the parent process at the fork.
     status = Path("/proc/self/status")
     if not status.exists():
         return None

@@ -1,4 +1,4 @@
-"""The tables that the program prints, and the file of raw times."""
+"""The tables of the benchmark, and the file of raw times."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,25 @@ MEGA, GIGA = 1e6, 1e9
 
 
 def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[float], size: int) -> str:
-    """Returns the tables and what they were measured with.
+    """Returns the tables and the conditions of the measurement.
 
     Args:
       rows: at least one.
       machine: facts about it, name -> text.
-      peaks: operations per second of the fastest matrix product, measured one after the other during the run.
-      size: of that product's matrices.
+      peaks: operations per second of the fastest matrix product, measured several times during the run.
+      size: of the matrices of that product.
     """
     parts = [
         "# Speed of jmer beside plain PyTorch" if len(rows[0].training) > 1 else "# Speed of jmer",
         "\n".join(f"- {name}: {what}" for name, what in machine.items()),
         f"float32. Medians over repetitions, {len(rows[0].training[JMER])} of each step, the sides in turn. Ratios: "
-        "how many times as long the other side takes.",
+        "the time of the other side over that of jmer.",
         "## A training step, Adam included",
         markdown([_training(row, median(peaks)) for row in rows]),
         f"Share of peak: operations in matrix products per second, over those of one product of {size} x {size} "
-        f"matrices, {', '.join(f'{peak / GIGA:.1f}' for peak in peaks)} GFLOP/s in the course of the run, their median "
-        f"{median(peaks) / GIGA:.1f}. MiB: the most that a process of its own needs for a step.",
-        "## Prediction: of that batch, and the latency of one conversation",
+        f"matrices, {', '.join(f'{peak / GIGA:.1f}' for peak in peaks)} GFLOP/s during the run, median "
+        f"{median(peaks) / GIGA:.1f}. MiB: peak memory of a fresh process for one step.",
+        "## Prediction: the same batch, and the latency of one conversation",
         markdown([_prediction(row) for row in rows]),
     ]
     if rows[0].epochs:
@@ -42,14 +42,14 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
 
 
 def summary(row: Row) -> str:
-    """Returns a line about a row: the training step, and why memory is not known where it is not."""
+    """Returns a line about a row: times of the training step, and why memory is unknown where it is."""
     steps = ", ".join(f"{name} {what}" for name, what in _timed("", row.training).items())
     unknown = [f"; memory of {side} unknown: {f.reason}" for side, f in row.footprints.items() if isinstance(f, Died)]
     return f"{row.model} on {row.shape}, training step: {steps}{''.join(unknown)}"
 
 
 def write(out: Path, text: str, rows: Sequence[Row], **facts) -> None:
-    """Writes `table.md`, and `results.json` with the facts and every row's raw times."""
+    """Writes `table.md`, and `results.json` with the facts and the raw times of every row."""
     with atomically(out / "table.md") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     with atomically(out / "results.json") as temporary:
@@ -57,7 +57,7 @@ def write(out: Path, text: str, rows: Sequence[Row], **facts) -> None:
 
 
 def _plain(row: Row) -> dict:
-    """Returns the row for JSON: named tuples by their names."""
+    """Returns the row for JSON, named tuples as mappings."""
 
     def named(values: Mapping) -> dict:
         return {side: value._asdict() for side, value in values.items()}
@@ -106,7 +106,7 @@ def _named(row: Row) -> dict[str, str]:
 
 
 def _timed(what: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    """Returns the columns of each side's milliseconds, and how they compare."""
+    """Returns the columns of each side's milliseconds, and their ratios."""
     medians = {side: median(times) for side, times in seconds.items()}
     return {f"{what}{side} ms": _figure(1000 * time) for side, time in medians.items()} | _ratios(what, medians)
 

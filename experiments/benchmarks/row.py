@@ -1,4 +1,4 @@
-"""A row of the table: everything that is measured of one model on one shape."""
+"""A row of the table: all measurements of one model on one shape."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from jmer.data.batching import useful_share
 from jmer.errors import UserError
 
 TOLERANCE = 1e-4
-# A conversation takes milliseconds, in which any disturbance weighs more.
+# A single conversation takes milliseconds, so disturbances have more weight.
 LATENCIES_PER_REPEAT = 5
 
 
 class Options(NamedTuple):
-    """What is measured and where; see the flags of the program."""
+    """The flags of the program."""
 
     repeats: int
     device: str
@@ -32,19 +32,19 @@ class Options(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What was measured. Mappings are keyed by the names of sides.
+    """The measurements of a case; mappings are keyed by the names of sides.
 
     Attributes:
       model, shape: names.
-      utterances: real ones of the batch.
-      useful_shares: of the batch's positions, those that hold an utterance.
-      single: utterances of the single conversation.
+      utterances: number of real utterances in the batch.
+      useful_shares: share of the batch's positions that hold an utterance.
+      single: number of utterances of the single conversation.
       flops_per_utterance: of matrix products in jmer's training step on the single conversation.
-      training, inference, latency: seconds of each repetition: of a training step on the batch, of its prediction, of
-        that of the single conversation.
-      footprints: what a step needs in a process of its own.
+      training, inference, latency: seconds of each repetition of a training step on the batch, of its prediction, and
+        of the prediction of the single conversation.
+      footprints: memory and compile time of a step in a fresh process.
       losses: on the batch, before any step and without dropout.
-      epochs: a whole epoch; empty = not measured.
+      epochs: measurements of an epoch; empty = not measured.
     """
 
     model: str
@@ -65,7 +65,7 @@ def measure_row(case: Case, options: Options) -> Row:
     """Measures a case.
 
     Raises:
-      UserError: if the sides do not compute the same, or torch.compile fails.
+      UserError: if the sides compute different losses, or torch.compile fails.
     """
     footprints = {
         side: footprint(Request(case.model, case.shape, case.smoke, side, options.device, options.threads))
@@ -108,12 +108,12 @@ def measure_row(case: Case, options: Options) -> Row:
 
 
 def check_same_loss(case: Case, losses: Mapping[str, float]) -> None:
-    """Raises UserError where a side's loss is not jmer's."""
+    """Raises UserError if the loss of a side differs from jmer's."""
     ours = losses[JMER]
     for side, loss in losses.items():
         if not abs(loss - ours) <= TOLERANCE * abs(ours):
             raise UserError(
-                f"{case.model} on {case.shape}: the loss is {ours:.7g} in jmer and {loss:.7g} in {side}, so that times "
+                f"{case.model} on {case.shape}: the loss is {ours:.7g} in jmer and {loss:.7g} in {side}, so times "
                 f"would compare different computations: see tests/test_plain_torch_{case.model}.py"
             )
 
@@ -140,5 +140,5 @@ def _check_compiles(case: Case, call: Callable[[], None]) -> None:
     except Exception as error:  # a compiler's back end can raise anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"torch.compile fails on {case.model}, {type(error).__name__}: {reason}: leave out --torch-compile"
+            f"torch.compile fails on {case.model}, {type(error).__name__}: {reason}: omit --torch-compile"
         ) from error

@@ -1,4 +1,4 @@
-"""What every side of the comparison can do."""
+"""The interface of the sides of the comparison."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ JMER, PYTORCH, COMPILED = "jmer", "PyTorch", "torch.compile"
 
 
 class Side(Protocol):
-    """A model that can be trained. Calls may return before their work is done; `wait` waits for it.
+    """A model that can be trained. Calls may be asynchronous; `wait` waits for them.
 
     Attributes:
       name: `JMER`, `PYTORCH` or `COMPILED`.
@@ -17,7 +17,7 @@ class Side(Protocol):
     name: str
 
     def place(self, batch: Batch) -> Any:
-        """Brings a batch of NumPy arrays to the device; what it returns is what the others take."""
+        """Transfers a batch of NumPy arrays to the device, for the other methods."""
 
     def train(self, batch: Any) -> None:
         """Takes one training step."""
@@ -29,4 +29,4 @@ class Side(Protocol):
         """Returns the loss on a batch without dropout."""
 
     def wait(self) -> None:
-        """Waits until the device has done all that it was told."""
+        """Waits for all asynchronous work."""

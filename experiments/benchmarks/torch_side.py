@@ -17,7 +17,7 @@ from jmer.batch import Batch
 
 
 class Plain(NamedTuple):
-    """A network, its loss `(output, batch) -> (total, terms)`, and what copies jmer's variables into the network."""
+    """A network, its loss `(output, batch) -> (total, terms)`, and a function that copies jmer's variables to it."""
 
     network: nn.Module
     loss: Callable[[Any, Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -25,13 +25,13 @@ class Plain(NamedTuple):
 
 
 class TorchSide:
-    """A plain PyTorch model. Calls may return before their work is done; `wait` waits for it.
+    """A plain PyTorch model. Calls may be asynchronous; `wait` waits for them.
 
     Args:
-      case: what is measured.
+      case: the measured case.
       device: `cpu` or `gpu`.
-      variables: jmer's, to start from; None = PyTorch's own initial values.
-      compiled: whether the network goes through torch.compile.
+      variables: jmer's, as initial values; None = PyTorch's own initial values.
+      compiled: whether the network is compiled by torch.compile.
     """
 
     def __init__(self, case: Case, device: str, *, variables: Mapping | None = None, compiled: bool = False):
@@ -46,7 +46,7 @@ class TorchSide:
         self._network = torch.compile(network) if compiled else network
 
     def place(self, batch: Batch) -> Batch:
-        """Brings a batch of NumPy arrays to the device."""
+        """Transfers a batch of NumPy arrays to the device."""
         return jax.tree.map(lambda x: x.to(self._device), to_torch(batch))
 
     def train(self, batch: Batch) -> None:
@@ -66,7 +66,7 @@ class TorchSide:
             self._network(batch).logits.softmax(-1)
 
     def wait(self) -> None:
-        """Waits until the device has done all that it was told."""
+        """Waits for all asynchronous work."""
         _synchronize(self._device)
 
     def loss(self, batch: Batch) -> float:
@@ -104,20 +104,20 @@ def _optimizer(network: nn.Module, config: ConfigDict) -> torch.optim.Optimizer:
 
 
 def _lfvd(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    switches = _fields(config.model, "num_classes", "d_r", "d_h", "d_x", "d_z", "dag_layers", "heads", "dropout")
+    options = _fields(config.model, "num_classes", "d_r", "d_h", "d_x", "d_z", "dag_layers", "heads", "dropout")
     loss = lfvd.LFVDLoss(**_fields(config.loss, "gamma_self", "gamma_full", "gamma_distillation"))
-    return Plain(lfvd.LFVD(widths, **switches), loss, _only_parameters(lfvd.load_parameters))
+    return Plain(lfvd.LFVD(widths, **options), loss, _only_parameters(lfvd.load_parameters))
 
 
 def _dagerc(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    switches = _fields(config.model, "num_classes", "d_h", "dag_layers", "dropout")
-    return Plain(dagerc.DAGERC(widths, **switches), dagerc.loss, _only_parameters(dagerc.load_parameters))
+    options = _fields(config.model, "num_classes", "d_h", "dag_layers", "dropout")
+    return Plain(dagerc.DAGERC(widths, **options), dagerc.loss, _only_parameters(dagerc.load_parameters))
 
 
 def _sdt(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     loss = _self_distillation(config)
-    switches = _fields(config.model, "num_classes", "d", "heads", "speakers", "dropout")
-    network = sdt.SDT(widths, loss=loss, learned_gates=config.model.unimodal_gate == "learned", **switches)
+    options = _fields(config.model, "num_classes", "d", "heads", "speakers", "dropout")
+    network = sdt.SDT(widths, loss=loss, learned_gates=config.model.unimodal_gate == "learned", **options)
     return Plain(network, loss, _only_parameters(sdt.load_parameters))
 
 
@@ -134,9 +134,9 @@ _BUILDERS = {"lfvd": _lfvd, "dagerc": _dagerc, "sdt": _sdt, "lpgnet": _lpgnet}
 
 
 def _self_distillation(config: ConfigDict) -> SelfDistillationLoss:
-    switches = _fields(config.loss, "gamma_task", "gamma_hard", "gamma_soft", "tau")
+    options = _fields(config.loss, "gamma_task", "gamma_hard", "gamma_soft", "tau")
     return SelfDistillationLoss(
-        config.model.num_classes, class_weights=tuple(config.loss.class_weight_values), **switches
+        config.model.num_classes, class_weights=tuple(config.loss.class_weight_values), **options
     )
 
 

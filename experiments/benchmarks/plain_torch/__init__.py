@@ -1,1 +1,1 @@
-"""The models as their papers' authors write them in PyTorch, to measure against and to compare numbers with."""
+"""The models in plain PyTorch, in the style of the papers' authors: references for speed and for numbers."""

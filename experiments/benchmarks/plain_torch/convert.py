@@ -1,4 +1,4 @@
-"""From JAX to PyTorch: arrays and the parameters of layers."""
+"""Conversion from JAX to PyTorch: arrays and the parameters of layers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from torch import nn
 
 
 def to_torch(tree: Any) -> Any:
-    """Returns a pytree, such as a `jmer.batch.Batch`, with a tensor for every array; dtypes stay."""
+    """Returns a pytree, such as a `jmer.batch.Batch`, with tensors in place of arrays, with the same dtypes."""
     return jax.tree.map(lambda x: torch.from_numpy(np.array(x)), tree)
 
 
 def one_of(params: Any, i: int) -> Any:
-    """Returns the parameters of the i-th of several layers that jmer keeps in one array each."""
+    """Returns the parameters of the i-th of several layers that jmer stacks in one array each."""
     return jax.tree.map(lambda leaf: leaf[i], params)
 
 
@@ -33,7 +33,7 @@ def load_norm(layer: nn.LayerNorm, params: Mapping[str, Any]) -> None:
 
 
 def set_parameter(parameter: nn.Parameter, value: Any) -> None:
-    """Overwrites a parameter by an array of its shape.
+    """Overwrites a parameter with an array of its shape.
 
     Raises:
       ValueError: for another shape.

@@ -1,4 +1,4 @@
-"""DAG-ERC (Shen et al., 2021) in PyTorch: utterance after utterance, over all states so far, as its authors have it."""
+"""DAG-ERC (Shen et al., 2021) in PyTorch: one utterance at a time over all previous states, as in its authors' code."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from jmer.batch import UNLABELLED, Batch
 
 
 def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Links each utterance to what was said since its speaker's last utterance, that one included (ω = 1).
+    """Links each utterance to its predecessors back to the speaker's previous utterance, which is included (ω = 1).
 
     Args:
       speakers: int32 `[B, T]`.
@@ -32,7 +32,7 @@ def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Gather(nn.Module):
-    """What an utterance hears: attention over its predecessors, each transformed by its relation to the speaker."""
+    """The message to an utterance: attention over its predecessors, transformed by their relation to the speaker."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -44,7 +44,7 @@ class Gather(nn.Module):
         """Maps `query` `[B, H]` and the `states` so far `[B, N, H]`, masks `[B, N]`, to the message `[B, H]`."""
         repeated = query.unsqueeze(1).expand(-1, states.shape[1], -1)
         score = self.score(torch.cat([repeated, states], dim=2)).squeeze(2)
-        # Finite, since a padded utterance has no predecessor; what it hears then does not matter.
+        # Finite, since a padded utterance has no predecessor; its message is arbitrary.
         attention = torch.softmax(score.masked_fill(~adjacency, -1e30), dim=1)
         values = torch.where(same_speaker.unsqueeze(2), self.same_speaker(states), self.other_speaker(states))
         return torch.bmm(attention.unsqueeze(1), values).squeeze(1)
@@ -72,7 +72,7 @@ class GraphLayer(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """DAG-ERC up to the first layer of its multilayer perceptron, which sees the input and the states of all layers."""
+    """DAG-ERC up to the first layer of its multilayer perceptron, on the input and the states of all layers."""
 
     def __init__(self, features: int, hidden: int, layers: int, width: int):
         super().__init__()
@@ -110,13 +110,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclasses.dataclass
 class DAGERCOutput:
-    """What DAG-ERC computes for a batch: `logits` `[B, T, C]`."""
+    """The output of DAG-ERC: `logits` `[B, T, C]`."""
 
     logits: Tensor
 
 
 class DAGERC(nn.Module):
-    """The network of `jmer.models.dagerc.DAGERC` with its default switches, which reads text alone.
+    """The network of `jmer.models.dagerc.DAGERC` with its default options, on text alone.
 
     Args:
       widths: modality -> width of its features; those of text are read.
@@ -140,7 +140,7 @@ class DAGERC(nn.Module):
 
 
 def loss(output: DAGERCOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the total and, by name, the one term that it has."""
+    """Returns the total, and its only term by name."""
     classification = cross_entropy(output.logits, batch.labels)
     return classification, {"classification": classification}
 

@@ -29,14 +29,14 @@ class BiGRU(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Maps `x` `[B, T, features]` with bool `mask` `[B, T]` to `[B, T, width]`."""
-        # Packing takes no empty sequence; nothing reads what a conversation of padding gives.
+        # pack_padded_sequence rejects empty sequences; the result of a row of padding is not used.
         lengths = mask.sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
 class AttentionBlock(nn.Module):
-    """Attention and a feed-forward part, each with a residual and a LayerNorm behind it (Eqs. 4-6)."""
+    """Attention and a feed-forward network, each followed by a residual and a LayerNorm (Eqs. 4-6)."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -50,7 +50,7 @@ class AttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, target: Tensor, source: Tensor, residual: Tensor, source_mask: Tensor) -> Tensor:
-        """Reads `source` for `target`, `[B, T, D]` each, where `source_mask` `[B, T]` is True, and adds `residual`."""
+        """Attends from `target` to `source`, `[B, T, D]`, where `source_mask` `[B, T]` is True, and adds `residual`."""
         query, key, value = map(self._split, (self.query(target), self.key(source), self.value(source)))
         scores = query @ key.transpose(2, 3) / query.shape[3] ** 0.5
         # Finite, so that a conversation without the modality gives no NaN; its source is zero.
@@ -81,7 +81,7 @@ class GaussianHead(nn.Module):
 
 @dataclasses.dataclass
 class LFVDOutput:
-    """What LFVD computes for a batch; mappings are keyed by modality.
+    """The output of LFVD; mappings are keyed by modality.
 
     Attributes:
       logits: `[B, T, C]`.
@@ -97,7 +97,7 @@ class LFVDOutput:
 
 
 class LFVD(nn.Module):
-    """The network of `jmer.models.lfvd.LFVD` on text, audio and visual, by its default switches.
+    """The network of `jmer.models.lfvd.LFVD` on text, audio and visual, with its default options.
 
     Args:
       widths: modality -> width of its features.
@@ -147,7 +147,7 @@ class LFVD(nn.Module):
         return LFVDOutput(self.classifier(self.dropout(fused)), features, posteriors, weights)
 
     def _atmosphere(self, x: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Eqs. 4-9: the language-focused transformer and the token that reads its result, `[B, 1, D]`."""
+        """Eqs. 4-9: the language-focused transformer, and the token that attends to its result, `[B, 1, D]`."""
         merged = x["text"]
         for m in MODALITIES:
             block = self.language_guided[m](x["text"], x[m], x[m], batch.available[m])
@@ -163,7 +163,7 @@ def fusion_weights(
     """Returns a modality's weight, `[B, T]`: the sigmoid of its symmetric divergence from the text (Eqs. 14-16)."""
     text, other = posteriors["text"], posteriors[modality]
     weight = torch.sigmoid((gaussian_kl(text, other) + gaussian_kl(other, text)) / 2)
-    # Without text there is nothing to compare with.
+    # Without text there is no reference.
     return weight.masked_fill(~available["text"], 1).masked_fill(~available[modality], 0)
 
 
@@ -176,14 +176,14 @@ def gaussian_kl(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class LFVDLoss:
-    """Eq. 21, with the weights that `jmer.models.lfvd.LFVDLoss` has, and its other fields' defaults."""
+    """Eq. 21, with the weights of `jmer.models.lfvd.LFVDLoss` and the defaults of its other fields."""
 
     gamma_self: float = 3.5e-2
     gamma_full: float = 5e-3
     gamma_distillation: float = 3e-3
 
     def __call__(self, output: LFVDOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the total and, by name, its terms before they are weighted (Eqs. 10, 11, 13, 19)."""
+        """Returns the total, and its unweighted terms by name (Eqs. 10, 11, 13, 19)."""
         terms = {
             "classification": cross_entropy(output.logits, batch.labels),
             "self": self_supervised_contrast(output.features, batch),
@@ -195,7 +195,7 @@ class LFVDLoss:
 
 
 def self_supervised_contrast(features: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Returns the contrast of two modalities of an utterance, over all pairs, averaged over utterances (Eq. 10)."""
+    """Returns the cross-modal contrastive loss over all pairs of modalities, averaged over utterances (Eq. 10)."""
     unit = {m: F.normalize(x[batch.mask], dim=1) for m, x in features.items()}
     available = {m: where[batch.mask] for m, where in batch.available.items()}
     total = 0.0
@@ -209,7 +209,7 @@ def self_supervised_contrast(features: Mapping[str, Tensor], batch: Batch) -> Te
 
 
 def supervised_contrast(features: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Returns the contrast of emotions within each modality, averaged over labelled utterances (Eq. 11)."""
+    """Returns the supervised contrastive loss within each modality, averaged over labelled utterances (Eq. 11)."""
     labelled = batch.mask & (batch.labels >= 0)
     labels = batch.labels[labelled]
     same_emotion = labels.unsqueeze(1) == labels
@@ -226,7 +226,7 @@ def supervised_contrast(features: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def masked_logsumexp(logits: Tensor, where: Tensor) -> Tensor:
-    """Returns the logsumexp over the last axis where True, something finite where nothing is."""
+    """Returns the logsumexp over the last axis where True, and a finite value where nothing is."""
     return logits.masked_fill(~where, -1e9).logsumexp(-1)
 
 
@@ -243,7 +243,7 @@ def distillation(posteriors: Mapping[str, tuple[Tensor, Tensor]], batch: Batch) 
 
 
 def load_parameters(module: LFVD, params: Mapping[str, Any]) -> None:
-    """Copies the parameters of a `jmer.models.lfvd.LFVD`, whose modalities lie side by side in leading axes."""
+    """Copies the parameters of a `jmer.models.lfvd.LFVD`, whose arrays have the modalities as leading axes."""
     for i, m in enumerate(MODALITIES):
         graph, block, head = (one_of(params[part], i) for part in ("graph", "language_guided", "posterior"))
         load_gru(module.grus[m].gru, params["gru"], f"{m}_forward", "_l0")

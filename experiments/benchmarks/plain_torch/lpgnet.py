@@ -1,4 +1,4 @@
-"""LPGNet in plain PyTorch (2025): utterance features, one attention module for each path, one after the other."""
+"""LPGNet in plain PyTorch (2025): utterance features, with one attention module per path, called in turn."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ from jmer.batch import MODALITIES, Batch
 
 
 class LPGNet(nn.Module):
-    """The network of `jmer.models.lpgnet.LPGNet` with its default switches.
+    """The network of `jmer.models.lpgnet.LPGNet` with its default options.
 
     Args:
       widths: modality -> `D_m`, of two or three modalities.
@@ -77,7 +77,7 @@ class LPGNet(nn.Module):
 
 
 class Interaction(nn.Module):
-    """One path: a target reads a source, what it read is compressed to one vector and added, then refined."""
+    """One path: attention from a target to a source, whose result is compressed to one vector, added and refined."""
 
     def __init__(self, d: int, dropout: float):
         super().__init__()
@@ -97,15 +97,15 @@ class Interaction(nn.Module):
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalization over the rows that are real; with fewer than two, training uses the running statistics."""
+    """Batch normalization over real rows; with fewer than two, training uses the running statistics."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalizes `x` `[N, D]` by its rows where `mask` `[N]` is True; the others come out arbitrary."""
+        """Normalizes `x` `[N, D]` by its rows where `mask` `[N]` is True; the results of other rows are arbitrary."""
         mean, variance = self._statistics(x, mask) if self.training else (self.running_mean, self.running_var)
         return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
     def _statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns this batch's mean and biased variance, `[D]` each, and moves the running ones."""
+        """Returns this batch's mean and biased variance, `[D]` each, and updates the running ones."""
         real = mask[:, None].to(x.dtype)
         count = real.sum()
         mean = (x * real).sum(0) / count.clamp(min=1)
@@ -120,7 +120,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 def load_parameters(module: LPGNet, params: Mapping[str, Any]) -> None:
-    """Copies the parameters of a `jmer.models.lpgnet.LPGNet` with the same switches."""
+    """Copies the parameters of a `jmer.models.lpgnet.LPGNet` with the same options."""
     for m, convolution in module.convolutions.items():
         set_parameter(convolution.weight, np.asarray(params[f"conv_{m}"]["kernel"]).transpose(2, 1, 0))
     for i, interaction in enumerate(module.interactions.values()):

@@ -1,4 +1,4 @@
-"""SDT in plain PyTorch (Ma et al., 2023, arXiv:2310.20494): one encoder for each path, one after the other."""
+"""SDT in plain PyTorch (Ma et al., 2023, arXiv:2310.20494): with one encoder per path, called in turn."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ _LONGEST = 512
 
 
 class SDT(nn.Module):
-    """The network of `jmer.models.sdt.SDT` with its default switches, for conversations of up to 512 utterances.
+    """The network of `jmer.models.sdt.SDT` with its default options, for conversations of up to 512 utterances.
 
     Args:
       widths: modality -> `D_m`, of two or three modalities.
@@ -84,7 +84,7 @@ class SDT(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """A target's utterances read the source's, then each is refined on its own."""
+    """Attention from a target's utterances to a source's, and a position-wise network."""
 
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
@@ -97,7 +97,7 @@ class EncoderLayer(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Masked dot-product attention of several heads, with biases and an output projection."""
+    """Masked multi-head dot-product attention with biases and an output projection."""
 
     def __init__(self, d: int, heads: int, dropout: float):
         super().__init__()
@@ -121,7 +121,7 @@ def _positions(length: int, width: int) -> Tensor:
 
 
 def load_parameters(module: SDT, params: Mapping[str, Any]) -> None:
-    """Copies the parameters of a `jmer.models.sdt.SDT` with the same switches."""
+    """Copies the parameters of a `jmer.models.sdt.SDT` with the same options."""
     for m, convolution in module.inputs.items():
         set_parameter(convolution.weight, np.asarray(params[f"input_{m}"]["kernel"]).T[..., None])
     set_parameter(module.speakers.weight, params["speakers"]["embedding"])

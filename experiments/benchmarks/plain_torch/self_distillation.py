@@ -1,4 +1,4 @@
-"""What SDT and LPGNet have in common in PyTorch: attention weights, feed-forward parts, gates, heads and the loss."""
+"""The parts that SDT and LPGNet share in PyTorch: attention weights, feed-forward networks, gates, heads, loss."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ from experiments.benchmarks.plain_torch.convert import load_linear, load_norm, o
 from jmer.batch import Batch
 
 Path = tuple[str, str]
-"""From which modality to which attention leads: (source, target)."""
+"""The paths of attention: (source, target)."""
 
 _FAR_BELOW = -1e10
 
 
 @dataclasses.dataclass
 class Output:
-    """What a model computes for a batch.
+    """The output of a model.
 
     Attributes:
       logits: `[B, T, C]`, of the fused head: the teacher, and the prediction.
@@ -32,7 +32,7 @@ class Output:
 
 
 def path_name(path: Path) -> str:
-    """Returns the name of a path's part in a `ModuleDict`."""
+    """Returns the key of a path in a `ModuleDict`."""
     return "_to_".join(path)
 
 
@@ -52,7 +52,7 @@ def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """The position-wise part, with the residual around it: x + Dropout(Dropout(GELU(LN(x) W_1 + b_1)) W_2 + b_2)."""
+    """The position-wise network with its residual: x + Dropout(Dropout(GELU(LN(x) W_1 + b_1)) W_2 + b_2)."""
 
     def __init__(self, d: int, inner: int, dropout: float):
         super().__init__()
@@ -67,7 +67,7 @@ class FeedForward(nn.Module):
 
 
 class UnimodalGate(nn.Module):
-    """x ⊙ σ(x W); without a learnt W it is the identity, as SDT freezes it on MELD (there as a matrix product)."""
+    """x ⊙ σ(x W); without a learnt W it is the identity, as SDT freezes it on MELD (as a matrix product)."""
 
     def __init__(self, d: int, learned: bool):
         super().__init__()
@@ -78,7 +78,7 @@ class UnimodalGate(nn.Module):
 
 
 class GatedReduction(nn.Module):
-    """Gates what each path brought, then makes one vector of the paths that end on a modality."""
+    """Gates the result of each path, and reduces the paths of each target modality to one vector."""
 
     def __init__(self, paths: Sequence[Path], d: int, learned_gates: bool = True):
         super().__init__()
@@ -97,7 +97,7 @@ class GatedReduction(nn.Module):
 
 
 class MultimodalGate(nn.Module):
-    """Mixes the modalities that an utterance has: Σ_m softmax_m(x_m W) ⊙ x_m; zero where it has none."""
+    """Fuses the available modalities of an utterance: Σ_m softmax_m(x_m W) ⊙ x_m; zero where none is available."""
 
     def __init__(self, d: int):
         super().__init__()
@@ -125,7 +125,7 @@ class Heads(nn.Module):
 
 
 class SelfDistillationLoss(nn.Module):
-    """γ1 L_task + γ2 L_CE + γ3 L_KL: the fused head learns the labels, the unimodal heads these and its prediction.
+    """γ1 L_task + γ2 L_CE + γ3 L_KL: labels for the fused head; labels and its prediction for the others.
 
     Args:
       num_classes: `C`.
@@ -152,7 +152,7 @@ class SelfDistillationLoss(nn.Module):
         self.register_buffer("class_weights", torch.tensor(class_weights or [1.0] * num_classes), persistent=False)
 
     def forward(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the total, and each term's mean over the utterances that count; 0 where none does."""
+        """Returns the total, and the mean of each term over its utterances; 0 if it has none."""
         terms = {"task": self._cross_entropy(output.logits, batch.labels, batch.mask)}
         for modality, logits in output.unimodal_logits.items():
             present = batch.mask & batch.available[modality]
