@@ -109,6 +109,11 @@ class Corpus:
         return [c for rows in table.to_batches() for c in _from_rows(rows, self.card)]
 
 
+def feature_width(values: Features) -> int:
+    """Returns the width `D` of vectors `[n, D]` or of frames `[F_i, D]`; 0 if there are no utterances."""
+    return next((np.shape(utterance)[-1] for utterance in values if np.ndim(utterance)), 0)
+
+
 def any_labelled(conversations: Iterable[Conversation]) -> bool:
     """Whether any utterance has a label."""
     return any((conversation.labels != UNLABELLED).any() for conversation in conversations)

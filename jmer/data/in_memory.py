@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import Card, Conversation, Corpus, Features
+from jmer.data.corpus import Card, Conversation, Corpus, Features, feature_width
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -297,21 +297,17 @@ def _derive_card(
     if emotions is None and any((np.asarray(c.labels) != UNLABELLED).any() for c in conversations):
         raise UserError("emotions is missing: expected the names of the emotions in the order of their labels")
     present = {modality for conversation in conversations for modality in conversation.features}
-    known = [m for m in MODALITIES if m in present]
-    unknown = sorted(present - set(known))  # for the check to report
+    # Unknown modalities go last, for the check to report.
+    modalities = [*(m for m in MODALITIES if m in present), *sorted(present - set(MODALITIES))]
+    examples = {m: next(c.features[m] for c in conversations if m in c.features) for m in modalities}
     return Card(
         name=name,
-        widths={m: _width(next(c.features[m] for c in conversations if m in c.features)) for m in [*known, *unknown]},
+        widths={m: feature_width(values) for m, values in examples.items()},
         emotions=() if emotions is None else _emotion_names(emotions),
         provenance=provenance,
         synthetic=synthetic,
         frames=any(c.has_frames for c in conversations),
     )
-
-
-def _width(values: Features) -> int:
-    shapes = [np.shape(utterance) for utterance in values]
-    return next((shape[-1] for shape in shapes if shape), 0)
 
 
 def _complete(conversation: Conversation, name: str, card: Card) -> Conversation:

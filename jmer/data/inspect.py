@@ -81,7 +81,7 @@ def _sizes(columns: Sequence[Sequence[Conversation]]) -> list[list[str]]:
 def _emotions(columns: Sequence[Sequence[Conversation]], card: Card) -> list[list[str]]:
     """Returns the counts of each emotion, with their percentages of the labelled utterances."""
     labels = [np.concatenate([c.labels for c in conversations]) for conversations in columns]
-    labelled = [np.count_nonzero(values != UNLABELLED) for values in labels]
+    labelled = [int(np.count_nonzero(values != UNLABELLED)) for values in labels]
 
     def cell(values: np.ndarray, total: int, emotion: int) -> str:
         count = np.count_nonzero(values == emotion)

@@ -8,10 +8,10 @@ from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
 
-Splits = Mapping[str, Sequence[Conversation]]
 
-
-def hold_out(splits: Splits, *, fraction: float = 0.1, seed: int = 0) -> dict[str, list[Conversation]]:
+def hold_out(
+    splits: Mapping[str, Sequence[Conversation]], *, fraction: float = 0.1, seed: int = 0
+) -> dict[str, list[Conversation]]:
     """Splits whole training conversations off as a validation split, if there is none.
 
     Conversations are shuffled, and as many are taken as bring the number of their labelled utterances closest to the
@@ -30,14 +30,14 @@ def hold_out(splits: Splits, *, fraction: float = 0.1, seed: int = 0) -> dict[st
     Raises:
       UserError: if fewer than two training conversations have labels, or `fraction` or `seed` is out of range.
     """
-    splits = {split: list(conversations) for split, conversations in splits.items()}
-    if "validation" in splits:
-        return splits
+    listed = {split: list(conversations) for split, conversations in splits.items()}
+    if "validation" in listed:
+        return listed
     if not 0 < fraction < 1:
         raise UserError(f"cannot hold out a fraction of {fraction}: expected a number between 0 and 1, such as 0.1")
     if seed < 0:
         raise UserError(f"cannot shuffle with seed {seed}: expected 0 or more")
-    train = splits.get("train", [])
+    train = listed.get("train", [])
     labelled = {i: np.count_nonzero(c.labels != UNLABELLED) for i, c in enumerate(train)}
     candidates = sorted((i for i, count in labelled.items() if count), key=lambda i: train[i].id)
     if len(candidates) < 2:
@@ -49,7 +49,7 @@ def hold_out(splits: Splits, *, fraction: float = 0.1, seed: int = 0) -> dict[st
     counts = np.cumsum([labelled[i] for i in shuffled])
     taken = 1 + np.argmin(np.abs(counts[:-1] - fraction * counts[-1]))
     chosen = set(shuffled[:taken])
-    return splits | {
+    return listed | {
         "train": [c for i, c in enumerate(train) if i not in chosen],
         "validation": [c for i, c in enumerate(train) if i in chosen],
     }

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, build_corpus
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Features, build_corpus
 from jmer.errors import UserError
 
 LATENT = 16
@@ -205,6 +205,7 @@ def _conversations(
 ) -> Iterator[Conversation]:
     lengths = _lengths(rng, split, size, profile.concentration)
     speakers, emotions = _dialogues(rng, profile, lengths, profile.speakers[split])
+    views: dict[str, tuple[Features, np.ndarray]]
     if profile.frames is None:
         views = {m: modality.view(rng, emotions, speakers) for m, modality in modalities.items()}
     else:

@@ -63,7 +63,7 @@ def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:
         if not found:
             raise UserError(f"{source} contains no {pattern}: give the folder with the files, or the files")
         paths += found
-    files = {}
+    files: dict[str, Path] = {}
     for path in paths:
         prefix = path.name.split("_")[0]
         if prefix not in SPLIT_NAMES:

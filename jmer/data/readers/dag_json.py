@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import add_emotions_argument, files_by_split, fix_encoding
 from jmer.data.validation import checked_corpus, mark_missing
@@ -56,7 +56,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     kind = "DAG-ERC's JSON" if tuple(first.features) == ("text",) else "MultiDAG's JSON"
     card = Card(
         name=next(iter(files.values())).resolve().parent.name,
-        widths={m: values.shape[1] for m, values in first.features.items()},
+        widths={m: feature_width(values) for m, values in first.features.items()},
         emotions=emotions,
         provenance=f"Converted from {kind}: {', '.join(path.name for path in files.values())}.",
         synthetic=False,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES
-from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import IEMOCAP6, MELD
 from jmer.data.readers.conventions import add_emotions_argument, fix_encoding
 from jmer.data.readers.restricted_unpickler import load_pickle
@@ -127,7 +127,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     text = f" Text: {options.roberta} of the RoBERTa vectors." if any(_has_roberta(f.layout) for f in files) else ""
     card = Card(
         name=source.path.stem,
-        widths={m: features[m].shape[1] for m in MODALITIES if m in features},
+        widths={m: feature_width(features[m]) for m in MODALITIES if m in features},
         emotions=emotions,
         provenance=f"Converted from {' and '.join(f.described for f in files)}.{text}{official}",
         synthetic=False,
@@ -143,7 +143,7 @@ def _read_source(path: Path, roberta: str) -> Source:
     if layout is None:
         raise UserError(f"{path} has an unknown layout (--help lists the known ones): it is {_description(content)}")
     fields = dict(zip(layout.fields, elements, strict=True))
-    splits = {split: _ordered(fields[split]) for split in ("train", "validation", "test") if split in layout.fields}
+    splits = {split: _ordered(fields[split]) for split in SPLITS if split in layout.fields}
     listed = dict.fromkeys(key for keys in splits.values() for key in keys)
     for field in layout.fields:
         missing = [key for key in listed if isinstance(fields[field], dict) and key not in fields[field]]
@@ -312,8 +312,8 @@ def _merged(files: Sequence[Source]) -> Source:
     conversations = {
         key: dataclasses.replace(
             conversation,
-            features=conversation.features | {"text": cosmic.conversations[key].features["text"]},
-            available=conversation.available | {"text": cosmic.conversations[key].available["text"]},
+            features={**conversation.features, "text": cosmic.conversations[key].features["text"]},
+            available={**conversation.available, "text": cosmic.conversations[key].available["text"]},
         )
         for key, conversation in other.conversations.items()
     }

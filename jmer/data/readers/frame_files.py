@@ -17,6 +17,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -47,9 +48,11 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
       UserError: naming the file, column or folder that is missing or invalid.
     """
     # A preset or a YAML file may name columns of features, which the folders replace.
-    columns = dataclasses.replace(read_mapping(options, FLAGS), **dict.fromkeys(MODALITIES))
+    columns = dataclasses.replace(read_mapping(options, FLAGS), text=None, audio=None, visual=None)
     folders = {m: getattr(options, m) for m in MODALITIES if getattr(options, m)}
-    _check_flags(columns.utterance, folders)
+    if not columns.utterance:
+        raise UserError("no column for the utterance, which gives the names of the files: give --utterance COLUMN")
+    _check_folders(folders)
     splits = read_splits(sources, columns, predict_only=options.predict_only)
     names = [name for conversations in splits.values() for c in conversations for name in c.utterances]
     _check_names(names, columns.utterance, sources[0])
@@ -119,7 +122,7 @@ class _Files:
         return frames
 
 
-class _Frames(Sequence):
+class _Frames(Sequence[np.ndarray]):
     """The frames of the utterances of a conversation, loaded on access."""
 
     def __init__(self, files: _Files, names: Sequence[str]):
@@ -128,7 +131,15 @@ class _Frames(Sequence):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, position: int) -> np.ndarray:
+    @overload
+    def __getitem__(self, position: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> "_Frames": ...
+
+    def __getitem__(self, position: int | slice) -> "np.ndarray | _Frames":
+        if isinstance(position, slice):
+            return _Frames(self._files, self._names[position])
         return self._files.load(self._names[position])
 
 
@@ -156,9 +167,7 @@ def _array(path: Path) -> np.ndarray:
     return array
 
 
-def _check_flags(utterance: str | None, folders: Mapping[str, Path]) -> None:
-    if not utterance:
-        raise UserError("no column for the utterance, which gives the names of the files: give --utterance COLUMN")
+def _check_folders(folders: Mapping[str, Path]) -> None:
     if not folders:
         raise UserError("no folder of frames: give --text, --audio or --visual FOLDER")
     for modality, folder in folders.items():

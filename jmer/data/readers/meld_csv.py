@@ -134,16 +134,17 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
     values = [table.values(name) for name in columns]
     if len({len(column) for column in values}) > 1:
         raise UserError(f"{table.path}: the columns {', '.join(columns)} differ in length: save the table again")
-    rows = {}
+    rows: dict[Key, int] = {}
     for row, (split, *numbers) in enumerate(zip(*values, strict=True)):
         place = f"{table.path}, row {row + 1}"
         if split not in SPLIT_NAMES:
             raise UserError(f"{place}: split '{split}' in column '{columns[0]}' is not one of {', '.join(SPLIT_NAMES)}")
         if not all(isinstance(n, int) or (isinstance(n, float) and n.is_integer()) for n in numbers):
             raise UserError(f"{place}: dialogue and utterance are {numbers}: expected integers")
-        key = (SPLIT_NAMES[split], *map(int, numbers))
+        dialogue, utterance = map(int, numbers)
+        key = (SPLIT_NAMES[split], dialogue, utterance)
         if key in rows:
-            raise UserError(f"{place} is the same utterance as row {rows[key] + 1}: {split}, {key[1]}, {key[2]}")
+            raise UserError(f"{place} is the same utterance as row {rows[key] + 1}: {split}, {dialogue}, {utterance}")
         rows[key] = row
     return rows
 

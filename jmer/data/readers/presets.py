@@ -1,5 +1,7 @@
 """Column mappings of known tables, by name; `jmer.data.readers.table` describes the fields."""
 
+from typing import Any
+
 from jmer.data.emotions import IEMOCAP4, IEMOCAP6, MELD
 
 IEMOCAP_COLUMNS = {
@@ -13,7 +15,7 @@ IEMOCAP_COLUMNS = {
 }
 
 # IEMOCAP has no order column: start times are not monotonic where speakers overlap.
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "iemocap6": IEMOCAP_COLUMNS | {"emotions": IEMOCAP6},
     "iemocap4": IEMOCAP_COLUMNS | {"emotions": IEMOCAP4},
     "mosi": {

@@ -165,7 +165,7 @@ _NDARRAY = _Admitted("numpy.ndarray")
 
 
 def _admitted() -> dict[tuple[str, str], _Admitted]:
-    builders = {
+    builders: dict[str, Callable | None] = {
         "_codecs.encode": _encode,
         "collections.OrderedDict": lambda items=(): dict(items),
         "collections.defaultdict": lambda *_: {},
@@ -180,8 +180,11 @@ def _admitted() -> dict[tuple[str, str], _Admitted]:
         builders |= {f"{builtins}.set": set, f"{builtins}.frozenset": frozenset, f"{builtins}.bytes": lambda: b""}
         # Admitted as the factory of a default dictionary only, not to be called.
         builders |= {f"{builtins}.{name}": None for name in ("dict", "float", "int", "list")}
-    names = {tuple(name.rsplit(".", 1)): _Admitted(name, build) for name, build in builders.items()}
-    return names | {("numpy", "ndarray"): _NDARRAY}
+    admitted = {("numpy", "ndarray"): _NDARRAY}
+    for path, build in builders.items():
+        module, _, name = path.rpartition(".")
+        admitted[module, name] = _Admitted(path, build)
+    return admitted
 
 
 _ADMITTED = _admitted()

@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.readers.conventions import SPLIT_NAMES, add_emotions_argument
 from jmer.data.readers.presets import PRESETS
 from jmer.data.readers.table_files import Table, open_table
@@ -37,13 +37,13 @@ from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
     """The column of each field, see the module's docstring; None = the table has no such column."""
 
-    conversation: str | None = None
+    conversation: str
     order: str | None = None
-    speaker: str | None = None
+    speaker: str
     label: str | None = None
     emotions: tuple[str, ...] = ()
     split: str | None = None
@@ -135,7 +135,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
     card = Card(
         name=options.preset or sources[0].stem,
-        widths={m: some.features[m].shape[1] for m in columns.modalities},
+        widths={m: feature_width(some.features[m]) for m in columns.modalities},
         emotions=columns.emotions,
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
         synthetic=False,
@@ -183,7 +183,7 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
     Raises:
       UserError: if a field is unknown, or a required one is missing.
     """
-    fields = {}
+    fields: dict[str, Any] = {}
     if options.preset is not None:
         if options.preset not in PRESETS:
             raise UserError(f"unknown preset '{options.preset}': the presets are {', '.join(PRESETS)}")
@@ -193,16 +193,15 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
     fields |= {f: getattr(options, f) for f in (*flags, "ids_per_split") if getattr(options, f) is not None}
     if options.emotions is not None:
         fields["emotions"] = options.emotions
-    columns = Columns(**fields)
     for field in ("conversation", "speaker"):
-        if not getattr(columns, field):
+        if not fields.get(field):
             raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
     for field in ("label", "split"):
-        if not getattr(columns, field) and not options.predict_only:
+        if not fields.get(field) and not options.predict_only:
             raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only to do without")
-    if columns.label and not columns.emotions:
+    if fields.get("label") and not fields.get("emotions"):
         raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
-    return columns
+    return Columns(**fields)
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:
@@ -238,7 +237,7 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
         conversation=conversation,
         order=_values(table, "order", columns.order) if columns.order else None,
         speaker=_texts(table, "speaker", columns.speaker),
-        label=_labels(table, columns) if columns.label else [UNLABELLED] * count,
+        label=_labels(table, columns.label, columns.emotions) if columns.label else [UNLABELLED] * count,
         split=_splits(table, columns.split) if columns.split else ["test"] * count,
         utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
         sentence=_texts(table, "sentence", columns.sentence, required=False) if columns.sentence else [""] * count,
@@ -281,15 +280,15 @@ def _splits(table: Table, column: str) -> list[str]:
     return [SPLIT_NAMES[name] for name in names]
 
 
-def _labels(table: Table, columns: Columns) -> list[int]:
-    indices = dict(zip(columns.emotions, range(len(columns.emotions)), strict=True))
+def _labels(table: Table, column: str, emotions: Sequence[str]) -> list[int]:
+    indices = {emotion: index for index, emotion in enumerate(emotions)}
     # Indices may be floats: pandas makes floats of integer columns with empty cells.
     known = {None: UNLABELLED, "": UNLABELLED, UNLABELLED: UNLABELLED} | indices | {i: i for i in indices.values()}
-    values = [None if value != value else value for value in _values(table, "label", columns.label)]
+    values = [None if value != value else value for value in _values(table, "label", column)]
     for row, value in enumerate(values):
         if value not in known:
             raise UserError(
-                f"{table.path}: column '{columns.label}' has label {value!r} in row {row + 1}: the emotions are "
+                f"{table.path}: column '{column}' has label {value!r} in row {row + 1}: the emotions are "
                 + ", ".join(f"{i} {name}" for name, i in indices.items())
             )
     return [known[value] for value in values]
@@ -325,7 +324,7 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
 
 def _numbered(names: Sequence[str]) -> dict[str, dict[int, str]]:
     """Groups names such as `text_0`, `text_1` or `text0`, `text1`: prefix -> number -> name."""
-    groups = {}
+    groups: dict[str, dict[int, str]] = {}
     for name in names:
         match = re.fullmatch(r"(.*?)_?(\d+)", name)
         if match and match[1]:
@@ -351,9 +350,11 @@ def _concatenated(parts: Sequence[Rows]) -> Rows:
     def stack(name: str) -> dict[str, np.ndarray]:
         return {m: np.concatenate([getattr(part, name)[m] for part in parts]) for m in getattr(parts[0], name)}
 
-    lists = (f for f in COLUMN_FLAGS if f not in MODALITIES)
-    return Rows(
-        **{name: None if getattr(parts[0], name) is None else join(name) for name in lists},
+    fields = [f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(parts[0], f) is not None]
+    joined: dict[str, Any] = {name: join(name) for name in fields}
+    return dataclasses.replace(
+        parts[0],
+        **joined,
         features=stack("features"),
         available=stack("available"),
     )
