@@ -203,14 +203,14 @@ def lfvd(p, model, features, available, speakers):
             present[m],
             present[m] if model.cross_residual == "source" else present[lead],
             before & available[m][None],
-            model.heads,
+            model.num_heads,
         )
         enriched[m] = rows_where(available[m], enriched[m])
     merged = present[lead] + sum(enriched[m] for m in names)
     if model.causal:
-        t, after = causal_atmosphere(p["atmosphere"], merged, model.heads)
+        t, after = causal_atmosphere(p["atmosphere"], merged, model.num_heads)
     else:
-        t, after, token_weights = atmosphere(p["atmosphere"], merged, model.heads)
+        t, after, token_weights = atmosphere(p["atmosphere"], merged, model.num_heads)
         out["attention"]["atmosphere"] = token_weights[:, None]
         t = t[None]
     streams = {**x, lead: {"encoder": x[lead], "lfa": enriched[lead], "fused": after}[model.language_stream]}

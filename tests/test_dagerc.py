@@ -52,7 +52,9 @@ def test_conversations_have_what_is_hard():
 
 
 def small(**switches):
-    return DAGERC(**{"num_classes": C, "modalities": MODALITIES, "d_h": 5, "dag_layers": 1, "dropout": 0.0} | switches)
+    return DAGERC(
+        **{"num_classes": C, "modalities": MODALITIES, "d_h": 5, "dag_layers": 1, "dropout_rate": 0.0} | switches
+    )
 
 
 def batch_parameters(model):
@@ -274,7 +276,7 @@ def test_modalities_stand_side_by_side_in_one_order():
 
 
 def test_dropout_falls_before_the_classifier_and_follows_the_conversation(key):
-    model, batch = small(dropout=0.4), batch_of(conversations())
+    model, batch = small(dropout_rate=0.4), batch_of(conversations())
     order, streams = np.array([2, 0, 3, 1]), {"dropout": key()}
     variables = {"params": batch_parameters(model)}
     apply = jax.jit(functools.partial(model.apply, train=True, capture_intermediates=True, mutable="intermediates"))
@@ -350,7 +352,7 @@ MISTAKES = [
     ("model.dag_layers", "0", "model.dag_layers is 0: give at least 1"),
     ("model.omega", "-1", "model.omega is -1: give at least 1"),
     ("model.mlp_layers", "0", "model.mlp_layers is 0: give at least 1"),
-    ("model.dropout", "1", "dropout must be at least 0 and below 1, not 1.0"),
+    ("model.dropout_rate", "1", "dropout_rate must be at least 0 and below 1, not 1.0"),
     ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose none or inverse_freq"),
 ]
 
@@ -381,7 +383,7 @@ def test_a_corpus_without_the_modality_is_one_line():
         ({"dag_layers": 0}, "dag_layers must be at least 1, not 0"),
         ({"omega": 0}, "omega must be at least 1, not 0"),
         ({"mlp_layers": 0}, "mlp_layers must be at least 1, not 0"),
-        ({"dropout": -0.1}, "dropout must be at least 0 and below 1, not -0.1"),
+        ({"dropout_rate": -0.1}, "dropout_rate must be at least 0 and below 1, not -0.1"),
     ],
 )
 def test_models_that_cannot_be_are_refused(switches, message):

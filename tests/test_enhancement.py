@@ -176,7 +176,7 @@ def test_a_lone_conversation_is_normalized_by_the_running_statistics():
 
 
 def test_dropout_follows_the_conversation(key):
-    module, variables, arguments = module_and_variables(dropout=0.5, compress_norm="layer")
+    module, variables, arguments = module_and_variables(dropout_rate=0.5, compress_norm="layer")
     streams, index, order = {"dropout": key()}, np.arange(B), np.array([3, 0, 4, 1, 2])
     straight = module.apply(variables, *arguments, True, index, rngs=streams)
     permuted = module.apply(variables, *(x[order] for x in arguments), True, index[order], rngs=streams)

@@ -98,7 +98,7 @@ def test_a_plan_lays_out_what_is_left_of_an_epoch():
 def linear():
     """Returns the smallest model's options of a step, and a first state."""
     section = tiny_config(optimizer__learning_rate=0.1).optimizer
-    options = {"model": linear_model(dropout=0.5), "optimizer": make_optimizer(section, steps=[9])}
+    options = {"model": linear_model(dropout_rate=0.5), "optimizer": make_optimizer(section, steps=[9])}
     return options, create_state(**options, widths={"text": WIDTHS["text"]}, seed=0)
 
 

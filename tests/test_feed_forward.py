@@ -44,7 +44,7 @@ def test_starts_as_pytorchs_linear_layers(key):
 
 
 def test_dropout_falls_after_either_layer(key):
-    module, x = PositionwiseFeedForward(40, dropout=0.3), normal(1, 30, 20, 6)
+    module, x = PositionwiseFeedForward(40, dropout_rate=0.3), normal(1, 30, 20, 6)
     variables = {"params": draw_parameters(module, x)}
     apply = functools.partial(module.apply, variables, x, capture_intermediates=True, mutable="intermediates")
     out, seen = apply(train=True, rngs={"dropout": key()})
@@ -63,7 +63,7 @@ def test_dropout_falls_after_either_layer(key):
 
 def test_dropout_follows_the_conversation(key):
     module, x, index, order = (
-        PositionwiseFeedForward(5, dropout=0.5),
+        PositionwiseFeedForward(5, dropout_rate=0.5),
         normal(2, 4, 3, 6),
         np.arange(4) + 7,
         [2, 0, 3, 1],

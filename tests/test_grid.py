@@ -61,7 +61,7 @@ def log(folder):
 
 
 def rows_on(corpus):
-    return [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"})]
+    return [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout_rate": "0"})]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_cells_run_and_are_read_as_written(corpus, finished):
         assert list(outcome.results) == [3] and not outcome.failures
         result, folder = outcome.results[3], out / "talks" / outcome.row.name / "seed3"
         config, saved = read_config(folder), json.loads((folder / "scores.json").read_text())
-        assert (config.seed, config.model.dropout, config.data.path) == (3, dropout, corpus)
+        assert (config.seed, config.model.dropout_rate, config.data.path) == (3, dropout, corpus)
         assert result.scores == saved["splits"]
         assert (result.selection, result.epoch, result.epochs) == ("validation", saved["epoch"], 7)
         assert result.parameters == read_facts(folder).parameters == 4 * 6 + 4
@@ -162,7 +162,7 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
         assert "\n" not in str(error.value)
 
     monkeypatch.setattr("experiments.grid.executor.train_and_score", lambda arguments: pytest.fail("something ran"))
-    refused([row], finished[0], r"model\.dropout is 0\.0 there and 0\.2 here; name another --out")
+    refused([row], finished[0], r"model\.dropout_rate is 0\.0 there and 0\.2 here; name another --out")
     longer = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
     refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; name another --out")
     refused([row], finished[0] / "talks" / "dry" / "seed3", "is the folder of a single run: name another --out")
@@ -313,7 +313,7 @@ def test_vectorized_cells_equal_cells_trained_one_by_one(corpus, tmp_path, jobs)
     rows = [
         Row("plain", EXPERIMENT, corpus),
         Row("fast", EXPERIMENT, corpus, {"optimizer.learning_rate": "0.03"}),
-        Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"}),
+        Row("dry", EXPERIMENT, corpus, {"model.dropout_rate": "0"}),
     ]
     lines = []
     outcomes = run_grid(rows, [0, 1], tmp_path / "vectorized", vectorize=3, jobs=jobs, log=lines.append)
@@ -404,7 +404,7 @@ def test_what_another_process_finishes_is_read(corpus, finished, elsewhere, tmp_
 
     monkeypatch.setattr(executor, "train_and_score", train_and_score)
     # Rows that would be vectorized, were it not for the other process.
-    rows = [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout": "0"})]
+    rows = [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout_rate": "0"})]
     outcomes = run_grid(rows, [3], tmp_path, vectorize=vectorize, log=recorder(leave, lines))
     assert ran == [tmp_path / "talks" / "dry" / "seed3"]
     assert [line.split(":")[0] for line in lines[1:]] == [

@@ -25,7 +25,16 @@ B, T, C = len(LENGTHS), 7, 4
 
 
 def small(**switches):
-    sizes = {"num_classes": C, "d_r": 6, "d_h": 8, "d_x": 8, "d_z": 3, "heads": 2, "dag_layers": 1, "dropout": 0.0}
+    sizes = {
+        "num_classes": C,
+        "d_r": 6,
+        "d_h": 8,
+        "d_x": 8,
+        "d_z": 3,
+        "num_heads": 2,
+        "dag_layers": 1,
+        "dropout_rate": 0.0,
+    }
     return LFVD(**{**sizes, **switches})
 
 
@@ -153,7 +162,7 @@ TOGETHER = [
         "language_stream": "lfa",
         "sigma_param": "log_std",
         "weight_fn": "two_sigmoid_minus_one",
-        "heads": 1,
+        "num_heads": 1,
         "ffn_mult": 1,
     },
     {"language_stream": "fused", "fusion": "cat", "dominant": "audio", "qkv_bias": True, "omega": 3},
@@ -180,8 +189,8 @@ ALONE = [
     {"dag_shared": True, "modalities": ("audio",)},
     {"omega": 2},
     {"omega": 3},
-    {"heads": 1},
-    {"heads": 8},
+    {"num_heads": 1},
+    {"num_heads": 8},
     {"qkv_sharing": "per_modality"},
     {"qkv_sharing": "per_modality", "qkv_bias": True},
     {"qkv_bias": True},
@@ -589,7 +598,7 @@ def test_weights_pass_a_gradient_unless_it_is_stopped():
 
 def test_training_draws_depend_on_the_conversation_alone(key):
     """Dropout and samples follow a conversation through a permuted batch, and the samples are what is fused."""
-    model = small(dropout=0.3, fusion_input="z", d_z=8)
+    model = small(dropout_rate=0.3, fusion_input="z", d_z=8)
     streams = {"dropout": key(), "latent": key()}
     apply = jax.jit(functools.partial(model.apply, train=True))
     batch, order = batch_of(conversations()), np.array([2, 0, 3, 1])
@@ -653,10 +662,10 @@ def test_unknown_switch_values_are_refused_with_the_choices(switch):
         ({"fusion_input": "mu"}, "fusion_input mu needs d_z = d_x, not 3 and 8"),
         ({"fusion_input": "z"}, "fusion_input z needs d_z = d_x, not 3 and 8"),
         ({"dag_output": "last", "d_h": 6}, "dag_output last needs d_h = d_x, not 6 and 8"),
-        ({"heads": 3}, "heads must divide d_x, but 3 does not divide 8"),
+        ({"num_heads": 3}, "num_heads must divide d_x, but 3 does not divide 8"),
         ({"d_r": 5}, "d_r must be even for a bidirectional GRU, not 5"),
         ({"omega": 0}, "omega must be at least 1, not 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
+        ({"dropout_rate": 1.0}, "dropout_rate must be at least 0 and below 1, not 1.0"),
     ],
 )
 def test_models_that_cannot_be_are_refused(switches, message):

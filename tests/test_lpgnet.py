@@ -37,7 +37,7 @@ LOSS = SelfDistillationLoss(1.5, 1.0, 0.8, tau=2.0, class_weights=(0.5, 2.0, 1.0
 
 
 def small(**switches):
-    return LPGNet(**{"num_classes": C, "d": 8, "dropout": 0.0} | switches)
+    return LPGNet(**{"num_classes": C, "d": 8, "dropout_rate": 0.0} | switches)
 
 
 @functools.cache
@@ -174,7 +174,7 @@ def context(p, model, path, i, x, present):
     query, key = project("query", target, asking), project("key", source, x[source])
     value = project("value", source, x[source])
     visible = np.broadcast_to(present[source], (len(asking), len(x[source])))
-    split = [np.split(rows, model.heads, axis=1) for rows in (query, key, value)]
+    split = [np.split(rows, model.num_heads, axis=1) for rows in (query, key, value)]
     read = np.concatenate([attention(*head, visible)[0] for head in zip(*split, strict=True)], axis=1)
     return read @ p["output"][i] + p["output_bias"][i] if model.attn_out_proj else read
 
@@ -434,9 +434,9 @@ TOGETHER = [
     {},
     {
         "global_compression": "per_position",
-        "conv_kernel": 1,
+        "kernel_size": 1,
         "positional": "sinusoidal",
-        "heads": 2,
+        "num_heads": 2,
         "attn_out_proj": True,
         "ungated_fusion": "mean",
         "use_multimodal_gate": False,
@@ -456,14 +456,14 @@ ALONE = [
     *({"global_compression": choice} for choice in ("per_position", "query_mean", "pooled_plus_context", "channel")),
     *(FRAME | {"global_compression": choice} for choice in ("per_position", "pooled_plus_context", "channel")),
     {"global_compression": "pooled_plus_context", "attn_out_proj": True},
-    {"global_compression": "query_mean", "heads": 4, "attn_out_proj": True},
+    {"global_compression": "query_mean", "num_heads": 4, "attn_out_proj": True},
     {"compress_norm": "layer"},
     {"compress_norm": "layer", "global_compression": "per_position"},
-    {"conv_kernel": 1},
-    {"conv_kernel": 5},
+    {"kernel_size": 1},
+    {"kernel_size": 5},
     {"positional": "sinusoidal"},
     FRAME | {"positional": "sinusoidal"},
-    {"heads": 2},
+    {"num_heads": 2},
     {"attn_out_proj": True},
     {"qkv": "shared"},
     {"qkv": "identity"},
@@ -561,7 +561,7 @@ def test_property_3_two_modalities_are_weighed_by_the_sigmoid_of_their_differenc
 
 @pytest.mark.parametrize(
     ("switches", "equivariant"),
-    [({"conv_kernel": 1}, True), ({}, False), ({"conv_kernel": 1, "positional": "sinusoidal"}, False)],
+    [({"kernel_size": 1}, True), ({}, False), ({"kernel_size": 1, "positional": "sinusoidal"}, False)],
     ids=["kernel 1", "kernel 3", "kernel 1 with positions"],
 )
 def test_property_9_only_kernel_1_without_positions_ignores_the_order_of_utterances(switches, equivariant):
@@ -591,14 +591,14 @@ def test_property_10_heads_that_agree_have_nothing_to_distil():
 # Between two others, the first conversation has a neighbour on either side.
 ORDER, LONGER = ((3, 0, 1), (2,)), 10
 PACKED = [
-    {"positional": "sinusoidal", "heads": 2},
-    {"global_compression": "per_position", "conv_kernel": 1, "positional": "sinusoidal", "qkv": "shared"},
-    {"global_compression": "query_mean", "conv_kernel": 5, "qkv": "identity", "blocks": 2},
-    {"global_compression": "pooled_plus_context", "conv_kernel": 13, "modalities": MODALITIES},
+    {"positional": "sinusoidal", "num_heads": 2},
+    {"global_compression": "per_position", "kernel_size": 1, "positional": "sinusoidal", "qkv": "shared"},
+    {"global_compression": "query_mean", "kernel_size": 5, "qkv": "identity", "blocks": 2},
+    {"global_compression": "pooled_plus_context", "kernel_size": 13, "modalities": MODALITIES},
     {"global_compression": "channel", "attn_out_proj": True},
 ]
 PACKED_ALONE = [
-    {"global_compression": compression, "conv_kernel": kernel, "positional": positional, "qkv": qkv}
+    {"global_compression": compression, "kernel_size": kernel, "positional": positional, "qkv": qkv}
     for compression, (kernel, positional, qkv) in itertools.product(
         COMPRESSIONS, [(1, "none", "identity"), (3, "none", "shared"), (5, "sinusoidal", "per_path")]
     )
@@ -721,7 +721,9 @@ def test_speakers_do_not_matter():
 @MODES
 def test_dropout_depends_on_the_sequence_alone(key, mode):
     """Through a permuted batch the noise follows its conversation, and utterances' frames get noise of their own."""
-    model = small(mode=mode, dropout=0.4, attn_dropout=0.2, positional="sinusoidal", compress_norm="layer")
+    model = small(
+        mode=mode, dropout_rate=0.4, attention_dropout_rate=0.2, positional="sinusoidal", compress_norm="layer"
+    )
     batch = batch_for(model)
     order = np.random.default_rng(0).permutation(len(batch.mask))
     apply = jax.jit(functools.partial(model.apply, train=True))
@@ -754,7 +756,7 @@ def test_dropout_depends_on_the_sequence_alone(key, mode):
 def test_a_step_is_the_same_on_eight_devices(mode, backend, order):
     """Parameters, running statistics and loss, with dropout, and with devices that hold padding alone."""
     model = SPEC.build(
-        defaults("lpgnet")["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout": 0.3},
+        defaults("lpgnet")["model"] | {"num_classes": C, "d": 8, "mode": mode, "dropout_rate": 0.3},
         defaults("lpgnet")["loss"],
     )
     batch = batch_for(model.module)
@@ -861,11 +863,11 @@ def test_unknown_switch_values_are_refused_with_the_choices(switch):
             "no attention path is left: modalities audio, use_intra False",
         ),
         ({"global_compression": "channel", "compress_norm": "layer"}, "channel needs compress_norm batch"),
-        ({"conv_kernel": 4}, "conv_kernel must be odd, not 4"),
-        ({"heads": 3}, "heads must divide d, but 3 does not divide 8"),
+        ({"kernel_size": 4}, "kernel_size must be odd, not 4"),
+        ({"num_heads": 3}, "num_heads must divide d, but 3 does not divide 8"),
         ({"blocks": 0}, "blocks must be at least 1, not 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
-        ({"attn_dropout": -0.1}, "attn_dropout must be at least 0 and below 1, not -0.1"),
+        ({"dropout_rate": 1.0}, "dropout_rate must be at least 0 and below 1, not 1.0"),
+        ({"attention_dropout_rate": -0.1}, "attention_dropout_rate must be at least 0 and below 1, not -0.1"),
     ],
 )
 def test_models_that_cannot_be_are_refused(switches, message):

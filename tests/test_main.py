@@ -209,9 +209,9 @@ def test_a_corpus_that_does_not_fit_the_run(run, refused, tmp_path):
 
 def test_a_run_keeps_its_configuration(trained, refused):
     folder, arguments = trained
-    assert "model.dropout is 0.1 there and 0.5 here" in refused(*arguments, "--config.model.dropout=0.5")
+    assert "model.dropout_rate is 0.1 there and 0.5 here" in refused(*arguments, "--config.model.dropout_rate=0.5")
     use = ["--workdir", folder, "--mode=evaluate"]
-    assert "model.dropout is 0.1 there and 0.5 here" in refused(*use, "--config.model.dropout=0.5")
+    assert "model.dropout_rate is 0.1 there and 0.5 here" in refused(*use, "--config.model.dropout_rate=0.5")
     assert "training.devices is 99" in refused(*use, "--config.training.devices=99", "--config.training.parallel=pmap")
     assert "is it training.epochs?" in refused(*use, "--config.training.epoch=3")
 
@@ -316,7 +316,7 @@ def test_the_programs_say_nothing_but_their_own_lines(trained, tmp_path):
     done = shell("jmer.main", *arguments[:-1], str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("corpus synthetic-meld: conversations train 6, validation 2, test 2; 7 emotions\n")
-    wrong = shell("jmer.main", "--workdir", str(folder), "--mode=evaluate", "--config.model.dropout=0.5")
+    wrong = shell("jmer.main", "--workdir", str(folder), "--mode=evaluate", "--config.model.dropout_rate=0.5")
     assert (wrong.returncode, wrong.stdout, len(wrong.stderr.splitlines())) == (2, "", 1)
     save_corpus(load_saved(folder.parent / "corpus"), tmp_path / "corpus")
     (tmp_path / "corpus" / "dataset_dict.json").write_text("{")

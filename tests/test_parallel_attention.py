@@ -13,15 +13,15 @@ B, D = 3, 4
 LENGTHS = {"text": 5, "audio": 8, "visual": 2}
 FORMS = [
     {},
-    {"heads": 2},
+    {"num_heads": 2},
     {"projections": "shared"},
-    {"projections": "identity", "heads": 2},
-    {"output_projection": True, "heads": 4},
+    {"projections": "identity", "num_heads": 2},
+    {"output_projection": True, "num_heads": 4},
     {"projections": "shared", "output_projection": True},
-    {"bias": True, "heads": 2},
+    {"bias": True, "num_heads": 2},
     {"bias": True, "projections": "shared", "output_projection": True},
     {"paths": (("text", "text"), ("audio", "audio"))},
-    {"paths": tuple((s, t) for t in LENGTHS for s in LENGTHS), "heads": 2},
+    {"paths": tuple((s, t) for t in LENGTHS for s in LENGTHS), "num_heads": 2},
 ]
 
 
@@ -40,7 +40,7 @@ def module_and_variables(key, options):
 
 
 def reference(
-    variables, x, masks, heads=1, projections="per_path", bias=False, output_projection=False, paths=FOUR_PATHS
+    variables, x, masks, num_heads=1, projections="per_path", bias=False, output_projection=False, paths=FOUR_PATHS
 ):
     params = jax.tree.map(np.float64, variables.get("params", {}))
     modalities = sorted({m for path in paths for m in path})
@@ -56,11 +56,11 @@ def reference(
 
         query, key, value = project("query", target), project("key", source), project("value", source)
         context = np.zeros(query.shape)
-        width = D // heads
+        width = D // num_heads
         for b in range(B):
             real = np.flatnonzero(masks[source][b])
             for i in np.flatnonzero(masks[target][b]):
-                for h in range(heads) if len(real) else ():
+                for h in range(num_heads) if len(real) else ():
                     part = slice(h * width, (h + 1) * width)
                     powers = np.exp(key[b, real, part] @ query[b, i, part] / np.sqrt(width))
                     context[b, i, part] = powers / powers.sum() @ value[b, real, part]
@@ -113,7 +113,7 @@ def dropped_weights(rate, train, key, row_ids=None, seed=7, rows=40, length=8):
     scale = 1.5
     one = np.broadcast_to(scale * np.eye(length, dtype=np.float32), (rows, length, length))
     x, masks = {"text": one, "audio": one}, dict.fromkeys(("text", "audio"), np.ones((rows, length), bool))
-    module = FourWayParallelAttention(projections="identity", dropout=rate)
+    module = FourWayParallelAttention(projections="identity", dropout_rate=rate)
     apply = jax.jit(functools.partial(module.apply, {}, train=train))
     out = apply(x, masks, row_ids=row_ids, rngs={"dropout": key} if train else {})
     powers = np.exp(scale**2 * np.eye(length) / np.sqrt(length))
@@ -175,7 +175,7 @@ def test_padding_and_its_content_change_nothing(key, options):
 
 
 def test_order_of_positions_and_batching_do_not_matter(key):
-    module, variables = module_and_variables(key, {"heads": 2})
+    module, variables = module_and_variables(key, {"num_heads": 2})
     x, masks = sample(3)
     apply = jax.jit(module.apply)
     contexts = apply(variables, x, masks)
@@ -207,7 +207,7 @@ def test_refusals_name_what_is_wrong(key):
     x, masks = sample(6)
     for options, features, message in (
         ({"projections": "none"}, x, "unknown projections 'none'; choose one of per_path, shared, identity"),
-        ({"heads": 3}, x, "heads must divide the width, but 3 does not divide 4"),
+        ({"num_heads": 3}, x, "num_heads must divide the width, but 3 does not divide 4"),
         ({}, {"text": x["text"]}, "a path needs audio, but the features are of text"),
         ({}, x | {"audio": x["audio"][..., :2]}, "all modalities must have one width"),
     ):
@@ -215,7 +215,7 @@ def test_refusals_name_what_is_wrong(key):
             FourWayParallelAttention(**options).init(key(), features, masks)
 
 
-@pytest.mark.parametrize("options", [{}, {"projections": "shared", "heads": 2, "output_projection": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"projections": "shared", "num_heads": 2, "output_projection": True}], ids=str)
 def test_pooled_queries_ask_once_for_all(key, options):
     """The mean of the queries is the query of the mean: as if the target were its mean alone."""
     paths = (("audio", "text"), ("audio", "visual"))
@@ -238,7 +238,7 @@ def test_pooled_queries_ask_once_for_all(key, options):
 NUMBER = np.array([[0, 0, 1, 1, 1, 2, 2], [0] * 7, [0, 1, 1, 1, 1, 1, 1]], np.int32)
 
 
-@pytest.mark.parametrize("options", [{}, {"projections": "shared", "heads": 2, "output_projection": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"projections": "shared", "num_heads": 2, "output_projection": True}], ids=str)
 @pytest.mark.parametrize("pool_queries", [False, True])
 def test_conversations_of_one_row_do_not_see_each_other(key, options, pool_queries):
     module, variables = module_and_variables(key, options | {"pool_queries": pool_queries})

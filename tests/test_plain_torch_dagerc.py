@@ -49,7 +49,7 @@ def test_the_graph_is_found_by_walking_back(batch):
 
 def test_output_loss_and_gradient_are_those_of_jmer(batch):
     with jax.enable_x64(True):
-        network = dagerc.DAGERC(**SIZES, dropout=0.0)
+        network = dagerc.DAGERC(**SIZES, dropout_rate=0.0)
         params = float64(draw_parameters(network, batch))
 
         def objective(params):
@@ -58,7 +58,7 @@ def test_output_loss_and_gradient_are_those_of_jmer(batch):
             return total / count, output.logits
 
         (expected, logits), gradient = jax.device_get(jax.jit(jax.value_and_grad(objective, has_aux=True))(params))
-    model, tensors = plain_model(params, dropout=0.0), to_torch(batch)
+    model, tensors = plain_model(params, dropout_rate=0.0), to_torch(batch)
     output = model(tensors)
     total, terms = loss(output, tensors)
     total.backward()
@@ -73,7 +73,7 @@ def test_output_loss_and_gradient_are_those_of_jmer(batch):
 def test_dropout_falls_in_training_alone(batch):
     tensors = to_torch(batch)
     torch.manual_seed(0)
-    model = DAGERC(WIDTHS, **SIZES, dropout=0.5).double()
+    model = DAGERC(WIDTHS, **SIZES, dropout_rate=0.5).double()
     assert not torch.equal(model(tensors).logits, model(tensors).logits)
     model.eval()
     assert torch.equal(model(tensors).logits, model(tensors).logits)

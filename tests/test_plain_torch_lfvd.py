@@ -16,7 +16,7 @@ from jmer.models import lfvd
 # On a busy machine, threads that share such small products wait for each other most of the time.
 torch.set_num_threads(1)
 
-SIZES = {"num_classes": len(EMOTIONS), "d_r": 6, "d_h": 5, "d_x": 8, "d_z": 3, "heads": 2, "dag_layers": 1}
+SIZES = {"num_classes": len(EMOTIONS), "d_r": 6, "d_h": 5, "d_x": 8, "d_z": 3, "num_heads": 2, "dag_layers": 1}
 GAMMAS = {"gamma_self": 0.5, "gamma_full": 0.25, "gamma_distillation": 0.1}
 
 
@@ -50,7 +50,7 @@ def test_the_batch_has_what_is_hard(batch):
 
 def test_outputs_losses_and_gradient_are_those_of_jmer(batch):
     with jax.enable_x64(True):
-        network, loss = lfvd.LFVD(**SIZES, dropout=0.0), lfvd.LFVDLoss(**GAMMAS)
+        network, loss = lfvd.LFVD(**SIZES, dropout_rate=0.0), lfvd.LFVDLoss(**GAMMAS)
         params = float64(draw_parameters(network, batch, spread=0.3))
 
         def objective(params):
@@ -61,7 +61,7 @@ def test_outputs_losses_and_gradient_are_those_of_jmer(batch):
 
         step = jax.jit(jax.value_and_grad(objective, has_aux=True))
         (expected, (outputs, means)), gradient = jax.device_get(step(params))
-    model, tensors = plain_model(params, dropout=0.0), to_torch(batch)
+    model, tensors = plain_model(params, dropout_rate=0.0), to_torch(batch)
     output = model(tensors)
     total, terms = LFVDLoss(**GAMMAS)(output, tensors)
     total.backward()
@@ -89,7 +89,7 @@ def test_outputs_losses_and_gradient_are_those_of_jmer(batch):
 def test_dropout_falls_in_training_alone(batch):
     tensors = to_torch(batch)
     torch.manual_seed(0)
-    model = LFVD(WIDTHS, **SIZES, dropout=0.5).double()
+    model = LFVD(WIDTHS, **SIZES, dropout_rate=0.5).double()
     assert not torch.equal(model(tensors).logits, model(tensors).logits)
     model.eval()
     assert torch.equal(model(tensors).logits, model(tensors).logits)

@@ -42,12 +42,14 @@ def draw_variables(network, batch):
 
 def check_against_jmer(modalities, batch):
     """Takes a step in both and compares; returns jmer's, and the statistics that it started from."""
-    network = lpgnet.LPGNet(C, modalities, d=D, dropout=0.0)
+    network = lpgnet.LPGNet(C, modalities, d=D, dropout_rate=0.0)
     variables = float64(draw_variables(network, batch))
     loss = self_distillation.SelfDistillationLoss(**LOSS)
     expected = jmer_step(network, loss, variables["params"], batch, variables["batch_stats"])
     afterwards = {"params": expected.gradient, "batch_stats": expected.statistics}
-    model, as_expected = (plain_model(tree, modalities, torch.float64, dropout=0.0) for tree in (variables, afterwards))
+    model, as_expected = (
+        plain_model(tree, modalities, torch.float64, dropout_rate=0.0) for tree in (variables, afterwards)
+    )
     check_step(model, as_expected, expected, batch)
     statistics = dict(as_expected.named_buffers())
     for name, found in model.named_buffers():

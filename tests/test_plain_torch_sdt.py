@@ -16,7 +16,7 @@ from jmer.models import sdt, self_distillation
 
 C = len(EMOTIONS)
 LOSS = {"gamma_task": 1.0, "gamma_hard": 0.7, "gamma_soft": 0.9, "tau": 2.0, "class_weights": (0.5, 2.0, 1.0, 3.0)}
-SIZES = {"d": 6, "heads": 2, "speakers": 2}
+SIZES = {"d": 6, "num_heads": 2, "speakers": 2}
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def plain_model(params, modalities=MODALITIES, dtype=torch.float32, **switches):
     ids=["learned gates", "identity gates"],
 )
 def test_a_training_step_is_that_of_jmer(batch, gate, modalities):
-    network = sdt.SDT(C, modalities, **SIZES, unimodal_gate=gate, dropout=0.0)
+    network = sdt.SDT(C, modalities, **SIZES, unimodal_gate=gate, dropout_rate=0.0)
     params = draw_parameters(network, batch)
     expected = jmer_step(network, self_distillation.SelfDistillationLoss(**LOSS), params, batch)
     model, with_the_gradient = (
-        plain_model(tree, modalities, torch.float64, learned_gates=gate == "learned", dropout=0.0)
+        plain_model(tree, modalities, torch.float64, learned_gates=gate == "learned", dropout_rate=0.0)
         for tree in (params, expected.gradient)
     )
     check_step(model, with_the_gradient, expected, batch)

@@ -18,7 +18,7 @@ from jmer.training.precision import PRECISIONS, matmul_precision
 from jmer.training.state import create_state
 from jmer.training.step import train_step
 
-SIZES = {"d_r": 4, "d_h": 4, "d_x": 4, "d_z": 2, "heads": 2, "dag_layers": 1, "num_classes": len(EMOTIONS)}
+SIZES = {"d_r": 4, "d_h": 4, "d_x": 4, "d_z": 2, "num_heads": 2, "dag_layers": 1, "num_classes": len(EMOTIONS)}
 
 
 def products(jaxpr):

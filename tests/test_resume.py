@@ -86,7 +86,7 @@ class Countdown:
 @pytest.fixture
 def run(monkeypatch):
     """Returns a function that trains in a folder until the loop looks for signals the `looks`th time (0 = never)."""
-    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout=0.5))
+    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout_rate=0.5))
 
     def train(workdir, looks=0, corpus=None, **changes):
         monkeypatch.setattr(loop, "interrupts", lambda: contextlib.nullcontext(Countdown(looks)))

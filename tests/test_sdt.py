@@ -70,7 +70,7 @@ def take(batch, rows):
 
 
 def small(**switches):
-    return SDT(**{"num_classes": C, "d": 8, "heads": 2, "dropout": 0.0} | switches)
+    return SDT(**{"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.0} | switches)
 
 
 @functools.cache
@@ -140,7 +140,7 @@ def sdt(p, model, conversation):
         gated = []
         for source in sources:
             i = next(path)
-            x = encoder_layer(p, i, streams[target], streams[source], there[source], model.heads)
+            x = encoder_layer(p, i, streams[target], streams[source], there[source], model.num_heads)
             if model.unimodal_gate == "learned":
                 x = x * sigmoid(x @ p["reduction"]["unimodal"]["gate"]["kernel"][i])
             elif model.unimodal_gate == "identity":
@@ -222,8 +222,8 @@ def check_forward(model):
 
 TOGETHER = [
     {},
-    {"modalities": ("text", "audio"), "heads": 4, "unimodal_gate": "identity", "speakers": 3},
-    {"modalities": ("audio",), "heads": 1, "unimodal_gate": "none"},
+    {"modalities": ("text", "audio"), "num_heads": 4, "unimodal_gate": "identity", "speakers": 3},
+    {"modalities": ("audio",), "num_heads": 1, "unimodal_gate": "none"},
     {"use_intra": False, "positional": "none"},
     {"use_inter": False, "speaker_embedding": False},
     {
@@ -234,8 +234,8 @@ TOGETHER = [
     },
 ]
 ALONE = [
-    {"heads": 1},
-    {"heads": 8},
+    {"num_heads": 1},
+    {"num_heads": 8},
     {"positional": "none"},
     {"speaker_embedding": False},
     {"speakers": 1},
@@ -244,7 +244,7 @@ ALONE = [
     {"use_inter": False},
     {"unimodal_gate": "identity"},
     {"unimodal_gate": "none"},
-    {"d": 7, "heads": 1},
+    {"d": 7, "num_heads": 1},
 ]
 SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
 
@@ -436,13 +436,13 @@ def test_gradients_stay_finite_at_the_edges(name):
 
 
 def test_dropout_is_in_every_part_and_knows_the_conversation():
-    model, batch, seen = small(dropout=0.4), batch_of(conversations()), {}
+    model, batch, seen = small(dropout_rate=0.4), batch_of(conversations()), {}
 
     def record(call, arguments, options, context):
         if isinstance(context.module, ConversationDropout):
             seen["/".join(context.module.path)] = arguments[0].shape
             assert context.module.rate == 0.4 and options["train"] is True
-            np.testing.assert_array_equal(options["index"], batch.row_ids)
+            np.testing.assert_array_equal(options["row_ids"], batch.row_ids)
         return call(*arguments, **options)
 
     apply = functools.partial(model.apply, {"params": parameters(model)}, batch, train=True)
@@ -459,7 +459,7 @@ def test_dropout_is_in_every_part_and_knows_the_conversation():
 
 
 def test_dropout_falls_on_the_inputs_and_on_what_was_read_and_follows_the_conversation(key):
-    model, batch, order = small(dropout=0.4), batch_of(conversations()), np.array([2, 0, 3, 1])
+    model, batch, order = small(dropout_rate=0.4), batch_of(conversations()), np.array([2, 0, 3, 1])
     p, streams = parameters(model), {"dropout": key()}
     apply = jax.jit(functools.partial(model.apply, train=True, capture_intermediates=True, mutable="intermediates"))
     output, state = apply({"params": p}, batch, rngs=streams)
@@ -481,8 +481,8 @@ def test_dropout_falls_on_the_inputs_and_on_what_was_read_and_follows_the_conver
 STEPS = 6
 SETTINGS = {
     "model.d": 8,
-    "model.heads": 2,
-    "model.dropout": 0.3,
+    "model.num_heads": 2,
+    "model.dropout_rate": 0.3,
     "loss.class_weights": "inverse_freq",
     "optimizer.name": "sgd",
     "optimizer.learning_rate": 0.05,
@@ -521,7 +521,7 @@ def stepped(model, batch, backend, devices):
 
 def test_packed_rows_train_the_same_on_any_number_of_devices():
     """Dropout on, and some devices hold nothing but padding."""
-    switches = {"num_classes": C, "d": 8, "heads": 2, "dropout": 0.3, "modalities": MODALITIES}
+    switches = {"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.3, "modalities": MODALITIES}
     model = SPEC.build(defaults("sdt")["model"] | switches, defaults("sdt")["loss"])
     batch = packed(batch_of(conversations(), np.nan), ((3, 1), (2,), (0,)), 8)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, 5)] + [(0, 0)] * (x.ndim - 1)), batch)
@@ -572,7 +572,7 @@ def test_published_hyperparameters():
         (meld, 9, "identity", 8.0, "none", 5e-6, 8, 50),
     ):
         model, loss = config.model, config.loss
-        assert (model.d, model.heads, model.dropout, model.speaker_embedding) == (1024, 8, 0.5, True)
+        assert (model.d, model.num_heads, model.dropout_rate, model.speaker_embedding) == (1024, 8, 0.5, True)
         assert (model.speakers, model.unimodal_gate) == (speakers, gate)
         assert (loss.gamma_task, loss.gamma_hard, loss.gamma_soft) == (1.0, 1.0, 1.0)
         assert (loss.tau, loss.class_weights, loss.detach_teacher, loss.kd_tau_squared) == (tau, weights, False, False)
@@ -590,10 +590,10 @@ MISTAKES = [
     ("model.modalities", "text,smell", "model.modalities has smell, but corpus 'synthetic-iemocap4' has only text"),
     ("model.modalities", "text,text", "modalities must be some of text, audio, visual, each once"),
     ("model.d", "0", "model.d is 0: give at least 1"),
-    ("model.d", "100", "heads must divide d, but 8 does not divide 100"),
-    ("model.heads", "-1", "model.heads is -1: give at least 1"),
+    ("model.d", "100", "num_heads must divide d, but 8 does not divide 100"),
+    ("model.num_heads", "-1", "model.num_heads is -1: give at least 1"),
     ("model.speakers", "0", "model.speakers is 0: give at least 1"),
-    ("model.dropout", "1", "dropout must be at least 0 and below 1, not 1.0"),
+    ("model.dropout_rate", "1", "dropout_rate must be at least 0 and below 1, not 1.0"),
     ("loss.tau", "0", "tau must be above 0, not 0.0"),
     ("loss.gamma_soft", "-1", "loss.gamma_soft is -1.0: give a number that is not negative"),
     ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose none or inverse_freq"),
@@ -614,9 +614,9 @@ def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
     [
         ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
         ({"d": 0}, "d must be at least 1, not 0"),
-        ({"heads": 0}, "heads must be at least 1, not 0"),
+        ({"num_heads": 0}, "num_heads must be at least 1, not 0"),
         ({"speakers": 0}, "speakers must be at least 1, not 0"),
-        ({"dropout": -0.1}, "dropout must be at least 0 and below 1, not -0.1"),
+        ({"dropout_rate": -0.1}, "dropout_rate must be at least 0 and below 1, not -0.1"),
         ({"modalities": ("text",), "use_intra": False}, "no path is left for attention within text: set use_intra"),
         ({"use_intra": False, "use_inter": False}, "no path is left for attention within text, audio, visual"),
     ],

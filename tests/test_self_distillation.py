@@ -221,7 +221,7 @@ def features_of(modalities):
 
 def heads(fused, features, **options):
     """The module and its parameters; its heads stand in the order of the features given."""
-    module = SelfDistillationHeads(C, tuple(features), **{"dropout": 0.4} | options)
+    module = SelfDistillationHeads(C, tuple(features), **{"dropout_rate": 0.4} | options)
     return module, draw_parameters(module, fused, features)
 
 

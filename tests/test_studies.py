@@ -214,7 +214,7 @@ def test_a_study_lays_out_differences_seed_by_seed(corpora):
 
 
 def test_a_study_runs_its_default_once_for_all_factors(corpora, told, tmp_path, monkeypatch):
-    factors = {"dropout": (Value("0.2", {}), Value("0", {"model.dropout": "0"}))}
+    factors = {"dropout": (Value("0.2", {}), Value("0", {"model.dropout_rate": "0"}))}
     monkeypatch.setitem(FACTORS, "linear", lambda config: factors)
     out = tmp_path / "out"
     status, lines, errors = told(

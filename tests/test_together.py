@@ -29,7 +29,7 @@ def corpus():
 
 @pytest.fixture
 def linear(monkeypatch):
-    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout=0.5))
+    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout_rate=0.5))
 
 
 def folders(parent, seeds=SEEDS):

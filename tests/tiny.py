@@ -72,12 +72,12 @@ class Output(NamedTuple):
 class Linear(nn.Module):
     """Logits that are linear in the text, from which training drops some entries."""
 
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     num_classes: int = len(EMOTIONS)
 
     @nn.compact
     def __call__(self, batch, *, train=False):
-        text = ConversationDropout(self.dropout)(batch.features["text"], train=train, row_ids=batch.row_ids)
+        text = ConversationDropout(self.dropout_rate)(batch.features["text"], train=train, row_ids=batch.row_ids)
         return Output(nn.Dense(self.num_classes)(text))
 
 
@@ -87,12 +87,12 @@ def mean_square(output, batch, axis=None):
     return {"squares": (0.5, jnp.where(batch.mask, squares, 0).sum(), batch.mask.sum())}
 
 
-LINEAR = ModelSpec("linear", Linear, mean_square, defaults={"model.dropout": 0.2})
+LINEAR = ModelSpec("linear", Linear, mean_square, defaults={"model.dropout_rate": 0.2})
 
 
-def linear_model(dropout=0.0) -> Model:
+def linear_model(dropout_rate=0.0) -> Model:
     """Returns the smallest model, whose loss is the mean square of its logits: it compiles in no time."""
-    return Model(LINEAR, Linear(dropout), mean_square)
+    return Model(LINEAR, Linear(dropout_rate), mean_square)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,19 +104,21 @@ def _optimizer(network: nn.Module, config: ConfigDict) -> torch.optim.Optimizer:
 
 
 def _lfvd(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    options = _fields(config.model, "num_classes", "d_r", "d_h", "d_x", "d_z", "dag_layers", "heads", "dropout")
+    options = _fields(
+        config.model, "num_classes", "d_r", "d_h", "d_x", "d_z", "dag_layers", "num_heads", "dropout_rate"
+    )
     loss = lfvd.LFVDLoss(**_fields(config.loss, "gamma_self", "gamma_full", "gamma_distillation"))
     return Plain(lfvd.LFVD(widths, **options), loss, _only_parameters(lfvd.load_parameters))
 
 
 def _dagerc(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    options = _fields(config.model, "num_classes", "d_h", "dag_layers", "dropout")
+    options = _fields(config.model, "num_classes", "d_h", "dag_layers", "dropout_rate")
     return Plain(dagerc.DAGERC(widths, **options), dagerc.loss, _only_parameters(dagerc.load_parameters))
 
 
 def _sdt(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     loss = _self_distillation(config)
-    options = _fields(config.model, "num_classes", "d", "heads", "speakers", "dropout")
+    options = _fields(config.model, "num_classes", "d", "num_heads", "speakers", "dropout_rate")
     network = sdt.SDT(widths, loss=loss, learned_gates=config.model.unimodal_gate == "learned", **options)
     return Plain(network, loss, _only_parameters(sdt.load_parameters))
 
@@ -127,7 +129,9 @@ def _lpgnet(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
         lpgnet.load_statistics(network, variables["batch_stats"])
 
     loss = _self_distillation(config)
-    return Plain(lpgnet.LPGNet(widths, loss=loss, **_fields(config.model, "num_classes", "d", "dropout")), loss, load)
+    return Plain(
+        lpgnet.LPGNet(widths, loss=loss, **_fields(config.model, "num_classes", "d", "dropout_rate")), loss, load
+    )
 
 
 _BUILDERS = {"lfvd": _lfvd, "dagerc": _dagerc, "sdt": _sdt, "lpgnet": _lpgnet}

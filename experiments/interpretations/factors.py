@@ -35,9 +35,9 @@ def lpgnet(_: ConfigDict) -> Factors:
             "model.global_compression", "pooled", "per_position", "query_mean", "pooled_plus_context", "channel"
         ),
         "positional": field_values("model.positional", "none", "sinusoidal"),
-        "kernel": field_values("model.conv_kernel", "3", "1", "5"),
+        "kernel": field_values("model.kernel_size", "3", "1", "5"),
         "width": field_values("model.d", "256", "128", "512"),
-        "heads": field_values("model.heads", "1", "8"),
+        "heads": field_values("model.num_heads", "1", "8"),
         "ffn_input": field_values("model.ffn_input", "residual", "parallel"),
         "compress_norm": field_values("model.compress_norm", "batch", "layer"),
     }

@@ -38,7 +38,7 @@ class ResidualEnhancement(nn.Module):
       ffn_input: `residual` (as above) or `parallel` (H = R + FFN(X)).
       ffn_pre_ln: False = the feed-forward part has no LayerNorm.
       inner: width inside the feed-forward part.
-      dropout: rate, in the feed-forward part.
+      dropout_rate: rate, in the feed-forward part.
       initialization: see `jmer.layers.initializers`.
     """
 
@@ -48,7 +48,7 @@ class ResidualEnhancement(nn.Module):
     use_ffn: bool = True
     ffn_input: str = "residual"
     ffn_pre_ln: bool = True
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     initialization: str = "torch_uniform"
 
     @nn.compact
@@ -98,7 +98,7 @@ class ResidualEnhancement(nn.Module):
         enhanced = residual
         if self.use_ffn:
             ffn = PositionwiseFeedForward(
-                self.inner, self.dropout, self.ffn_pre_ln, initialization=self.initialization, name="ffn"
+                self.inner, self.dropout_rate, self.ffn_pre_ln, initialization=self.initialization, name="ffn"
             )
             enhanced = residual + ffn(residual if self.ffn_input == "residual" else x, train, row_ids)
         return jnp.where(mask[..., None], enhanced, 0)

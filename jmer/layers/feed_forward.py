@@ -14,14 +14,14 @@ class PositionwiseFeedForward(nn.Module):
 
     Attributes:
       inner: width between the two layers.
-      dropout: rate, after either layer.
+      dropout_rate: rate, after either layer.
       normalize: False = without the LayerNorm.
       epsilon: of the LayerNorm.
       initialization: see `jmer.layers.initializers`.
     """
 
     inner: int
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     normalize: bool = True
     epsilon: float = 1e-6
     initialization: str = "torch_uniform"
@@ -33,6 +33,6 @@ class PositionwiseFeedForward(nn.Module):
         if self.normalize:
             x = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="norm")(x)
         x = nn.gelu(dense(self.inner, width, scheme=self.initialization, name="inner")(x))
-        x = ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
+        x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
         x = dense(width, self.inner, scheme=self.initialization, name="outer")(x)
-        return ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
+        return ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)

@@ -17,17 +17,17 @@ class LanguageGuidedBlock(nn.Module):
         \\tilde X = MLA(Q, K, V), \\bar X = LN(\\tilde X + R), X' = LN(FFN(\\bar X) + \\bar X)
 
     Attributes:
-      heads: attention heads; they share the width.
+      num_heads: attention heads; they share the width.
       ffn_mult: inner width of the feed-forward part as a multiple of the width.
-      dropout: rate, on the attention's and the feed-forward part's output and inside the latter.
+      dropout_rate: rate, on the attention's and the feed-forward part's output and inside the latter.
       qkv_bias: whether the projections have biases; Eq. 4 has none.
       project_query: False = the targets are queries already, projected by a layer that blocks share.
       initialization: see `jmer.layers.initializers`.
     """
 
-    heads: int
+    num_heads: int
     ffn_mult: int = 4
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     qkv_bias: bool = False
     project_query: bool = True
     initialization: str = "torch_uniform"
@@ -61,8 +61,8 @@ class LanguageGuidedBlock(nn.Module):
           ValueError: if the heads do not divide the width.
         """
         width = target.shape[-1]
-        if width % self.heads:
-            raise ValueError(f"{self.heads} attention heads do not divide the width {width}")
+        if width % self.num_heads:
+            raise ValueError(f"{self.num_heads} attention heads do not divide the width {width}")
 
         def layer(features, fan_in, name, use_bias=True):
             return dense(features, fan_in, use_bias=use_bias, scheme=self.initialization, name=name)
@@ -71,10 +71,10 @@ class LanguageGuidedBlock(nn.Module):
             return split(layer(width, width, name, self.qkv_bias)(x))
 
         def split(x):
-            return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
+            return x.reshape(*x.shape[:-1], self.num_heads, width // self.num_heads)
 
         def drop(x):
-            return ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
+            return ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
 
         query = project(target, "query_projection") if self.project_query else split(target)
         key = project(source, "key_projection")
@@ -92,13 +92,13 @@ class ConversationAtmosphere(nn.Module):
     """Distils a conversation into one emotional-atmosphere vector with a learnt token (LFVD Eq. 9).
 
     Attributes:
-      heads, ffn_mult, dropout, qkv_bias, initialization: see `LanguageGuidedBlock`.
+      num_heads, ffn_mult, dropout_rate, qkv_bias, initialization: see `LanguageGuidedBlock`.
       causal: True = a token per utterance that sees this and earlier utterances only.
     """
 
-    heads: int
+    num_heads: int
     ffn_mult: int = 4
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     qkv_bias: bool = False
     causal: bool = False
     initialization: str = "torch_uniform"
@@ -140,7 +140,12 @@ class ConversationAtmosphere(nn.Module):
         seen = jnp.concatenate([utterances if self.causal else segments.membership(), utterances], axis=1)
         pair_mask = jnp.concatenate([jnp.ones((batch, tokens + length, 1), bool), seen], axis=2)
         block = LanguageGuidedBlock(
-            self.heads, self.ffn_mult, self.dropout, self.qkv_bias, initialization=self.initialization, name="block"
+            self.num_heads,
+            self.ffn_mult,
+            self.dropout_rate,
+            self.qkv_bias,
+            initialization=self.initialization,
+            name="block",
         )
         out, weights = block(queries, keys, queries, key_mask, train=train, pair_mask=pair_mask, row_ids=row_ids)
         return out[:, :tokens], out[:, tokens:], weights[:, :, :tokens]

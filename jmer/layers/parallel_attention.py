@@ -27,22 +27,22 @@ class FourWayParallelAttention(nn.Module):
     a head. By default there are the four paths of LPGNet: within text, within audio, audio to text and text to audio.
 
     Attributes:
-      heads: number of attention heads; divides the width.
+      num_heads: number of attention heads; divides the width.
       projections: `per_path` has W_Q, W_K, W_V for every path, `shared` for every modality, `identity` has none.
       bias: whether these projections have biases.
       output_projection: True = a linear layer with bias after each path's attention.
-      dropout: rate, on the attention weights.
+      dropout_rate: rate, on the attention weights.
       paths: the (source, target) pairs.
       pool_queries: True = a conversation asks but once, with the mean of its target positions' queries; O(T) instead
         of O(T²).
       initialization: of each matrix and bias on its own, see `jmer.layers.initializers`.
     """
 
-    heads: int = 1
+    num_heads: int = 1
     projections: str = "per_path"
     bias: bool = False
     output_projection: bool = False
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     paths: tuple[Path, ...] = FOUR_PATHS
     pool_queries: bool = False
     initialization: str = "torch_uniform"
@@ -90,10 +90,10 @@ class FourWayParallelAttention(nn.Module):
         query, key, value = map(self._split_heads, (query, key, value))
         pairs = _pairs(segments, pooled=self.pool_queries)
         weights = attention_weights(query, key, _chosen(mask, sources), pair_mask=pairs)
-        if train and self.dropout:
+        if train and self.dropout_rate:
             # Paths go behind rows, which dropout is keyed by, and back.
             weights = jnp.moveaxis(weights, 0, 1)
-            weights = ConversationDropout(self.dropout)(weights, train=train, row_ids=row_ids)
+            weights = ConversationDropout(self.dropout_rate)(weights, train=train, row_ids=row_ids)
             weights = jnp.moveaxis(weights, 1, 0)
         context = jnp.einsum("...hqk,...khd->...qhd", weights, value)
         context = context.reshape(*context.shape[:-2], -1)
@@ -121,7 +121,7 @@ class FourWayParallelAttention(nn.Module):
         return product + offset.reshape(stack, *(1,) * (x.ndim - 2), width)
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return x.reshape(*x.shape[:-1], self.num_heads, -1)
 
     def _check(self, names: list[str], features: Mapping[str, jax.Array]) -> None:
         if self.projections not in PROJECTIONS:
@@ -131,8 +131,10 @@ class FourWayParallelAttention(nn.Module):
         widths = {m: features[m].shape[-1] for m in names}
         if len(set(widths.values())) > 1:
             raise ValueError(f"all modalities must have one width, but they have {widths}")
-        if widths[names[0]] % self.heads:
-            raise ValueError(f"heads must divide the width, but {self.heads} does not divide {widths[names[0]]}")
+        if widths[names[0]] % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide the width, but {self.num_heads} does not divide {widths[names[0]]}"
+            )
 
 
 def _pooled(x: jax.Array, mask: jax.Array, segments: Segments | None) -> tuple[jax.Array, jax.Array]:

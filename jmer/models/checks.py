@@ -30,7 +30,7 @@ def check_rates(module: Any, *fields: str) -> None:
 def check_heads(heads: int, width: int, name: str) -> None:
     """Raises ValueError unless attention heads divide a width; `name` is that of the width's field."""
     if width % heads:
-        raise ValueError(f"heads must divide {name}, but {heads} does not divide {width}")
+        raise ValueError(f"num_heads must divide {name}, but {heads} does not divide {width}")
 
 
 def check_no_frames(batch: Batch, model: str) -> None:

@@ -50,7 +50,7 @@ class DAGERC(nn.Module):
       score: how predecessors are scored: `linear` (as the authors' code does: an utterance's own part cancels in the
         softmax) or `leaky_relu` (it does not).
       mlp_layers: hidden layers between the graph's states and the last linear layer.
-      dropout: rate before the last linear layer.
+      dropout_rate: rate before the last linear layer.
       initialization: see `jmer.layers.initializers`.
     """
 
@@ -61,7 +61,7 @@ class DAGERC(nn.Module):
     omega: int = 1
     score: str = "linear"
     mlp_layers: int = 2
-    dropout: float = 0.2
+    dropout_rate: float = 0.2
     initialization: str = "torch_uniform"
 
     @nn.compact
@@ -86,7 +86,7 @@ class DAGERC(nn.Module):
         hidden = encoder(jnp.concatenate(inputs, axis=-1), *graph)
         for layer in range(1, self.mlp_layers):
             hidden = nn.relu(dense(self.d_h, self.d_h, scheme=scheme, name=f"hidden_{layer}")(hidden))
-        hidden = ConversationDropout(self.dropout)(hidden, train=train, row_ids=batch.row_ids)
+        hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)
         return DAGERCOutput(dense(self.num_classes, self.d_h, scheme=scheme, name="classifier")(hidden))
 
     def check(self) -> None:
@@ -95,7 +95,7 @@ class DAGERC(nn.Module):
         check_choice("score", self.score, tuple(SLOPES))
         check_choice("initialization", self.initialization, SCHEMES)
         check_at_least_one(self, "d_h", "dag_layers", "omega", "mlp_layers")
-        check_rates(self, "dropout")
+        check_rates(self, "dropout_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_h": 128,
             "model.dag_layers": 2,
-            "model.dropout": 0.4,
+            "model.dropout_rate": 0.4,
             "optimizer.learning_rate": 1e-3,
             "optimizer.weight_decay": 0.1,
             "training.batch_size": 8,

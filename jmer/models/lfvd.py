@@ -89,7 +89,7 @@ class LFVD(nn.Module):
       dag_output: `concat_proj` or `last`, see `DAGEncoder`.
       dag_shared: True = the modalities share one graph network.
       omega: utterances of the same speaker that the graph reaches back to.
-      heads: attention heads.
+      num_heads: attention heads.
       qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: the blocks share the
         query projection of the dominant modality; each reads another modality, so keys and values are their own).
       qkv_bias: whether these projections have biases.
@@ -108,7 +108,7 @@ class LFVD(nn.Module):
       weight_stop_grad: True = the weights pass no gradient on.
       reconstruct: True = a linear decoder per modality from the Gaussians back to X + t.
       draw_samples: True = draw samples in training even if the fusion does not use them.
-      dropout: rate after the GRU, in attention and feed-forward parts and before the classifier.
+      dropout_rate: rate after the GRU, in attention and feed-forward parts and before the classifier.
       initialization: see `jmer.layers.initializers`.
     """
 
@@ -125,7 +125,7 @@ class LFVD(nn.Module):
     dag_output: str = "concat_proj"
     dag_shared: bool = False
     omega: int = 1
-    heads: int = 6
+    num_heads: int = 6
     qkv_sharing: str = "per_block"
     qkv_bias: bool = False
     cross_residual: str = "source"
@@ -140,7 +140,7 @@ class LFVD(nn.Module):
     weight_stop_grad: bool = False
     reconstruct: bool = False
     draw_samples: bool = False
-    dropout: float = 0.1
+    dropout_rate: float = 0.1
     initialization: str = "torch_uniform"
 
     @property
@@ -176,7 +176,7 @@ class LFVD(nn.Module):
         inputs = {"x": features, "mu": {m: q.mean for m, q in posteriors.items()}, "z": latent}[self.fusion_input]
         inputs = {m: zero_unless(available[m], x) for m, x in inputs.items()}
         fused, weights = self._fuse(inputs, posteriors, available)
-        dropped = ConversationDropout(self.dropout)(fused, train=train, row_ids=batch.row_ids)
+        dropped = ConversationDropout(self.dropout_rate)(fused, train=train, row_ids=batch.row_ids)
         logits = self._dense(self.num_classes, self.d_x, "classifier")(dropped)
         return LFVDOutput(
             logits=logits,
@@ -210,11 +210,11 @@ class LFVD(nn.Module):
             raise ValueError(f"fusion_input {self.fusion_input} needs d_z = d_x, not {self.d_z} and {self.d_x}")
         if self.dag_output == "last" and self.d_h != self.d_x:
             raise ValueError(f"dag_output last needs d_h = d_x, not {self.d_h} and {self.d_x}")
-        check_heads(self.heads, self.d_x, "d_x")
+        check_heads(self.num_heads, self.d_x, "d_x")
         if self.bidirectional and not self.causal and self.d_r % 2:
             raise ValueError(f"d_r must be even for a bidirectional GRU, not {self.d_r}")
         check_at_least_one(self, "omega")
-        check_rates(self, "dropout")
+        check_rates(self, "dropout_rate")
 
     def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
         return dense(features, fan_in, scheme=self.initialization, name=name)
@@ -226,7 +226,7 @@ class LFVD(nn.Module):
         grus = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")
         read = grus(inputs, batch.mask, batch.segments)
         hidden = jnp.stack([read[m] for m in self.modalities], axis=1)
-        hidden = ConversationDropout(self.dropout)(hidden, train=train, row_ids=batch.row_ids)
+        hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         encoder = self._for_each_modality(DAGEncoder, (1, None, None), shared=self.dag_shared)(
             self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
@@ -256,9 +256,9 @@ class LFVD(nn.Module):
             )
         residual, residual_axis = (present[lead], None) if self.cross_residual == "query" else (sources, 0)
         blocks = self._for_each_modality(LanguageGuidedBlock, (None, 0, residual_axis, 0, None, None, None))(
-            self.heads,
+            self.num_heads,
             self.ffn_mult,
-            self.dropout,
+            self.dropout_rate,
             self.qkv_bias,
             not shared_query,
             self.initialization,
@@ -269,9 +269,9 @@ class LFVD(nn.Module):
         read = self._by_modality(zero_unless(masks, out))
         merged = sum(read.values()) + present[lead]
         atmosphere, after, maps["atmosphere"] = ConversationAtmosphere(
-            self.heads,
+            self.num_heads,
             self.ffn_mult,
-            self.dropout,
+            self.dropout_rate,
             self.qkv_bias,
             self.causal,
             self.initialization,
@@ -470,7 +470,7 @@ SPEC = ModelSpec(
             "model.d_h": 16,
             "model.d_x": 16,
             "model.d_z": 4,
-            "model.heads": 2,
+            "model.num_heads": 2,
             "training.epochs": 2,
         },
         # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion, which would need many
@@ -479,8 +479,8 @@ SPEC = ModelSpec(
             "model.d_r": 128,
             "model.d_h": 128,
             "model.d_x": 128,
-            "model.heads": 4,
-            "model.dropout": 0.4,
+            "model.num_heads": 4,
+            "model.dropout_rate": 0.4,
             "optimizer.learning_rate": 1e-3,
             "optimizer.weight_decay": 1e-4,
             "training.batch_size": 8,

@@ -49,11 +49,11 @@ class LPGNet(nn.Module):
       modalities: two in the paper; one has only its intra path, three have nine paths in place of four.
       mode: `utterance`, or `frame` for a batch with frames.
       d: width of every representation.
-      conv_kernel: positions that the convolution sees; odd. With 1, and without positions, order does not matter.
+      kernel_size: positions that the convolution sees; odd. With 1, and without positions, order does not matter.
       positional: `none`, or `sinusoidal` positions after the convolution, then dropout.
-      heads: attention heads.
+      num_heads: attention heads.
       attn_out_proj: True = a linear layer after each path's attention.
-      attn_dropout: rate, on attention weights.
+      attention_dropout_rate: rate, on attention weights.
       qkv: query, key and value projections `per_path`, `shared` by the paths of a modality, or `identity` (none).
       global_compression, compress_norm, use_ffn, ffn_input, ffn_pre_ln: see `ResidualEnhancement`.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d`.
@@ -65,7 +65,7 @@ class LPGNet(nn.Module):
       use_multimodal_gate: False = the modalities are fused as `ungated_fusion` says.
       ungated_fusion: `concat` (a linear layer over the concatenation) or `mean` (over the modalities that are there).
       frame_pool: an utterance's frames become one vector by their `mean` or by learnt `attention`.
-      dropout: rate in the feed-forward parts, after positions and in the unimodal heads.
+      dropout_rate: rate in the feed-forward parts, after positions and in the unimodal heads.
       initialization: see `jmer.layers.initializers`.
     """
 
@@ -73,11 +73,11 @@ class LPGNet(nn.Module):
     modalities: tuple[str, ...] = ("text", "audio")
     mode: str = "utterance"
     d: int = 256
-    conv_kernel: int = 3
+    kernel_size: int = 3
     positional: str = "none"
-    heads: int = 1
+    num_heads: int = 1
     attn_out_proj: bool = False
-    attn_dropout: float = 0.0
+    attention_dropout_rate: float = 0.0
     qkv: str = "per_path"
     global_compression: str = "pooled"
     compress_norm: str = "batch"
@@ -92,7 +92,7 @@ class LPGNet(nn.Module):
     use_multimodal_gate: bool = True
     ungated_fusion: str = "concat"
     frame_pool: str = "mean"
-    dropout: float = 0.5
+    dropout_rate: float = 0.5
     initialization: str = "torch_uniform"
 
     @property
@@ -135,7 +135,9 @@ class LPGNet(nn.Module):
             reduced = {m: x.reshape(*batch.mask.shape, self.d) for m, x in self._pool(reduced, masks).items()}
             masks = {m: mask.any(-1).reshape(batch.mask.shape) for m, mask in masks.items()}
         fused, gates = self._fuse(reduced, masks)
-        heads = SelfDistillationHeads(self.num_classes, self.names, self.dropout, self.initialization, name="heads")
+        heads = SelfDistillationHeads(
+            self.num_classes, self.names, self.dropout_rate, self.initialization, name="heads"
+        )
         logits, unimodal_logits = heads(fused, reduced, train=train, row_ids=batch.row_ids)
         return SelfDistilledOutput(logits, unimodal_logits, reduced, fused, gates)
 
@@ -151,7 +153,7 @@ class LPGNet(nn.Module):
         check_choice("ungated_fusion", self.ungated_fusion, ("concat", "mean"))
         check_choice("frame_pool", self.frame_pool, ("mean", "attention"))
         check_choice("initialization", self.initialization, SCHEMES)
-        check_at_least_one(self, "d", "conv_kernel", "heads", "ffn_mult", "blocks")
+        check_at_least_one(self, "d", "kernel_size", "num_heads", "ffn_mult", "blocks")
         if not self.paths:
             raise ValueError(
                 f"no attention path is left: modalities {', '.join(self.modalities)}, use_intra {self.use_intra}, "
@@ -159,10 +161,10 @@ class LPGNet(nn.Module):
             )
         if self.global_compression == "channel" and self.compress_norm == "layer":
             raise ValueError("global_compression channel needs compress_norm batch: layer would make its one number 0")
-        if self.conv_kernel % 2 == 0:
-            raise ValueError(f"conv_kernel must be odd, not {self.conv_kernel}")
-        check_heads(self.heads, self.d, "d")
-        check_rates(self, "dropout", "attn_dropout")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, not {self.kernel_size}")
+        check_heads(self.num_heads, self.d, "d")
+        check_rates(self, "dropout_rate", "attention_dropout_rate")
 
     def _sequences(self, batch: Batch):
         """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]`, segments and numbers `[S]`.
@@ -197,16 +199,16 @@ class LPGNet(nn.Module):
         longest = segments.ids.shape[1]
         encoded = []
         for m, mask in masks.items():
-            kernel_init, _ = kernel_and_bias(self.initialization, self.conv_kernel * features[m].shape[-1])
+            kernel_init, _ = kernel_and_bias(self.initialization, self.kernel_size * features[m].shape[-1])
             # What is not there is zero before the convolution, which would carry it over to its neighbours.
-            convolution = SegmentConvolution(self.d, self.conv_kernel, kernel_init, name=f"conv_{m}")
+            convolution = SegmentConvolution(self.d, self.kernel_size, kernel_init, name=f"conv_{m}")
             x = convolution(zero_unless(mask, features[m]), segments)
             encoded.append(jnp.pad(x, ((0, 0), (0, longest - mask.shape[1]), (0, 0))))
         masks = {m: jnp.pad(mask, ((0, 0), (0, longest - mask.shape[1]))) for m, mask in masks.items()}
         x = jnp.stack(encoded, axis=1)
         if self.positional == "sinusoidal":
             x = x + segment_positions(segments, self.d)[:, None]
-            x = ConversationDropout(self.dropout)(x, train=train, row_ids=row_ids)
+            x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
     def _interact(
@@ -214,10 +216,10 @@ class LPGNet(nn.Module):
     ):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
         attention = FourWayParallelAttention(
-            self.heads,
+            self.num_heads,
             self.qkv,
             output_projection=self.attn_out_proj,
-            dropout=self.attn_dropout,
+            dropout_rate=self.attention_dropout_rate,
             paths=self.paths,
             pool_queries=self.global_compression == "query_mean",
             initialization=self.initialization,
@@ -231,7 +233,7 @@ class LPGNet(nn.Module):
             self.use_ffn,
             self.ffn_input,
             self.ffn_pre_ln,
-            self.dropout,
+            self.dropout_rate,
             self.initialization,
             name=f"enhancement_{block}",
         )

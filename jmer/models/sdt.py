@@ -44,7 +44,7 @@ class SDT(nn.Module):
       modalities: those that the model uses, any non-empty subset of text, audio, visual. With one there is no
         multimodal gate and no unimodal head beside the fused one.
       d: width of every representation, the feed-forward parts' inner one included.
-      heads: attention heads.
+      num_heads: attention heads.
       positional: what tells where an utterance stands: `sinusoidal` or `none`.
       speaker_embedding: whether to add a vector for who speaks.
       speakers: rows of its table: 2 on IEMOCAP, 9 on MELD. Speakers are numbered within their conversation by first
@@ -52,21 +52,21 @@ class SDT(nn.Module):
       use_intra: False = without the paths from a modality to itself.
       use_inter: False = without the paths from one modality to another.
       unimodal_gate: `learned`, `identity` (as on MELD) or `none`, see `GatedReduction`.
-      dropout: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
+      dropout_rate: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
       initialization: see `jmer.layers.initializers`; the speakers' table is drawn from N(0, 1).
     """
 
     num_classes: int
     modalities: tuple[str, ...] = MODALITIES
     d: int = 1024
-    heads: int = 8
+    num_heads: int = 8
     positional: str = "sinusoidal"
     speaker_embedding: bool = True
     speakers: int = 2
     use_intra: bool = True
     use_inter: bool = True
     unimodal_gate: str = "learned"
-    dropout: float = 0.5
+    dropout_rate: float = 0.5
     initialization: str = "torch_uniform"
 
     @property
@@ -100,7 +100,7 @@ class SDT(nn.Module):
             kernel_init, _ = kernel_and_bias(self.initialization, self.d)
             fused, gates = MultimodalGate(kernel_init, name="fusion")(features, present)
         heads = SelfDistillationHeads(
-            self.num_classes, tuple(features), self.dropout, self.initialization, name="heads"
+            self.num_classes, tuple(features), self.dropout_rate, self.initialization, name="heads"
         )
         logits, unimodal_logits = heads(fused, features, train=train, row_ids=batch.row_ids)
         return SelfDistilledOutput(logits, unimodal_logits, features, fused, gates)
@@ -111,9 +111,9 @@ class SDT(nn.Module):
         check_choice("positional", self.positional, ("sinusoidal", "none"))
         check_choice("unimodal_gate", self.unimodal_gate, UNIMODAL_GATES)
         check_choice("initialization", self.initialization, SCHEMES)
-        check_at_least_one(self, "d", "heads", "speakers")
-        check_heads(self.heads, self.d, "d")
-        check_rates(self, "dropout")
+        check_at_least_one(self, "d", "num_heads", "speakers")
+        check_heads(self.num_heads, self.d, "d")
+        check_rates(self, "dropout_rate")
         if not self.paths:
             raise ValueError(
                 f"no path is left for attention within {', '.join(self.modalities)}: set use_intra to True"
@@ -135,7 +135,7 @@ class SDT(nn.Module):
         if self.speaker_embedding:
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
-        x = ConversationDropout(self.dropout)(x, train=train, row_ids=batch.row_ids)
+        x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=batch.row_ids)
         return dict(zip(names, unstacked(x, axis=1), strict=True))
 
     def _read(
@@ -143,10 +143,10 @@ class SDT(nn.Module):
     ) -> dict[Path, jax.Array]:
         """One encoder layer for each path: targets read sources, then each position is refined on its own."""
         attention = FourWayParallelAttention(
-            self.heads,
+            self.num_heads,
             bias=True,
             output_projection=True,
-            dropout=self.dropout,
+            dropout_rate=self.dropout_rate,
             paths=self.paths,
             initialization=self.initialization,
             name="attention",
@@ -154,9 +154,9 @@ class SDT(nn.Module):
         contexts = attention(streams, present, segments=batch.segments, train=train, row_ids=batch.row_ids)
         read = jnp.stack([contexts[path] for path in self.paths], axis=1)
         queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
-        x = ConversationDropout(self.dropout)(read, train=train, row_ids=batch.row_ids) + queries
+        x = ConversationDropout(self.dropout_rate)(read, train=train, row_ids=batch.row_ids) + queries
         feed_forward = stacked(PositionwiseFeedForward, in_axes=(1, None, None))(
-            self.d, self.dropout, initialization=self.initialization, name="feed_forward"
+            self.d, self.dropout_rate, initialization=self.initialization, name="feed_forward"
         )
         x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, batch.row_ids)
         return dict(zip(self.paths, unstacked(x), strict=True))
@@ -173,7 +173,7 @@ SPEC = ModelSpec(
     summaries=Summaries(fusion_weights=gate_means),
     variants={
         # Trains in seconds; its scores mean nothing.
-        "tiny": {"model.d": 16, "model.heads": 2, "training.epochs": 2},
+        "tiny": {"model.d": 16, "model.num_heads": 2, "training.epochs": 2},
         # For sentence embeddings and acoustic statistics that were not fine-tuned for emotion; a fourteenth of the
         # parameters.
         "plain_features": {

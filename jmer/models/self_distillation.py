@@ -53,13 +53,13 @@ class SelfDistillationHeads(nn.Module):
     Attributes:
       num_classes: `C`.
       modalities: in the order of the unimodal heads' parameters; with one there is but the fused head.
-      dropout: rate, in the unimodal heads.
+      dropout_rate: rate, in the unimodal heads.
       initialization: see `jmer.layers.initializers`.
     """
 
     num_classes: int
     modalities: tuple[str, ...]
-    dropout: float
+    dropout_rate: float
     initialization: str = "torch_uniform"
 
     @nn.compact
@@ -83,7 +83,7 @@ class SelfDistillationHeads(nn.Module):
         if len(self.modalities) == 1:
             return logits, {}
         stack = jnp.stack([nn.relu(features[m]) for m in self.modalities], axis=1)
-        stack = ConversationDropout(self.dropout)(stack, train=train, row_ids=row_ids)
+        stack = ConversationDropout(self.dropout_rate)(stack, train=train, row_ids=row_ids)
         kernel_init, bias_init = kernel_and_bias(self.initialization, width)
         heads = stacked(nn.Dense, in_axes=1)(
             self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"

@@ -120,16 +120,22 @@ class DAGERC(nn.Module):
 
     Args:
       widths: modality -> width of its features; those of text are read.
-      num_classes, d_h, dag_layers, dropout: see `jmer.models.dagerc.DAGERC`.
+      num_classes, d_h, dag_layers, dropout_rate: see `jmer.models.dagerc.DAGERC`.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], num_classes: int, *, d_h: int = 300, dag_layers: int = 4, dropout: float = 0.2
+        self,
+        widths: Mapping[str, int],
+        num_classes: int,
+        *,
+        d_h: int = 300,
+        dag_layers: int = 4,
+        dropout_rate: float = 0.2,
     ):
         super().__init__()
         self.graph = GraphNetwork(widths["text"], d_h, dag_layers, d_h)
         self.hidden = nn.Linear(d_h, d_h)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout_rate)
         self.classifier = nn.Linear(d_h, num_classes)
 
     def forward(self, batch: Batch) -> DAGERCOutput:

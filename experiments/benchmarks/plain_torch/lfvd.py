@@ -38,16 +38,16 @@ class BiGRU(nn.Module):
 class AttentionBlock(nn.Module):
     """Attention and a feed-forward network, each followed by a residual and a LayerNorm (Eqs. 4-6)."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, num_heads: int, dropout_rate: float):
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.output = nn.Linear(width, width)
         self.inner = nn.Linear(width, 4 * width)
         self.outer = nn.Linear(4 * width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.ffn_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, target: Tensor, source: Tensor, residual: Tensor, source_mask: Tensor) -> Tensor:
         """Attends from `target` to `source`, `[B, T, D]`, where `source_mask` `[B, T]` is True, and adds `residual`."""
@@ -62,7 +62,7 @@ class AttentionBlock(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """From `[B, T, D]` to `[B, heads, T, D / heads]`."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 class GaussianHead(nn.Module):
@@ -101,7 +101,7 @@ class LFVD(nn.Module):
 
     Args:
       widths: modality -> width of its features.
-      num_classes, d_r, d_h, d_x, d_z, dag_layers, heads, dropout: see `jmer.models.lfvd.LFVD`.
+      num_classes, d_r, d_h, d_x, d_z, dag_layers, num_heads, dropout_rate: see `jmer.models.lfvd.LFVD`.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class LFVD(nn.Module):
         d_x: int = 300,
         d_z: int = 64,
         dag_layers: int = 2,
-        heads: int = 6,
-        dropout: float = 0.1,
+        num_heads: int = 6,
+        dropout_rate: float = 0.1,
     ):
         super().__init__()
 
@@ -124,11 +124,11 @@ class LFVD(nn.Module):
 
         self.grus = for_each_modality(lambda m: BiGRU(widths[m], d_r))
         self.graphs = for_each_modality(lambda m: GraphNetwork(d_r, d_h, dag_layers, d_x))
-        self.language_guided = for_each_modality(lambda m: AttentionBlock(d_x, heads, dropout))
+        self.language_guided = for_each_modality(lambda m: AttentionBlock(d_x, num_heads, dropout_rate))
         self.token = nn.Parameter(0.02 * torch.randn(d_x))
-        self.atmosphere = AttentionBlock(d_x, heads, dropout)
+        self.atmosphere = AttentionBlock(d_x, num_heads, dropout_rate)
         self.posteriors = for_each_modality(lambda m: GaussianHead(d_x, d_z))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout_rate)
         self.classifier = nn.Linear(d_x, num_classes)
 
     def forward(self, batch: Batch) -> LFVDOutput:

@@ -33,7 +33,7 @@ class LPGNet(nn.Module):
       widths: modality -> `D_m`, of two or three modalities.
       num_classes: `C`.
       loss: called with the output and the batch.
-      d, dropout: see `jmer.models.lpgnet.LPGNet`.
+      d, dropout_rate: see `jmer.models.lpgnet.LPGNet`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LPGNet(nn.Module):
         loss: SelfDistillationLoss,
         *,
         d: int = 256,
-        dropout: float = 0.5,
+        dropout_rate: float = 0.5,
     ):
         super().__init__()
         self.loss = loss
@@ -52,10 +52,10 @@ class LPGNet(nn.Module):
         self.convolutions = nn.ModuleDict(
             {m: nn.Conv1d(widths[m], d, kernel_size=3, padding=1, bias=False) for m in names}
         )
-        self.interactions = nn.ModuleDict({path_name(path): Interaction(d, dropout) for path in self.paths})
+        self.interactions = nn.ModuleDict({path_name(path): Interaction(d, dropout_rate) for path in self.paths})
         self.reduction = GatedReduction(self.paths, d)
         self.fusion = MultimodalGate(d)
-        self.heads = Heads(names, num_classes, d, dropout)
+        self.heads = Heads(names, num_classes, d, dropout_rate)
 
     def forward(self, batch: Batch) -> Output:
         """Predicts every utterance's emotion; in training mode also updates the running statistics.
@@ -79,13 +79,13 @@ class LPGNet(nn.Module):
 class Interaction(nn.Module):
     """One path: attention from a target to a source, whose result is compressed to one vector, added and refined."""
 
-    def __init__(self, d: int, dropout: float):
+    def __init__(self, d: int, dropout_rate: float):
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(d, d, bias=False) for _ in range(3))
         # A convolution of kernel 1 on a sequence of one vector.
         self.compression = nn.Linear(d, d)
         self.norm = MaskedBatchNorm(d)
-        self.feed_forward = FeedForward(d, 2 * d, dropout)
+        self.feed_forward = FeedForward(d, 2 * d, dropout_rate)
 
     def forward(self, target: Tensor, source: Tensor, target_mask: Tensor, source_mask: Tensor) -> Tensor:
         weights = attention_weights(self.query(target), self.key(source), source_mask[:, None])

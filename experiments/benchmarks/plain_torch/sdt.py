@@ -34,7 +34,7 @@ class SDT(nn.Module):
       widths: modality -> `D_m`, of two or three modalities.
       num_classes: `C`.
       loss: called with the output and the batch.
-      d, heads, speakers, dropout: see `jmer.models.sdt.SDT`.
+      d, num_heads, speakers, dropout_rate: see `jmer.models.sdt.SDT`.
       learned_gates: True = its `unimodal_gate` is `learned`, False = `identity`.
     """
 
@@ -45,10 +45,10 @@ class SDT(nn.Module):
         loss: SelfDistillationLoss,
         *,
         d: int = 1024,
-        heads: int = 8,
+        num_heads: int = 8,
         speakers: int = 2,
         learned_gates: bool = True,
-        dropout: float = 0.5,
+        dropout_rate: float = 0.5,
     ):
         super().__init__()
         self.loss = loss
@@ -57,11 +57,13 @@ class SDT(nn.Module):
         self.inputs = nn.ModuleDict({m: nn.Conv1d(widths[m], d, kernel_size=1, bias=False) for m in names})
         self.speakers = nn.Embedding(speakers, d)
         self.register_buffer("positions", _positions(_LONGEST, d), persistent=False)
-        self.dropout = nn.Dropout(dropout)
-        self.encoders = nn.ModuleDict({path_name(path): EncoderLayer(d, heads, dropout) for path in self.paths})
+        self.dropout = nn.Dropout(dropout_rate)
+        self.encoders = nn.ModuleDict(
+            {path_name(path): EncoderLayer(d, num_heads, dropout_rate) for path in self.paths}
+        )
         self.reduction = GatedReduction(self.paths, d, learned_gates)
         self.fusion = MultimodalGate(d)
-        self.heads = Heads(names, num_classes, d, dropout)
+        self.heads = Heads(names, num_classes, d, dropout_rate)
 
     def forward(self, batch: Batch) -> Output:
         """Predicts every utterance's emotion.
@@ -86,11 +88,11 @@ class SDT(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention from a target's utterances to a source's, and a position-wise network."""
 
-    def __init__(self, d: int, heads: int, dropout: float):
+    def __init__(self, d: int, num_heads: int, dropout_rate: float):
         super().__init__()
-        self.attention = MultiHeadAttention(d, heads, dropout)
-        self.dropout = nn.Dropout(dropout)
-        self.feed_forward = FeedForward(d, d, dropout)
+        self.attention = MultiHeadAttention(d, num_heads, dropout_rate)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.feed_forward = FeedForward(d, d, dropout_rate)
 
     def forward(self, target: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
         return self.feed_forward(target + self.dropout(self.attention(target, source, source_mask)))
@@ -99,11 +101,11 @@ class EncoderLayer(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Masked multi-head dot-product attention with biases and an output projection."""
 
-    def __init__(self, d: int, heads: int, dropout: float):
+    def __init__(self, d: int, num_heads: int, dropout_rate: float):
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.query, self.key, self.value, self.output = (nn.Linear(d, d) for _ in range(4))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, target: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
         query, key, value = map(self._split, (self.query(target), self.key(source), self.value(source)))
@@ -111,7 +113,7 @@ class MultiHeadAttention(nn.Module):
         return self.output((weights @ value).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 def _positions(length: int, width: int) -> Tensor:

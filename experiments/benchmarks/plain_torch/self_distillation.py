@@ -54,12 +54,12 @@ def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """The position-wise network with its residual: x + Dropout(Dropout(GELU(LN(x) W_1 + b_1)) W_2 + b_2)."""
 
-    def __init__(self, d: int, inner: int, dropout: float):
+    def __init__(self, d: int, inner: int, dropout_rate: float):
         super().__init__()
         self.norm = nn.LayerNorm(d, eps=1e-6)
         self.inner = nn.Linear(d, inner)
         self.outer = nn.Linear(inner, d)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.dropout(F.gelu(self.inner(self.norm(x)), approximate="tanh"))
@@ -113,11 +113,11 @@ class MultimodalGate(nn.Module):
 class Heads(nn.Module):
     """A linear head on the fused features; on each modality's, Dropout(ReLU(F_m)) W_m + b_m."""
 
-    def __init__(self, modalities: Sequence[str], num_classes: int, d: int, dropout: float):
+    def __init__(self, modalities: Sequence[str], num_classes: int, d: int, dropout_rate: float):
         super().__init__()
         self.fused = nn.Linear(d, num_classes)
         self.unimodal = nn.ModuleDict(
-            {m: nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(d, num_classes)) for m in modalities}
+            {m: nn.Sequential(nn.ReLU(), nn.Dropout(dropout_rate), nn.Linear(d, num_classes)) for m in modalities}
         )
 
     def forward(self, fused: Tensor, features: Mapping[str, Tensor]) -> Output:
