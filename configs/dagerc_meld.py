@@ -1,18 +1,17 @@
-"""DAG-ERC on MELD, text alone, with its authors' hyperparameters (Shen et al., 2021).
+"""DAG-ERC on MELD, text alone, with its authors' hyperparameters.
 
-    python -m jmer.main --config configs/dagerc_meld.py                            # the built-in synthetic corpus
-    python -m jmer.main --config configs/dagerc_meld.py --config.data.path=FOLDER  # one made by jmer.data.convert
-
-After a colon come variants (`jmer/models/dagerc.py`: other modalities, and `tiny` for a quick
-look), several joined by commas: `--config configs/dagerc_meld.py:all_modalities,tiny`.
-
-Printed for MELD: weighted F1 63.65 (fine-tuned RoBERTa features, which jmer does not ship).
+Paper: Shen et al., *Directed acyclic graph network for conversational emotion recognition*, ACL 2021.
+Command: jmer train --config dagerc_meld --corpus FOLDER
+Expected: weighted F1 63.65 on the test split, with fine-tuned RoBERTa features, which jmer does not ship.
+Variants: of DAG-ERC, such as `all_modalities`, `plain_features` and `tiny`.
 """
 
-from jmer.config import base_config, with_variants
+from ml_collections import ConfigDict
+
+from jmer.config import base_config
 
 
-def get_config(variants: str = ""):
+def get_config() -> ConfigDict:
     """Returns the experiment's configuration."""
     config = base_config("dagerc")
     config.data.path = "synthetic-meld"
@@ -23,4 +22,4 @@ def get_config(variants: str = ""):
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 64
     config.training.epochs = 70
-    return with_variants(config, variants)
+    return config

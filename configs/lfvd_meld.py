@@ -1,19 +1,19 @@
-"""LFVD on MELD, with the hyperparameters that its paper prints (Zhu and Jiang, 2025, section 4.3).
+"""LFVD on MELD, with the hyperparameters of its paper (section 4.3).
 
-    python -m jmer.main --config configs/lfvd_meld.py                            # the built-in synthetic corpus
-    python -m jmer.main --config configs/lfvd_meld.py --config.data.path=FOLDER  # one made by jmer.data.convert
-
-After a colon come variants (`jmer/models/lfvd.py`: its paper's ablations, and `tiny` for a quick
-look), several joined by commas: `--config configs/lfvd_meld.py:without_cear,tiny`.
-
-Printed for MELD: accuracy 68.32, weighted F1 67.03 (mean of five runs; RoBERTa, openSMILE and DenseNet
-features, which jmer does not ship).
+Paper: Zhu and Jiang, *Towards robust multimodal emotion recognition in conversation with multi-modal transformer and
+  variational distillation fusion*, 2025.
+Command: jmer train --config lfvd_meld --corpus FOLDER
+Expected: accuracy 68.32, weighted F1 67.03 on the test split, mean of five runs, with RoBERTa, openSMILE and DenseNet
+  features, which jmer does not ship.
+Variants: of LFVD: its paper's ablations, such as `without_cear`, besides `plain_features` and `tiny`.
 """
 
-from jmer.config import base_config, with_variants
+from ml_collections import ConfigDict
+
+from jmer.config import base_config
 
 
-def get_config(variants: str = ""):
+def get_config() -> ConfigDict:
     """Returns the experiment's configuration."""
     config = base_config("lfvd")
     config.data.path = "synthetic-meld"
@@ -26,4 +26,4 @@ def get_config(variants: str = ""):
     config.optimizer.weight_decay = 7e-3
     config.training.batch_size = 32
     config.training.epochs = 80
-    return with_variants(config, variants)
+    return config

@@ -1,45 +1,112 @@
-"""An experiment as a command line gives it: a file, variants after a colon, and changes of single fields."""
+"""Experiments by name or by file, their variants after a colon, and changes of single fields."""
 
+import contextlib
 import difflib
+import functools
+import hashlib
 import math
-import runpy
+import numbers
+import sys
 import traceback
-from collections.abc import Collection, Mapping
+import types
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from jmer.config import base_config, flatten
+from jmer.config import base_config, flatten, with_variants
 from jmer.errors import UserError
+from jmer.models.registry import model_names
 
-# Fields that are no choice of the command line, and what is.
-SETTLED = {
-    "model.name": "the experiment's file settles it: name another --config",
-    "loss.class_weight_values": "the corpus settles it: choose loss.class_weights=inverse_freq or none",
+# Fields that nobody can change, and what to do instead.
+FIXED = {
+    "model.name": "it comes with the experiment; choose another one",
+    "loss.class_weight_values": "they come from the corpus; choose loss.class_weights=inverse_freq or none",
 }
 
 
-def load_experiment(source: str) -> ConfigDict:
-    """Returns the configuration that an experiment's file makes.
+def get_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Returns the configuration of an experiment or, with its default values, of a model.
 
     Args:
-      source: path of a Python file with a function `get_config`; what follows a colon is passed to the function.
+      source: the name of an experiment that comes with jmer (`lfvd_meld`), the path of a Python file that defines
+        `get_config()`, or the name of a registered model (`lfvd`); variants of the model after a colon, joined by
+        commas (`lfvd_meld:without_cear,tiny`). What ends with `.py` or is a file counts as a path.
+      changes: `section.field` -> value, see `change_fields`.
 
     Raises:
-      UserError: naming the file and the line, if there is no such file, it fails, or makes something else.
+      UserError: if there is no such experiment, its file fails or returns something else, or a variant or a change does
+        not fit.
     """
-    name, colon, variants = source.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"--config {path} {what}: name an experiment's file, such as configs/lfvd_meld.py")
+    name, _, variants = str(source).partition(":")
+    path = _experiment_file(name)
+    config = base_config(name) if path is None else _from_file(path)
     try:
-        # Run, not imported: an import would leave compiled code beside the user's file.
-        defined = runpy.run_path(str(path))
-        if "get_config" not in defined:
+        config = with_variants(config, variants)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    return change_fields(config, changes or {})
+
+
+def change_fields(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of a configuration with some fields changed.
+
+    Args:
+      config: complete.
+      changes: `section.field` -> value of the field's type; also an integer for a number, a list for a tuple, and a
+        text for either of them, as on the command line, where a tuple is `a,b`.
+
+    Raises:
+      UserError: naming the field, for an unknown one or a value that does not fit.
+    """
+    fields = flatten(config)
+    values = {}
+    for name, value in changes.items():
+        if name in FIXED:
+            raise UserError(f"{name} cannot be changed: {FIXED[name]}")
+        if name not in fields:
+            raise UserError(f"unknown field '{name}': {_nearest_field(name, fields)}")
+        values[name] = _converted(name, value, fields[name])
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def experiment_files() -> dict[str, Path]:
+    """Returns the name and the file of each experiment that comes with jmer."""
+    package = Path(__file__).parent
+    installed, checkout = package / "configs", package.parent / "configs"
+    folder = installed if installed.is_dir() else checkout
+    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def _experiment_file(name: str) -> Path | None:
+    """Returns an experiment's file, None for a model's name."""
+    path, known, models = Path(name), experiment_files(), model_names()
+    if path.is_file():
+        return path
+    if path.suffix != ".py" and name in known:
+        return known[name]
+    if path.suffix != ".py" and name in models:
+        return None
+    close = difflib.get_close_matches(path.stem, [*known, *models], n=1)
+    problem = "is a folder" if path.is_dir() else "does not exist" if path.suffix == ".py" else "is unknown"
+    hint = f"did you mean {close[0]}? Otherwise " if close else ""
+    raise UserError(
+        f"experiment {name} {problem}: {hint}choose one of {', '.join(known)}, a model ({', '.join(models)}) or a "
+        "Python file of your own"
+    )
+
+
+def _from_file(path: Path) -> ConfigDict:
+    """Returns the configuration that an experiment's file makes, which has the fields of its model."""
+    try:
+        module = _loaded(path.resolve(), path.read_bytes())
+        if not hasattr(module, "get_config"):
             raise UserError("the file has no function get_config, which returns the configuration: add one")
-        config = defined["get_config"](*([variants] if colon else []))
+        config = module.get_config()
         complete = flatten(base_config(config.model.name))
         differing = sorted(complete.keys() ^ flatten(config).keys())
     except UserError as error:
@@ -54,34 +121,47 @@ def load_experiment(source: str) -> ConfigDict:
     return config
 
 
-def change_fields(config: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:
-    """Returns a copy of a configuration with some fields changed.
+@functools.cache
+def _loaded(path: Path, source: bytes) -> types.ModuleType:
+    """Runs a file once per content, as a module that can import its neighbours.
 
-    Args:
-      config: complete.
-      changes: `section.field` -> text, which must fit the type of the field's value; a tuple is given as `a,b`.
-
-    Raises:
-      UserError: naming the field, if there is none of that name, or the text does not fit.
+    A model that it registers is so one class for the life of the process. Unlike an import, this leaves no compiled
+    code beside the user's file.
     """
-    fields = flatten(config)
-    values = {}
-    for name, text in changes.items():
-        if name in SETTLED:
-            raise UserError(f"--config.{name} cannot be given, {SETTLED[name]}")
-        if name not in fields:
-            raise UserError(f"no field '{name}' in the configuration: {_nearest(name, fields)}")
-        values[name] = _parsed(name, text, type(fields[name]))
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(values)
-    return config
+    module = types.ModuleType(f"{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}")
+    module.__file__ = str(path)
+    code = compile(source, str(path), "exec")
+    with _registered(module), _importing_from(path.parent):
+        exec(code, module.__dict__)
+    return module
+
+
+@contextlib.contextmanager
+def _registered(module: types.ModuleType) -> Iterator[None]:
+    """Registers a module under its name, for good unless the block fails."""
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _line(path: Path, error: Exception) -> str:
-    """Says in which line of the file an error arose, as far as it did so there."""
+    """Returns in which line of the file an error arose, empty if in none."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.resolve())]
     return f", line {lines[-1]}" if lines else ""
 
 
@@ -90,40 +170,74 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(text.replace(chr(92) + 'n', ' ').split())}"
 
 
-def _nearest(name: str, fields: Collection[str]) -> str:
-    """Says which fields a wrong name may have meant."""
+def _nearest_field(name: str, fields: Collection[str]) -> str:
+    """Returns a hint at the fields that a wrong name may have meant."""
     section, _, last = name.rpartition(".")
     last_parts = {field: field.rpartition(".")[2] for field in fields}
     close = difflib.get_close_matches(last, last_parts.values())
     alike = [field for field, part in last_parts.items() if part in close]
     of_section = [part for field, part in last_parts.items() if field == f"{section or name}.{part}"]
     if alike:
-        return f"is it {' or '.join(alike)}?"
+        return f"did you mean {' or '.join(alike)}?"
     if of_section:
         return f"section {section or name} has {', '.join(of_section)}"
-    return f"it has {', '.join(dict.fromkeys(field.partition('.')[0] for field in fields))}; --help lists all fields"
+    sections = dict.fromkeys(field.partition(".")[0] for field in fields)
+    return f"the configuration has {', '.join(sections)}; --help with --config lists all fields"
 
 
-def _parsed(name: str, text: str, kind: type) -> Any:
-    if kind is tuple:
-        return tuple(part.strip(" '\"") for part in text.strip("()[] ").split(",") if part.strip(" '\""))
+def _converted(name: str, value: Any, current: Any) -> Any:
+    """Returns a value as the type of the field's current one."""
+    value = value.item() if isinstance(value, np.generic) else value
     try:
-        return _PARSERS[kind][0](text)
+        if isinstance(current, tuple):
+            return _tuple(value, type(current[0]) if current else str)
+        return _scalar(value, type(current))
     except (ValueError, KeyError) as error:
-        raise UserError(f"--config.{name} is '{text}': give {_PARSERS[kind][1]}") from error
+        raise UserError(f"{name}: expected {_EXPECTED[type(current)]}, got {value!r}") from error
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
+def _tuple(value: Any, kind: type) -> tuple:
+    if isinstance(value, str):
+        parts = [part.strip(" '\"") for part in value.strip("()[] ").split(",")]
+        value = [part for part in parts if part]
+    if not isinstance(value, tuple | list):
+        raise ValueError(value)
+    return tuple(_scalar(part, kind) for part in value)
 
 
-# Type of a field -> what makes a value of a text, and what the text must be.
+def _scalar(value: Any, kind: type) -> Any:
+    if isinstance(value, str):
+        return _PARSERS[kind](value)
+    if kind is not bool and isinstance(value, bool):
+        raise ValueError(value)
+    if kind is float and isinstance(value, numbers.Real):
+        return _finite(value)
+    if kind is int and isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, kind):
+        return value
+    raise ValueError(value)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+# Type of a field -> what parses a text.
 _PARSERS = {
-    bool: (lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()], "true or false"),
-    int: (int, "a whole number"),
-    float: (_finite, "a number"),
-    str: (str, "a text"),
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    int: int,
+    float: _finite,
+    str: str,
+}
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "values separated by commas",
 }

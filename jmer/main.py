@@ -57,9 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--mode {options.mode} needs {needed}: see {PROGRAM} --help")
     logging.set_verbosity(logging.FATAL)
     # What follows imports JAX, which --help and slips of the pen need not wait for.
-    from jmer.experiment import change_fields, load_experiment
+    from jmer.experiment import get_config
 
-    config = change_fields(load_experiment(options.config), changes) if options.config else None
+    config = get_config(options.config, changes) if options.config else None
     workdir = Path(options.workdir or _default_workdir(options.config, config))
     if options.mode == "train":
         train = _train_seeds if config.seeds > 1 else _train
@@ -241,9 +241,9 @@ def _is_address(text: str) -> bool:
 
 def _fields(source: str) -> str:
     from jmer.config import flatten
-    from jmer.experiment import load_experiment
+    from jmer.experiment import get_config
 
-    lines = (f"  {name}={value}" for name, value in flatten(load_experiment(source)).items())
+    lines = (f"  {name}={value}" for name, value in flatten(get_config(source)).items())
     return f"\nfields of {source}, each changed by {FIELD}SECTION.FIELD=VALUE:\n" + "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from tiny import LINEAR
 
-from jmer.config import base_config, with_variants
+from jmer.config import base_config
 from jmer.models import register_model
 
 register_model(
@@ -22,8 +22,8 @@ register_model(
 )
 
 
-def get_config(variants=""):
+def get_config():
     config = base_config("linear")
     config.training.update(epochs=7, batch_size=4, parallel="jit")
     config.optimizer.learning_rate = 0.01
-    return with_variants(config, variants)
+    return config

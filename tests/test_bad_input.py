@@ -104,30 +104,52 @@ def test_an_experiment_that_is_none(refusal, tmp_path, name):
 FLAGS = {
     "no experiment": ([], ["--mode train needs --config"]),
     "no value": (["--config"], ["argument --config: expected one argument"]),
-    "no such file": (["--config", "configs/none.py"], ["configs/none.py does not exist: name an experiment's file"]),
+    "no such file": (
+        ["--config", "configs/none.py"],
+        ["experiment configs/none.py does not exist: choose one of dagerc_iemocap, "],
+    ),
     "a folder": (["--config", "configs"], ["configs is a folder"]),
+    "misspelt experiment": (["--config", "lfvd_mled"], ["lfvd_mled is unknown: did you mean lfvd_meld?"]),
     "no such variant": (
         ["--config", f"{MELD}:tinny"],
         [f"{MELD}: no variant 'tinny'", "choose from tiny, plain_features"],
     ),
-    "misspelt field": (["--config", MELD, "--config.training.epoch=1"], ["'training.epoch'", "is it training.epochs?"]),
-    "field without section": (["--config", MELD, "--config.batch_size=1"], ["is it training.batch_size?"]),
-    "foreign field": (["--config", MELD, "--config.lrr=1"], ["no field 'lrr'", "data, loss, model, optimizer, seed"]),
+    "misspelt field": (
+        ["--config", MELD, "--config.training.epoch=1"],
+        ["'training.epoch'", "did you mean training.epochs?"],
+    ),
+    "field without section": (["--config", MELD, "--config.batch_size=1"], ["did you mean training.batch_size?"]),
+    "foreign field": (
+        ["--config", MELD, "--config.lrr=1"],
+        ["unknown field 'lrr'", "data, loss, model, optimizer, seed"],
+    ),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
         ["section training has batch_size, buckets, curriculum, devices, epochs, matmul_precision, parallel"],
     ),
     "a section": (["--config", MELD, "--config.training=1"], ["section training has batch_size"]),
-    "fraction": (["--config", MELD, "--config.training.epochs=1.5"], ["training.epochs is '1.5': give a whole number"]),
-    "word": (["--config", MELD, "--config.training.epochs=abc"], ["training.epochs is 'abc'"]),
+    "fraction": (
+        ["--config", MELD, "--config.training.epochs=1.5"],
+        ["training.epochs: expected a whole number, got '1.5'"],
+    ),
+    "word": (
+        ["--config", MELD, "--config.training.epochs=abc"],
+        ["training.epochs: expected a whole number, got 'abc'"],
+    ),
     "not finite": (
         ["--config", MELD, "--config.optimizer.learning_rate=nan"],
-        ["learning_rate is 'nan': give a number"],
+        ["learning_rate: expected a number, got 'nan'"],
     ),
-    "neither true nor false": (["--config", MELD, "--config.model.causal=x"], ["model.causal is 'x': give true or"]),
+    "neither true nor false": (
+        ["--config", MELD, "--config.model.causal=x"],
+        ["model.causal: expected true or false, got 'x'"],
+    ),
     "no text": (["--config", MELD, "--config.seed"], ["--config.seed has no value: write --config.seed=VALUE"]),
     "flag for a text": (["--config", MELD, "--config.seed", "--mode=train"], ["--config.seed has no value"]),
-    "another model": (["--config", MELD, "--config.model.name=x"], ["model.name", "name another --config"]),
+    "another model": (
+        ["--config", MELD, "--config.model.name=x"],
+        ["model.name cannot be changed", "choose another one"],
+    ),
     "derived": (["--config", MELD, "--config.loss.class_weight_values=1"], ["choose loss.class_weights=inverse_freq"]),
     "foreign flag": (["--config", MELD, "--wrokdir=a"], ["'--wrokdir=a' is no flag", "--workdir"]),
     "stray word": (["--config", MELD, "stray"], ["'stray' is no flag"]),

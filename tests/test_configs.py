@@ -1,7 +1,5 @@
 """Every experiment and every variant trains: two steps on a tiny corpus, through the whole of training."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from tiny import tiny_corpus
@@ -10,13 +8,13 @@ from jmer.batch import MODALITIES
 from jmer.config import base_config, flatten, with_variants
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
-from jmer.experiment import load_experiment
+from jmer.experiment import experiment_files, get_config
 from jmer.models import get_spec, model_names
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.loop import train
 
-CONFIGS = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "configs").glob("*.py"))}
-MODELS = {name: load_experiment(path).model.name for name, path in CONFIGS.items()}
+CONFIGS = {name: str(path) for name, path in experiment_files().items()}
+MODELS = {name: get_config(path).model.name for name, path in CONFIGS.items()}
 CHOICES = [(name, variant) for name, model in MODELS.items() for variant in get_spec(model).variants]
 ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4")
 TRAINED = [(name, variant) for name, variant in CHOICES if name in ONE_OF_EACH and variant != "tiny"]
@@ -54,14 +52,14 @@ def train_two_steps(config, workdir):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_experiment_trains(name, tmp_path):
-    config = load_experiment(f"{CONFIGS[name]}:tiny")
+    config = get_config(f"{CONFIGS[name]}:tiny")
     assert train_two_steps(config, tmp_path / "w") == expected_terms(config)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
 def test_every_variant_trains(name, variant, tmp_path):
-    config = load_experiment(f"{CONFIGS[name]}:{variant},tiny")
+    config = get_config(f"{CONFIGS[name]}:{variant},tiny")
     if "dag_layers" in config.model:
         config.model.dag_layers = 1
     assert train_two_steps(config, tmp_path / "w") == expected_terms(config)
@@ -69,14 +67,14 @@ def test_every_variant_trains(name, variant, tmp_path):
 
 @pytest.mark.parametrize(("name", "variant"), CHOICES)
 def test_a_variant_changes_what_it_names_and_nothing_else(name, variant):
-    base, changed = flatten(load_experiment(CONFIGS[name])), flatten(load_experiment(f"{CONFIGS[name]}:{variant}"))
+    base, changed = flatten(get_config(CONFIGS[name])), flatten(get_config(f"{CONFIGS[name]}:{variant}"))
     named = get_spec(base["model.name"]).variants[variant]
     assert changed == base | named
 
 
 @pytest.mark.parametrize("model", model_names())
 def test_every_variant_changes_an_experiment(model):
-    experiments = [flatten(load_experiment(path)) for path in CONFIGS.values()]
+    experiments = [flatten(get_config(path)) for path in CONFIGS.values()]
     for variant, named in get_spec(model).variants.items():
         assert any(base != base | named for base in experiments if base["model.name"] == model), variant
 

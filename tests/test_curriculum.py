@@ -14,7 +14,7 @@ from jmer.data.batching import batches, steps_per_epoch
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum, difficulty
 from jmer.errors import UserError
-from jmer.experiment import load_experiment
+from jmer.experiment import get_config
 from jmer.training import advance, loop, setup
 from jmer.training.log import JSON_LINES_FILE, read_json_lines
 
@@ -190,7 +190,7 @@ def test_a_run_without_a_curriculum_has_all_in_every_epoch(follow):
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["multidag_iemocap", "lfvd_iemocap"])
 def test_any_model_trains_on_a_curriculum(experiment, tmp_path):
-    config = load_experiment(f"configs/{experiment}.py:tiny")
+    config = get_config(f"configs/{experiment}.py:tiny")
     config.model.dag_layers = 1
     config.training.update(curriculum=2, epochs=2, batch_size=4, parallel="jit")
     assert loop.train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)

@@ -174,7 +174,7 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
         r"would share the folder .*: rename an experiment or a corpus",
     )
     refused([Row("a", EXPERIMENT, "nowhere")], tmp_path / "new", "no corpus 'nowhere'")
-    refused([Row("a", EXPERIMENT, corpus, {"model.width": "9"})], tmp_path / "new", "no field 'model.width'")
+    refused([Row("a", EXPERIMENT, corpus, {"model.width": "9"})], tmp_path / "new", "unknown field 'model.width'")
     refused([Row("a", EXPERIMENT, corpus, {"training.epochs": "0"})], tmp_path / "new", "training.epochs is 0")
     made = tiny_corpus()
     save_corpus(make_corpus({"train": made.conversations("train")}, made.card), tmp_path / "c")

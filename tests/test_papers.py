@@ -189,7 +189,7 @@ def test_mistakes_are_one_line(small, corpora, told, tmp_path):
         (("small", "--corpus", tmp_path / "no"), "no"),
         (("small", "--corpus", corpora[1], "--resume", "--out", tmp_path / "new"), "has no runs to resume"),
         (("small", "--corpus", corpora[1], "--variant", "nope"), "no variant 'nope'"),
-        (("lfvd_table4", "--corpus", corpora[1], "--config.nope=1"), "no field 'nope'"),
+        (("lfvd_table4", "--corpus", corpora[1], "--config.nope=1"), "unknown field 'nope'"),
         (("small", "--config.seed=1"), "use --seeds"),
     ):
         status, _, errors = told(program, *arguments)

@@ -20,7 +20,7 @@ from jmer.config import base_config, fit_to_corpus
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
-from jmer.experiment import change_fields, load_experiment
+from jmer.experiment import change_fields, get_config
 from jmer.layers.dropout import ConversationDropout
 from jmer.models import Model, build_model
 from jmer.models.sdt import SDT, SPEC
@@ -319,7 +319,7 @@ def test_the_published_network_has_its_parameters():
     found = count_parameters(SDT(6), {"text": 1024, "audio": 1582, "visual": 342})
     assert found == published - unused_norms - padding == 79_668_248
     # On MELD the unimodal gates are not learnt.
-    meld = load_experiment(CONFIGS["meld"]).model.to_dict() | {"num_classes": 7, "modalities": MODALITIES}
+    meld = get_config(CONFIGS["meld"]).model.to_dict() | {"num_classes": 7, "modalities": MODALITIES}
     widths = {"text": 1024, "audio": 300, "visual": 342}
     gates, speakers, inputs, heads = 9 * 1024**2, (9 - 2) * 1024, (1582 - 300) * 1024, 4 * (1024 + 1)
     network = SPEC.build(meld, defaults("sdt")["loss"]).module
@@ -566,7 +566,7 @@ CONFIGS = {name: str(Path(__file__).parent.parent / "configs" / f"sdt_{name}.py"
 
 
 def test_published_hyperparameters():
-    iemocap, meld = (load_experiment(path) for path in CONFIGS.values())
+    iemocap, meld = (get_config(path) for path in CONFIGS.values())
     for config, speakers, gate, tau, weights, rate, size, epochs in (
         (iemocap, 2, "learned", 1.0, "inverse_freq", 1e-4, 16, 150),
         (meld, 9, "identity", 8.0, "none", 5e-6, 8, 50),

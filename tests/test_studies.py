@@ -249,7 +249,7 @@ def test_mistakes_are_one_line(corpora, told, tmp_path):
     assert "--config.seed cannot be set: use --seeds" in refused(comparison, *given, "--config.seed=3")
     assert "unknown flag '--config.training.epochs'" in refused(comparison, *given, "--config.training.epochs", "3")
     wrong = refused(comparison, *given, "--models", "linear", "--config.model.width=3")
-    assert "no field 'model.width'" in wrong
+    assert "unknown field 'model.width'" in wrong
     unable = refused(comparison, "--corpus", corpora[1], "--models", "lpgnet", *VARIANT)
     assert "no model can use the corpus: model.modalities has audio" in unable
     assert "no variant 'huge'" in refused(comparison, *given, "--models", "lfvd", "--variant", "huge")

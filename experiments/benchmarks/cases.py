@@ -15,7 +15,7 @@ from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.data.packing import make_packing
 from jmer.data.synthetic import Size, generate
-from jmer.experiment import load_experiment
+from jmer.experiment import get_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {
@@ -110,7 +110,7 @@ def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
     )
     experiment = f"{CONFIGS / EXPERIMENTS[model, shape]}.py" + (":tiny" if smoke else "")
     conversations = corpus.conversations("train")
-    config = fit_to_corpus(load_experiment(experiment), corpus.card, conversations)
+    config = fit_to_corpus(get_config(experiment), corpus.card, conversations)
     widths = {m: corpus.card.widths[m] for m in config.model.modalities}
     statistics = normalization.fit(conversations, widths)
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.grid.corpora import corpus_name
 from jmer.errors import UserError
-from jmer.experiment import change_fields, load_experiment
+from jmer.experiment import get_config
 from jmer.main import FIELD
 from jmer.selection import get_selection
 from jmer.training.folder import SCORES_FILE, read_facts, read_json
@@ -38,7 +38,7 @@ class Row:
     @property
     def config(self) -> ConfigDict:
         """The configuration with seed 0. Raises UserError if the experiment or an override is invalid."""
-        return change_fields(load_experiment(self.experiment), {**self.overrides, "data.path": self.corpus})
+        return get_config(self.experiment, {**self.overrides, "data.path": self.corpus})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
