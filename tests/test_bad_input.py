@@ -88,7 +88,7 @@ EXPERIMENTS = {
     ),
     "other_model.py": (
         "from jmer.config import base_config\n\ndef get_config():\n    return base_config('lstm')\n",
-        ["other_model.py: no model 'lstm': model.name must be one of lfvd"],
+        ["other_model.py: no model 'lstm', only lfvd"],
     ),
 }
 
