@@ -1,4 +1,4 @@
-"""The convert command writes what its sources hold; a mistake is one line, status 2, and nothing written."""
+"""The convert command writes a corpus of its sources; an error is one line, status 2, and nothing is written."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def ids(corpus, split):
     return [c.id for c in corpus.conversations(split)]
 
 
-def test_it_writes_the_corpus_and_says_what(tmp_path, capsys):
+def test_it_writes_the_corpus_and_prints_its_sizes(tmp_path, capsys):
     sound = np.ones((12, 2))
     sound[[0, 8]] = np.nan
     source = write(tmp_path / "a.npz", ("train", "valid", "test"), label=np.repeat([0, 1, -1], 4), sound=sound)
@@ -55,14 +55,14 @@ def test_it_writes_the_corpus_and_says_what(tmp_path, capsys):
     ]
 
 
-def test_flags_may_stand_anywhere_among_several_sources(tmp_path):
+def test_flags_may_be_anywhere_among_several_sources(tmp_path):
     first, second = write(tmp_path / "a.npz"), write(tmp_path / "b.npz", talk=np.repeat(np.arange(50, 60), 4))
     convert(["table", first, *FLAGS[1:], second, str(tmp_path / "corpus")])
     corpus = load_saved(tmp_path / "corpus")
     assert sum(len(corpus.splits[split]) for split in corpus.splits) == 20
 
 
-def test_validation_conversations_are_held_out_where_there_are_none(tmp_path, capsys):
+def test_validation_conversations_are_held_out_if_there_are_none(tmp_path, capsys):
     source = write(tmp_path / "a.npz")
     for dest in "ab":
         convert([*FLAGS, "--holdout=0.3", "--seed=7", source, str(tmp_path / dest)])
@@ -76,7 +76,7 @@ def test_validation_conversations_are_held_out_where_there_are_none(tmp_path, ca
     assert len(ids(load_saved(tmp_path / "c"), "validation")) == 1
 
 
-def test_a_corpus_without_labels_keeps_all_its_rows_to_predict(tmp_path):
+def test_a_corpus_without_labels_keeps_all_rows_for_prediction(tmp_path):
     source = write(tmp_path / "a.npz", label=np.full(40, -1))
     convert([*FLAGS, "--predict-only", source, str(tmp_path / "corpus")])
     corpus = load_saved(tmp_path / "corpus")
@@ -84,7 +84,7 @@ def test_a_corpus_without_labels_keeps_all_its_rows_to_predict(tmp_path):
     assert "Validation" not in corpus.card.provenance
 
 
-def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
+def test_an_error_is_one_line_and_writes_nothing(tmp_path, capsys):
     source, dest = write(tmp_path / "a.npz"), tmp_path / "corpus"
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     for arguments, message in [

@@ -1,4 +1,4 @@
-"""A corpus survives the disk bit for bit, and says what is wrong where it cannot be read."""
+"""Saving and loading a corpus is exact, and unreadable ones are refused."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_rows_may_be_selected_before_reading():
         assert_same(got, conversation(name, {"a": 1, "d": 5}[name]))
 
 
-def test_refusals_name_the_place_and_the_remedy(tmp_path):
+def test_errors_name_the_place_and_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"no split 'validation', only train, test"):
         corpus().conversations("validation")
     with pytest.raises(UserError, match=r"no such folder .*jmer.data.convert"):

@@ -1,4 +1,4 @@
-"""DAG-ERC's and MultiDAG's JSON files become a corpus; what is wrong with them is said with its place."""
+"""JSON files of DAG-ERC and MultiDAG are read, and errors name their conversation and utterance."""
 
 import argparse
 import json
@@ -93,7 +93,7 @@ def test_nan_features_become_unavailable(tmp_path):
     assert not c.features["audio"][1].any()
 
 
-def test_mistakes_are_told_with_their_place(tmp_path):
+def test_errors_name_the_conversation_and_the_utterance(tmp_path):
     def refuses(message, *edits, labels=(("calm", "angry"), ("calm",)), multimodal=False, emotions=None):
         content = conversations(labels, multimodal)
         for edit in edits:
@@ -122,7 +122,7 @@ def test_mistakes_are_told_with_their_place(tmp_path):
     refuses(r"contains no list of conversations", lambda c: c.clear())
 
 
-def test_files_that_are_not_what_they_should_be(tmp_path):
+def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no file .*train_data_x.json.feature: check its path"):
         read(tmp_path / "train_data_x.json.feature")
     whole = json.dumps(conversations([["calm", "angry"]]))

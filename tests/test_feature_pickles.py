@@ -1,4 +1,4 @@
-"""Every public layout of feature pickles is read for what it holds, and every mistake gets one line."""
+"""All public layouts of feature pickles are read, and each error is reported in one line."""
 
 import argparse
 import pickle
@@ -14,7 +14,7 @@ WIDTHS = {"text": 4, "text2": 4, "text3": 4, "text4": 4, "audio": 3, "visual": 2
 
 
 def iemocap(**changes):
-    """The elements of an IEMOCAP pickle by name: three conversations for training and one for the test."""
+    """Returns the elements of an IEMOCAP pickle by name: three training conversations and one test conversation."""
     rng = np.random.default_rng(0)
     lengths = {"Ses01F_impro01": 3, "Ses02M_script01": 2, "Ses03F_impro02": 4, "Ses05M_impro04": 2}
     vectors = {
@@ -33,7 +33,7 @@ def iemocap(**changes):
 
 
 def meld():
-    """The elements of a MELD pickle: numbered conversations, development under training, as MMGCN's."""
+    """Returns the elements of a MELD pickle of MMGCN: numbered conversations, development split under training."""
     rng = np.random.default_rng(1)
     keys = [0, 1, 59, 61, *range(1039, 1433)]
     return {
@@ -210,7 +210,7 @@ def test_nan_features_become_unavailable_and_unlisted_conversations_are_mentione
     assert "1 conversations in no split left out" in corpus.card.provenance
 
 
-def test_emotions_are_named_where_the_file_does_not_tell(tmp_path):
+def test_emotions_of_an_unknown_dataset_must_be_given(tmp_path):
     elements = iemocap()
     elements["labels"] = {key: [min(label, 3) for label in labels] for key, labels in elements["labels"].items()}
     path = write(tmp_path / "four.pkl", elements, MMGCN)
@@ -226,7 +226,7 @@ def test_unknown_layouts_are_described(tmp_path):
     descriptions = {
         ("ids", "labels", "text"): r"a tuple of 3: 0 dict of 4, 'Ses01F_impro01': 3 strings; 1 dict of 4, "
         r"'Ses01F_impro01': 3 integers; 2 dict of 4, 'Ses01F_impro01': 3 x 4 vectors$",
-        # As many elements as MMGCN's and COSMIC's, but not theirs.
+        # As many elements as in the layouts of MMGCN and COSMIC, but of other kinds.
         (*MMGCN[:3], "audio", "audio", "sentences", *END): r"a tuple of 9: .*; 7 set of 3 keys; 8 list of 1 keys",
         (*COSMIC[:4], "labels", "labels", *COSMIC[6:]): "a tuple of 10: 0 dict",
     }

@@ -1,4 +1,4 @@
-"""The inspect command counts right, fits a terminal and shows defects."""
+"""The inspect command prints counts in lines of at most 100 characters, and defects."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def printed(tmp_path, capsys):
 
 
 def cells(lines, name):
-    """The cells of the one row that begins with a name and a gap."""
+    """Returns the cells of the only row that begins with a name."""
     (line,) = (line for line in lines if line.startswith(f"{name}  "))
     return line.removeprefix(name).split()
 
@@ -81,7 +81,7 @@ def test_it_counts_conversations_lengths_speakers_emotions_and_features(printed)
     assert lines[-1] == "defects: none"
 
 
-def test_it_shows_defects(printed):
+def test_it_lists_defects(printed):
     broken = [conversation(f"c{i}", [0, 5], "AB", text=np.nan) for i in range(8)]
     lines = printed({"train": [conversation("a", [0, 1], "AB")], "test": broken})
     start = lines.index("defects:")
@@ -94,7 +94,7 @@ def test_it_shows_defects(printed):
     assert lines[-1] == "  and 6 more"
 
 
-def test_a_mistake_is_one_line(tmp_path, capsys):
+def test_an_error_is_one_line(tmp_path, capsys):
     for arguments, message in [([str(tmp_path / "none")], "no corpus"), ([], "the following arguments are required")]:
         assert exit_status(inspect, arguments) == 2
         out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""MELD's CSVs are joined with features by split, dialogue and utterance, with all the quirks of the published files."""
+"""The CSV files of MELD are joined with features by split, dialogue and utterance, whatever their irregularities."""
 
 import argparse
 from pathlib import Path
@@ -31,7 +31,7 @@ def write_csv(folder, split, rows, encoding="utf-8"):
 
 
 def table(**changes):
-    """Features of every utterance of the CSVs but dialogue 7 of training, in another order than there."""
+    """Writes features of all utterances except training dialogue 7, in another order than the CSV files."""
     rng = np.random.default_rng(0)
     return {
         "split": np.array(["train", "dev", "train", "train", "train"]),
@@ -119,7 +119,7 @@ def test_rows_without_an_utterance_are_reported(folder, caplog):
     assert corpus.conversations("train")[0].available["text"].tolist() == [True, False, True, True]
 
 
-def test_mistakes_in_the_csvs(tmp_path):
+def test_errors_in_the_csv_files(tmp_path):
     features = write_npz(tmp_path)
 
     def refuses(message, rows=TRAIN, header=HEADER):
@@ -146,7 +146,7 @@ def test_mistakes_in_the_csvs(tmp_path):
         read(tmp_path / "sent.csv", features)
 
 
-def test_mistakes_in_the_features(folder):
+def test_errors_in_the_features(folder):
     def refuses(message, *flags, **changes):
         with pytest.raises(UserError, match=message):
             read(folder, write_npz(folder, **changes), *flags)

@@ -1,4 +1,4 @@
-"""Feature pickles are read, of any age; hostile ones are refused by name, and nothing of them happens."""
+"""Feature pickles of any Python version are read; malicious ones are refused without running their code."""
 
 import collections
 import contextlib
@@ -60,11 +60,11 @@ def test_arrays_scalars_and_containers_come_back(tmp_path, protocol):
     }
     got = load_pickle(write(tmp_path, holdings, protocol))
     assert_same(got, {**holdings, "ordered": dict(holdings["ordered"]), "default": dict(counts)})
-    got["arrays"][0][0, 0] = 9  # an array may be written to
+    got["arrays"][0][0, 0] = 9  # arrays are writable
 
 
 def python2_array(values):
-    """The pickle that Python 2 wrote for a float64 matrix: its bytes as a string, no mark of an encoding."""
+    """Returns the pickle that Python 2 writes for a float64 matrix: its bytes as a string without an encoding."""
     raw = values.astype("<f8").tobytes()
     shape = b"".join(b"K" + bytes([n]) for n in values.shape)
     return (
@@ -96,7 +96,7 @@ class Calls:
 
 
 def hostile(trap):
-    """Pickles that would make the file `trap`, by the name that each asks for first."""
+    """Returns pickles that would create the file `trap`, by the name that each asks for first."""
     system = Calls(os.system, f"touch {trap}")
     inside = np.empty(2, object)
     inside[:] = [1, system]
@@ -111,7 +111,7 @@ def hostile(trap):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_other_names_are_refused_wherever_they_hide(tmp_path, protocol):
+def test_other_names_are_refused_at_any_depth(tmp_path, protocol):
     trap = tmp_path / "trap.npy"
     for name, contents in hostile(trap).items():
         if protocol == 2:
@@ -123,7 +123,7 @@ def test_other_names_are_refused_wherever_they_hide(tmp_path, protocol):
             assert not trap.exists()
 
 
-def test_the_hostile_pickles_are_hostile(tmp_path):
+def test_the_malicious_pickles_would_run_code(tmp_path):
     trap = tmp_path / "trap.npy"
     for contents in hostile(trap).values():
         for content in contents:
@@ -145,7 +145,7 @@ def test_the_hostile_pickles_are_hostile(tmp_path):
         (b"cnumpy.testing._private.utils\nrunstring\n.", "numpy.testing._private.utils.runstring"),
         (b"cos\rx\x1b[2J\nsystem\n.", r"os\?x\?\[2J.system"),
         (b"c" + b"a" * 200 + b"\nb\n.", "a" * 120 + r"\.\.\.,"),
-        # Admitted names put to another use.
+        # Admitted names in another use.
         (b"c__builtin__\nlist\n]\x85R.", r"a call of __builtin__.list"),
         (b"cnumpy\nndarray\nK\x05\x85R.", r"a call of numpy.ndarray"),
         (
@@ -168,7 +168,7 @@ def test_forged_names_and_uses_are_refused(tmp_path, pickled, named):
     assert "\n" not in str(caught.value) and str(caught.value).isprintable()
 
 
-def test_arrays_that_lie_about_themselves_are_damaged(tmp_path):
+def test_arrays_with_inconsistent_state_are_damaged(tmp_path):
     honest = python2_array(np.zeros((2, 2)))
     lies = {
         "size": honest.replace(b"K\x02K\x02\x86", b"K\x02K\x03\x86"),
@@ -182,7 +182,7 @@ def test_arrays_that_lie_about_themselves_are_damaged(tmp_path):
             load_pickle(write(tmp_path, pickled))
 
 
-def test_what_is_no_pickle_gets_one_line(tmp_path):
+def test_a_file_that_is_not_a_pickle_is_refused(tmp_path):
     whole = pickle.dumps({"Ses01": np.ones((3, 4), np.float32)}, 4)
     contents = {f"cut at {n}": whole[:n] for n in range(0, len(whole), 7)}
     contents |= {"text": b"Sr No.,Utterance\n1,Hello\n", "zip": b"PK\x03\x04" + bytes(40), "swapped": whole[::-1]}

@@ -1,4 +1,4 @@
-"""The made-up corpora have the measures of their models, the same ones every time, and something for models to win."""
+"""Synthetic corpora have the sizes of the imitated ones, are reproducible, and reward modalities and context."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from jmer.data.synthetic import NAMES, Size, generate
 from jmer.errors import UserError
 
 IEMOCAP_WIDTHS = {"text": 1024, "audio": 1582, "visual": 342}
-# Conversations and utterances of training with validation, and of test; longest; balance of the training labels.
+# Conversations and utterances of training with validation, and of test; longest conversation; label frequencies.
 REAL = {
     "synthetic-meld": (
         {"train": (1038, 9989), "validation": (114, 1109), "test": (280, 2610)},
@@ -52,11 +52,11 @@ def everything(corpus):
 
 @pytest.fixture(scope="module", params=NAMES)
 def narrow(request):
-    """Full number of conversations, few features."""
+    """Returns a corpus of full size with narrow features."""
     return generate(request.param, widths=NARROW)
 
 
-def test_sizes_are_exactly_those_of_the_model(narrow):
+def test_sizes_are_those_of_the_imitated_corpus(narrow):
     totals, longest, *_ = REAL[narrow.card.name]
     for parts, (conversations, utterances) in totals.items():
         chosen = [c for part in parts.split("+") for c in narrow.conversations(part)]
@@ -87,7 +87,7 @@ def test_speakers(narrow):
 
 
 def repeats(conversations):
-    """How often a speaker's emotion is that of their last utterance, and how often chance would make it so."""
+    """Returns how often speakers repeat the emotion of their last utterance, and the rate expected by chance."""
     same, labels = [], np.concatenate([c.labels for c in conversations])
     for c in conversations:
         last = {}
@@ -138,7 +138,7 @@ def test_names_are_unique_and_unavailable_features_are_zero(narrow):
     assert missing["text"] == 0 < missing["audio"] < missing["visual"] < 0.05 * sum(map(len, conversations))
 
 
-def test_a_size_of_ones_own():
+def test_sizes_may_be_given():
     corpus = small("synthetic-iemocap6")
     for split, (conversations, utterances, longest) in SMALL.items():
         lengths = [len(c) for c in corpus.conversations(split)]
@@ -159,7 +159,7 @@ def test_the_tightest_sizes_are_met(size):
     assert (len(lengths), sum(lengths), max(lengths)) == size
 
 
-def test_registry_tells_names_from_folders(tmp_path):
+def test_load_corpus_takes_names_and_folders(tmp_path):
     save_corpus(small("synthetic-meld"), tmp_path / "c")
     assert load_corpus(tmp_path / "c").card == load_corpus(str(tmp_path / "c")).card == small("synthetic-meld").card
     with pytest.raises(UserError, match=r"no corpus 'meld'.*synthetic-meld, synthetic-iemocap6, synthetic-iemocap4"):
@@ -212,7 +212,7 @@ def test_a_linear_probe_finds_reliabilities_complements_and_context(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HALF)
-def test_so_it_does_at_full_size(name):
+def test_a_linear_probe_finds_them_at_full_size(name):
     corpus = generate(name)
     assert corpus.card.widths == REAL[name][2]
     assert_something_to_win(corpus, strength=0.001)

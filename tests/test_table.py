@@ -1,4 +1,4 @@
-"""Tables in three formats become the same corpus, and each mistake in them or in their mapping gets its line."""
+"""Tables in three formats give the same corpus, and each error in a table or a mapping is reported in one line."""
 
 import argparse
 
@@ -123,7 +123,7 @@ def test_an_order_column_sorts_numbers_as_numbers(source):
     assert [list(c.utterances) for c in train] == [["u2", "u0"], ["u1", "u3"]]
 
 
-def test_without_an_order_the_rows_of_several_files_follow_each_other(tmp_path):
+def test_without_an_order_the_rows_of_several_files_are_concatenated(tmp_path):
     first = write(tmp_path / "first.npz", COLUMNS)
     later = {name: values[[3, 0]] for name, values in COLUMNS.items()}
     second = write(tmp_path / "second.npz", later | {"name": np.array(["v0", "v1"])})
@@ -236,7 +236,7 @@ def test_a_preset_reads_its_table_with_test_rows(preset, tmp_path):
     assert first.labels.tolist() == expected
 
 
-MISTAKES = {
+ERRORS = {
     "unknown preset": (
         ["--preset=iemocap"],
         {},
@@ -323,8 +323,8 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("flags", "changes", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_gets_its_line(flags, changes, message, tmp_path, request):
+@pytest.mark.parametrize(("flags", "changes", "message"), ERRORS.values(), ids=ERRORS)
+def test_an_error_is_one_line(flags, changes, message, tmp_path, request):
     source = write(tmp_path / "made.npz", COLUMNS | changes)
     with pytest.raises(UserError) as refusal:
         read([source], *flags)
@@ -340,7 +340,7 @@ def refusal(sources, *flags):
     return str(caught.value)
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path):
+def test_a_file_that_is_not_a_table_is_refused(tmp_path):
     assert "no file" in refusal([tmp_path / "missing.npz"], *FLAGS)
     assert "a.txt: expected a .npz, .parquet or .csv file, not '.txt'" in refusal([tmp_path / "a.txt"], *FLAGS)
     np.save(tmp_path / "one.npy", np.zeros(3))
@@ -365,7 +365,7 @@ def test_a_damaged_column_is_refused(tmp_path):
     assert "bad.npz: column 'words' is damaged: save the file again" in refusal([path], *FLAGS)
 
 
-def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
+def test_errors_in_csv_and_parquet_are_refused(tmp_path):
     path = write(tmp_path / "a.csv", COLUMNS)
     text = path.read_text()
     path.write_text(text + "1,2\n")
@@ -386,7 +386,7 @@ def test_mistakes_in_csv_and_parquet_are_refused(tmp_path):
     assert "column 'sound' has different widths, 2 values at first and 1 in row 3" in refusal([path], *FLAGS)
 
 
-def test_a_list_of_what_float32_cannot_hold_is_refused(tmp_path):
+def test_a_list_of_numbers_beyond_float32_is_refused(tmp_path):
     path = write(tmp_path / "a.parquet", COLUMNS | {"sound": np.full((5, 2), 1e200)}, lists=True)
     with pytest.raises(UserError, match="audio of utterance '0' contains NaN or infinity"):
         read([path], *FLAGS)
@@ -410,7 +410,7 @@ def test_files_with_different_features_are_refused(tmp_path):
         ("ids_per_split: text", "ids_per_split is 'text': expected true or false"),
     ],
 )
-def test_a_mistake_in_the_yaml_file_gets_its_line(text, message, tmp_path):
+def test_an_error_in_the_yaml_file_is_one_line(text, message, tmp_path):
     (tmp_path / "mapping.yaml").write_text(text)
     assert message in refusal([tmp_path / "a.npz"], f"--columns={tmp_path / 'mapping.yaml'}")
     assert "no file" in refusal([tmp_path / "a.npz"], f"--columns={tmp_path / 'missing.yaml'}")

@@ -1,4 +1,4 @@
-"""Every defect of a corpus gets its line, a sound one none, and held-out conversations are a fair, fixed choice."""
+"""Each defect of a corpus is reported in one line, and validation conversations are held out reproducibly."""
 
 import dataclasses
 
@@ -99,7 +99,7 @@ def test_a_defect_of_the_splits_is_named(splits, expected):
     assert defects({split: [conversation(name) for name in names] for split, names in splits.items()}, CARD) == expected
 
 
-def test_a_corpus_to_learn_from_needs_labels_and_one_to_predict_does_not():
+def test_labels_are_required_for_training_only():
     unlabelled = [conversation("a", labels=np.full(4, -1, np.int32))]
     assert defects({"train": unlabelled}, CARD) == ["train: no labelled utterances"]
     assert defects({"test": unlabelled}, CARD, for_training=False) == []
@@ -119,7 +119,7 @@ def test_a_defect_of_the_card_is_named(card, expected):
     assert expected in defects({"train": [conversation()]}, dataclasses.replace(CARD, **card))
 
 
-def test_a_refusal_shows_ten_defects_and_counts_the_rest():
+def test_an_error_lists_ten_defects_and_counts_the_rest():
     broken = [conversation(f"c{i}", sentences=[]) for i in range(13)]
     with pytest.raises(UserError) as refusal:
         checked_corpus({"train": broken}, CARD)
@@ -128,7 +128,7 @@ def test_a_refusal_shows_ten_defects_and_counts_the_rest():
     assert (len(lines), lines[-1]) == (11, "and 3 more")
 
 
-def test_an_utterance_that_lacks_some_of_a_modality_lacks_all_of_it():
+def test_one_nan_makes_the_modality_unavailable_for_the_utterance():
     given = np.array([[1, 2], [np.nan, 3], [np.nan, np.nan], [0, 0], [1e300, 1]])
     before = given.copy()
     values, available = mark_missing(given)
@@ -154,7 +154,7 @@ def test_held_out_conversations_are_whole_disjoint_and_about_the_fraction():
         chosen = set(names(held["validation"]))
         assert names(held["train"]) == [n for n in names(splits["train"]) if n not in chosen]
         assert names(held["validation"]) == [n for n in names(splits["train"]) if n in chosen]
-        # The last conversation taken overshoots or undershoots by half its length at most.
+        # The last conversation that is taken misses the fraction by at most half its length.
         assert abs(sum(map(len, held["validation"])) - fraction * lengths.sum()) <= lengths.max() / 2
 
 
@@ -174,7 +174,7 @@ def test_an_existing_validation_split_and_unlabelled_conversations_stay():
     assert len(held["validation"]) == 1 and held["validation"][0].id in ("c000", "c001")
 
 
-def test_what_cannot_be_held_out_is_refused():
+def test_impossible_hold_outs_are_refused():
     for splits in (corpus_of([4]), {"test": [conversation()]}):
         with pytest.raises(UserError, match="training conversations have labels, at least 2 are needed"):
             hold_out(splits)

@@ -12,14 +12,19 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
-from jmer.data.readers import dag_json, feature_pickles, frame_files, meld_csv, table
+from jmer.data.readers import Reader, dag_json, feature_pickles, frame_files, meld_csv, table
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
 
-# `jmer.data.readers` says what a reader is; its options include `dest`.
-FORMATS = {"table": table, "pickle": feature_pickles, "dag-json": dag_json, "meld-csv": meld_csv, "frames": frame_files}
+FORMATS: dict[str, Reader] = {
+    "table": table,
+    "pickle": feature_pickles,
+    "dag-json": dag_json,
+    "meld-csv": meld_csv,
+    "frames": frame_files,
+}
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -39,12 +44,15 @@ def convert(arguments: Sequence[str]) -> None:
     options = _parser(chosen.format, reader).parse_intermixed_args(chosen.arguments)
     if options.dest.exists():
         raise UserError(f"{options.dest} already exists: give a new folder for the corpus after the sources")
-    corpus, held_out = _with_validation(reader.read(options.sources, options), options)
+    corpus = reader.read(options.sources, options)
+    if options.name:
+        corpus = dataclasses.replace(corpus, card=dataclasses.replace(corpus.card, name=options.name))
+    corpus, held_out = _with_validation(corpus, options.holdout, options.seed)
     save_corpus(corpus, options.dest)
     print(_description(load_saved(options.dest), options.dest, held_out))
 
 
-def _parser(name: str, reader) -> Parser:
+def _parser(name: str, reader: Reader) -> Parser:
     parser = Parser(
         prog=f"{PROGRAM} {name}", description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,18 +72,14 @@ def _parser(name: str, reader) -> Parser:
     return parser
 
 
-def _with_validation(corpus: Corpus, options: argparse.Namespace) -> tuple[Corpus, bool]:
-    """Returns the corpus under its name, with a validation split if it has training labels, and whether it is new."""
-    card = dataclasses.replace(corpus.card, name=options.name or corpus.card.name)
+def _with_validation(corpus: Corpus, fraction: float, seed: int) -> tuple[Corpus, bool]:
+    """Holds out a validation split if there is none but training labels; also returns whether it did."""
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    labelled = any_labelled(splits.get("train", ()))
-    if "validation" in splits or not labelled:
-        return dataclasses.replace(corpus, card=card), False
-    note = (
-        f"Validation: whole conversations, about {options.holdout:.0%} of the training utterances, seed {options.seed}."
-    )
-    card = dataclasses.replace(card, provenance=f"{card.provenance} {note}")
-    held_out = {c.id for c in hold_out(splits, fraction=options.holdout, seed=options.seed)["validation"]}
+    if "validation" in splits or not any_labelled(splits.get("train", ())):
+        return corpus, False
+    note = f"Validation: whole conversations, about {fraction:.0%} of the training utterances, seed {seed}."
+    card = dataclasses.replace(corpus.card, provenance=f"{corpus.card.provenance} {note}")
+    held_out = {c.id for c in hold_out(splits, fraction=fraction, seed=seed)["validation"]}
     chosen = np.array([c.id in held_out for c in splits["train"]])
     train = corpus.splits["train"]
     rows = corpus.splits | {

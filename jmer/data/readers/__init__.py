@@ -1,5 +1,26 @@
-"""Readers of feature files in other formats, one module per format.
+"""Readers of feature files in other formats, one module per format; `jmer.data.convert` lists them."""
 
-A reader is a module with two functions: `add_arguments(parser)` declares the flags of its format, and
-`read(sources, options)` returns a `Corpus` whose defects it has checked. `jmer.data.convert` lists the readers.
-"""
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from jmer.data.corpus import Corpus
+
+
+class Reader(Protocol):
+    """The functions of a reader's module; its docstring describes the format and is the help of the command."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags of the format."""
+
+    def read(self, sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
+        """Reads a corpus and checks it.
+
+        Args:
+          sources: files or folders.
+          options: parsed flags; `dest` is the folder that the corpus will be saved in.
+
+        Raises:
+          UserError: naming the file and the field that is missing or invalid.
+        """

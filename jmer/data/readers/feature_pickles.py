@@ -1,4 +1,4 @@
-"""Public feature pickles: a tuple of dictionaries keyed by conversation, and of lists of the conversations per split.
+"""Public feature pickles: a tuple of dictionaries keyed by conversation and of a list of conversations per split.
 
     MMGCN, MM-DFN, DialogueRNN   ids, speakers, labels, text, audio, visual, sentences, train, test[, extra]
     DialogueRNN's MELD           ids, speakers, labels, text, audio, sentences, train, test, sentiments
