@@ -7,9 +7,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.batch import UNLABELLED
-from jmer.data.corpus import Card, Conversation
+from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.errors import UserError
 from jmer.models.registry import get_spec
+from jmer.precision import PRECISIONS
+from jmer.selection import get_selection
 
 
 def base_config(model: str) -> ConfigDict:
@@ -121,7 +123,6 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
       UserError: if a number is out of range, the configuration names a modality or a number of emotions that the corpus
         has not, one of them has frames and the other has not, or an emotion to be weighted never occurs.
     """
-    _check_ranges(config)
     _check_mode(config, card)
     config = config.copy_and_resolve_references()
     wanted = tuple(config.model.modalities) or card.modalities
@@ -136,21 +137,63 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
             f"model.num_classes is {config.model.num_classes}, but corpus '{card.name}' has {len(card.emotions)}: "
             "leave it 0"
         )
+    if config.loss.class_weights != "none" and not get_spec(config.model.name).weights_classes:
+        raise UserError(
+            f"loss.class_weights is '{config.loss.class_weights}', but the loss of model {config.model.name} has no "
+            "class weights: choose none"
+        )
     config.model.modalities = wanted
     config.model.num_classes = len(card.emotions)
     config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
     return config
 
 
-def _check_ranges(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, corpus: Corpus) -> None:
+    """Checks an experiment's configuration, and that a corpus has the splits and labels that it asks for.
+
+    What the model and the optimizer refuse shows when they are built, before anything is written.
+
+    Raises:
+      UserError: naming the field, its value and the remedy.
+    """
+    plan = config.training
+    for field, value in {
+        "seeds": config.seeds,
+        "training.epochs": plan.epochs,
+        "training.batch_size": plan.batch_size,
+        "training.buckets": plan.buckets,
+    }.items():
+        if value < 1:
+            raise UserError(f"{field} is {value}: give at least 1")
     if config.seed < 0:
         raise UserError(f"seed is {config.seed}: give a whole number from 0")
+    defaults = get_spec(config.model.name).sections()
     for name, value in config.model.items():
-        if type(value) is int and value < 1 and name != "num_classes":
+        if type(value) is int and value < 1 <= defaults["model"][name]:
             raise UserError(f"model.{name} is {value}: give at least 1")
     for name, value in config.loss.items():
-        if type(value) is float and value < 0:
+        if type(value) is float and value < 0 <= defaults["loss"][name]:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
+    if plan.resident_megabytes < 0:
+        size = plan.resident_megabytes
+        raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
+    if plan.curriculum < 0:
+        raise UserError(f"training.curriculum is {plan.curriculum}: give a number of buckets, or 0 for none")
+    if plan.curriculum and corpus.card.frames:
+        raise UserError(
+            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
+            "utterance at a time: set it to 0"
+        )
+    if plan.matmul_precision not in PRECISIONS:
+        raise UserError(
+            f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
+        )
+    split = get_selection(config.selection).split
+    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
+        raise UserError(
+            f"selection={config.selection} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: "
+            "convert it with --holdout, or choose selection=last"
+        )
 
 
 def _check_mode(config: ConfigDict, card: Card) -> None:

@@ -13,13 +13,11 @@ corpus go to a folder of their own inside the run's.
 """
 
 import argparse
-import hashlib
 import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -27,9 +25,6 @@ from ml_collections import ConfigDict
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 from jmer.process import set_up_process
-
-if TYPE_CHECKING:
-    from jmer.data.corpus import Corpus
 
 PROGRAM = "python -m jmer.main"
 FIELD = "--config."
@@ -60,73 +55,60 @@ def main(arguments: Sequence[str]) -> int:
     from jmer.experiment import get_config
 
     config = get_config(options.config, changes) if options.config else None
-    workdir = Path(options.workdir or _default_workdir(options.config, config))
     if options.mode == "train":
-        train = _train_seeds if config.seeds > 1 else _train
-        return train(config, workdir, options, arguments)
-    return _use(workdir, options, changes)
+        return _train(config, options, arguments)
+    return _use(Path(options.workdir or _default_workdir(config, options)), options, changes)
 
 
-def _train(config: ConfigDict, workdir: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from jmer.training.loop import Interrupted, train
-    from jmer.training.results import evaluate, is_reported
+def _default_workdir(config: ConfigDict, options: argparse.Namespace) -> Path:
+    from jmer.api import default_workdir
 
-    corpus = _corpus(config, for_training=True)
-    say = _start_backend(options)
-    command = command_line(arguments)
+    return default_workdir(config, options.config)
+
+
+def _train(config: ConfigDict, options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from jmer.api import train
+    from jmer.training import Interrupted
+
+    def command(own: ConfigDict, folder: Path) -> str:
+        """Returns the command line that trains a run by itself."""
+        if config.seeds == 1:
+            return command_line(arguments)
+        alone = ["--workdir", str(folder), f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"]
+        return command_line([*arguments, *alone])
+
+    workdir = options.workdir or _default_workdir(config, options)
+    log = _start_backend(options)
     try:
-        trained = train(config, corpus, workdir, command=command, say=say)
+        train(config, None, workdir, log=log, command=command, experiment=options.config)
     except Interrupted as stop:
-        say(f"{stop}; the same command goes on: {command}")
-        return 128 + stop.number
-    if not trained and is_reported(workdir, config.training.epochs):
-        report = workdir / "report.md"
-        say(f"this run is finished; its report, {report}:\n\n{report.read_text()}")
-    else:
-        evaluate(workdir, corpus, say=say)
-    return 0
-
-
-def _train_seeds(config: ConfigDict, workdir: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from jmer.training.loop import Interrupted
-    from jmer.training.results import evaluate, is_reported
-    from jmer.training.seeds import report_seeds, train_seeds
-
-    def alone(seed: int, folder: Path) -> str:
-        return command_line([*arguments, "--workdir", str(folder), f"{FIELD}seed={seed}", f"{FIELD}seeds=1"])
-
-    corpus = _corpus(config, for_training=True)
-    say = _start_backend(options)
-    try:
-        folders = train_seeds(config, corpus, workdir, command=alone, say=say)
-    except Interrupted as stop:
-        say(f"{stop}; the same command goes on: {command_line(arguments)}")
-        return 128 + stop.number
-    for folder in folders:
-        if not is_reported(folder, config.training.epochs):
-            evaluate(folder, corpus, say=say)
-    report = report_seeds(workdir, folders)
-    say(f"all {config.seeds} runs are finished; their report, {report}:\n\n{report.read_text()}")
+        log(f"{stop}; the same command resumes: {command_line(arguments)}")
+        return 128 + stop.signal
     return 0
 
 
 def _use(workdir: Path, options: argparse.Namespace, changes: dict[str, str]) -> int:
+    from jmer.data import load_corpus
+    from jmer.data.validation import validate_corpus
     from jmer.experiment import change_fields
-    from jmer.training.folder import check_use, read_config, seed_folders
-    from jmer.training.results import evaluate
-    from jmer.training.seeds import report_seeds
+    from jmer.runs import read_config, seed_folders, write_results
+    from jmer.runs.directory import check_use
+    from jmer.runs.group import group_runs
+    from jmer.runs.run import load_single_run
 
     seeds = seed_folders(workdir)
     folders = seeds or [workdir]
     configs = [change_fields(read_config(folder), changes) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_use(folder, config)
-    corpus = _corpus(configs[0], for_training=False)
-    say = _start_backend(options)
+    corpus = load_corpus(configs[0].data.path)
+    validate_corpus(corpus, for_training=False)
+    log = _start_backend(options)
     for folder, config in zip(folders, configs, strict=True):
-        evaluate(folder, corpus, config=config, say=say, labelled=options.mode == "evaluate")
+        write_results(folder, corpus, config=config, log=log, labelled=options.mode == "evaluate")
     if seeds and options.mode == "evaluate":
-        say(f"mean over the seeds, on the corpus of training: {report_seeds(workdir, folders)}")
+        report = group_runs([load_single_run(folder) for folder in folders], workdir).write_report()
+        log(f"mean over the seeds, on the corpus of training: {report}")
     return 0
 
 
@@ -135,20 +117,11 @@ def command_line(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "jmer.main", *arguments])
 
 
-def _corpus(config: ConfigDict, *, for_training: bool) -> "Corpus":
-    from jmer.data.load import load_corpus
-    from jmer.data.validation import validate_corpus
-
-    corpus = load_corpus(config.data.path)
-    validate_corpus(corpus, for_training=for_training)
-    return corpus
-
-
 def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
     """Prepares JAX, and returns what prints a line on one of several processes."""
     import jax
 
-    from jmer.training.parallel import is_lead
+    from jmer.training.parallel import is_main_process
 
     set_up_process()
     try:
@@ -161,14 +134,7 @@ def _start_backend(options: argparse.Namespace) -> Callable[[str], None]:
         raise UserError(
             f"--coordinator {options.coordinator}: the processes do not come together ({reason})"
         ) from error
-    return _say if is_lead() else lambda line: None
-
-
-def _default_workdir(source: str, config: ConfigDict) -> str:
-    """Names a folder after the experiment, so that the same command finds its run and another makes its own."""
-    values = config.to_json_best_effort(sort_keys=True)
-    name = Path(source.partition(":")[0]).stem
-    return f"runs/{name}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+    return _say if is_main_process() else lambda line: None
 
 
 def _say(line: str) -> None:

@@ -65,7 +65,7 @@ def assert_holds(batch, row, c):
 )
 def test_every_conversation_comes_once_and_whole(batch_size, multiple, seed, lengths):
     conversations = split()
-    got = list(batches(conversations, WIDTHS, batch_size=batch_size, multiple=multiple, seed=seed, lengths=lengths))
+    got = list(batches(conversations, WIDTHS, batch_size=batch_size, row_multiple=multiple, seed=seed, lengths=lengths))
     assert len(got) == steps_per_epoch(len(conversations), batch_size)
     seen = []
     for batch in got:
@@ -110,7 +110,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_the_real_rows_of_a_batch_do_not_depend_on_the_number_of_devices():
-    assert order(1, 2) == order(1, 2, multiple=8)
+    assert order(1, 2) == order(1, 2, row_multiple=8)
 
 
 def test_an_interrupted_epoch_resumes_at_any_batch():

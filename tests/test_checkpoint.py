@@ -14,12 +14,13 @@ from tiny import linear_model
 
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
-from jmer.training.checkpoint import Checkpoints, Position
+from jmer.training import create_train_state
+from jmer.training.checkpointing import Checkpoints
 from jmer.training.parallel import make_parallel
-from jmer.training.state import create_state
+from jmer.training.progress import Progress
 
-STATISTICS = {"text": Standardization(np.array([0.1, -2, 3], np.float32), np.array([1, 0.5, 1e-3], np.float32))}
-POSITION = Position(
+NORMALIZATION = {"text": Standardization(np.array([0.1, -2, 3], np.float32), np.array([1, 0.5, 1e-3], np.float32))}
+PROGRESS = Progress(
     epoch=3, batch=2, loss=1 / 3, terms={"squares": [0.1, 7.0]}, confusion=[[1, 0], [2, 3]], seconds=0.7
 )
 
@@ -27,14 +28,14 @@ POSITION = Position(
 @functools.cache
 def state(step=0, width=3):
     """A state after some steps, whose every array depends on their number."""
-    made = create_state(linear_model(), optax.adam(0.1), {"text": width}, seed=step)
-    moved = jax.tree.map(lambda x: x + step, (made.params, made.optimizer))
-    return made.replace(step=jnp.asarray(step, jnp.int32), params=moved[0], optimizer=moved[1])
+    made = create_train_state(linear_model(), optax.adam(0.1), {"text": width}, seed=step)
+    moved = jax.tree.map(lambda x: x + step, (made.params, made.opt_state))
+    return made.replace(step=jnp.asarray(step, jnp.int32), params=moved[0], opt_state=moved[1])
 
 
 def raw(tree):
     """Replaces the random key, which NumPy cannot hold, by its numbers."""
-    return jax.device_get(tree.replace(key=jax.random.key_data(tree.key)))
+    return jax.device_get(tree.replace(rng=jax.random.key_data(tree.rng)))
 
 
 def assert_same(one, other):
@@ -42,13 +43,13 @@ def assert_same(one, other):
 
 
 def save(checkpoints, step, score=None):
-    checkpoints.save(state(step), STATISTICS, POSITION, score)
+    checkpoints.save(state(step), NORMALIZATION, PROGRESS, score)
 
 
 def restore(folder, step, like=None, parallel=None):
     sharding = (parallel or make_parallel("jit")).state_sharding
     with Checkpoints(folder) as checkpoints:
-        return checkpoints.restore(step, like or state(), STATISTICS, sharding)
+        return checkpoints.restore(step, like or state(), NORMALIZATION, sharding)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
@@ -59,9 +60,9 @@ def test_comes_back_on_any_number_of_devices(tmp_path, devices):
         parallel = make_parallel(backend, devices)
         found = restore(tmp_path, 5, parallel=parallel)
         assert_same(found.state, state(5))
-        assert found.state.key.dtype == state().key.dtype
-        assert found.position == POSITION
-        jax.tree.map(np.testing.assert_array_equal, found.statistics, STATISTICS)
+        assert found.state.rng.dtype == state().rng.dtype
+        assert found.progress == PROGRESS
+        jax.tree.map(np.testing.assert_array_equal, found.normalization, NORMALIZATION)
         for leaf in jax.tree.leaves(found.state):
             assert leaf.sharding == parallel.state_sharding
             assert len(leaf.devices()) == devices
@@ -70,7 +71,7 @@ def test_comes_back_on_any_number_of_devices(tmp_path, devices):
 def test_comes_back_from_eight_devices_on_one(tmp_path):
     spread = make_parallel("shard_map", 8).replicate(state(5))
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(spread, STATISTICS, POSITION, None)
+        checkpoints.save(spread, NORMALIZATION, PROGRESS, None)
     found = restore(tmp_path, 5)
     assert_same(found.state, state(5))
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(found.state))
@@ -96,7 +97,7 @@ def test_keeps_the_newest_and_the_best(tmp_path, scores, best):
             assert checkpoints.newest == step
     with Checkpoints(tmp_path) as checkpoints:
         assert (checkpoints.newest, checkpoints.best) == (len(scores), best)
-        assert checkpoints.position(len(scores)) == POSITION
+        assert checkpoints.progress(len(scores)) == PROGRESS
     kept = {int(path.name) for path in tmp_path.iterdir()}
     assert kept == {len(scores), best} - {None}
     for step in kept:
@@ -106,8 +107,8 @@ def test_keeps_the_newest_and_the_best(tmp_path, scores, best):
 def test_a_step_is_saved_once(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1, 0.5)
-        checkpoints.save(state(1), STATISTICS, Position(), 0.9)
-        assert checkpoints.position(1) == POSITION
+        checkpoints.save(state(1), NORMALIZATION, Progress(), 0.9)
+        assert checkpoints.progress(1) == PROGRESS
 
 
 def test_leftovers_of_a_killed_save_go(tmp_path):
@@ -159,7 +160,7 @@ def damage_each_file(folder):
             assert "\n" not in str(error)
         else:
             assert_same(found.state, state(1))
-            assert found.position == POSITION
+            assert found.progress == PROGRESS
         path.write_bytes(content)
     assert refused >= {"metrics", "metadata", "_METADATA", "manifest.ocdbt"}
     assert_same(restore(folder, 1).state, state(1))

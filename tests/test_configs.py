@@ -10,8 +10,8 @@ from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import experiment_files, get_config
 from jmer.models import get_spec, model_names
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
 from jmer.training.loop import train
+from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 CONFIGS = {name: str(path) for name, path in experiment_files().items()}
 MODELS = {name: get_config(path).model.name for name, path in CONFIGS.items()}

@@ -16,7 +16,7 @@ from jmer.data.curriculum import curriculum, difficulty
 from jmer.errors import UserError
 from jmer.experiment import get_config
 from jmer.training import advance, loop, setup
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 
 def conversation(speakers, labels, name="c"):

@@ -10,11 +10,11 @@ from tiny import WIDTHS, linear_model, start, tiny_config, tiny_corpus
 
 from jmer.data.packing import PlannedBatch
 from jmer.data.resident import make_resident
+from jmer.training import create_train_state
 from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
 from jmer.training.checkpoint import Position
 from jmer.training.epoch import make_plan, train_epoch
 from jmer.training.optimizer import make_optimizer
-from jmer.training.state import create_state
 from jmer.training.step import train_step
 
 EPOCHS = 2
@@ -99,7 +99,7 @@ def linear():
     """Returns the smallest model's options of a step, and a first state."""
     section = tiny_config(optimizer__learning_rate=0.1).optimizer
     options = {"model": linear_model(dropout_rate=0.5), "optimizer": make_optimizer(section, steps=[9])}
-    return options, create_state(**options, widths={"text": WIDTHS["text"]}, seed=0)
+    return options, create_train_state(**options, widths={"text": WIDTHS["text"]}, seed=0)
 
 
 def epoch(plan, resident):

@@ -12,8 +12,8 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main
+from jmer.runs.directory import LOCK_FILE, RunInUse, is_in_use, lock
 from jmer.training import load_run
-from jmer.training.folder import LOCK_FILE, FolderInUse, is_in_use, working_in
 
 EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
 HOLDER = """
@@ -72,7 +72,7 @@ def refusal(capfd, *arguments):
 
 def test_a_process_may_enter_twice_and_leaves_when_it_is_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with working_in(tmp_path / "run"), working_in(Path("run")):
+    with lock(tmp_path / "run"), lock(Path("run")):
         assert not is_in_use(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_FILE]
 
@@ -80,8 +80,8 @@ def test_a_process_may_enter_twice_and_leaves_when_it_is_out(tmp_path, monkeypat
 def test_another_process_keeps_this_one_out_until_it_dies(tmp_path, another_process):
     process = another_process(tmp_path / "run")
     assert is_in_use(tmp_path / "run")
-    refused = pytest.raises(FolderInUse, match=f"^another process works in {tmp_path / 'run'}: wait until")
-    with refused, working_in(tmp_path / "run"):
+    refused = pytest.raises(RunInUse, match=f"^another process works in {tmp_path / 'run'}: wait until")
+    with refused, lock(tmp_path / "run"):
         pytest.fail("two were in")
     process.kill()
     process.wait()
@@ -91,7 +91,7 @@ def test_another_process_keeps_this_one_out_until_it_dies(tmp_path, another_proc
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     refused = pytest.raises(UserError, match=rf"^cannot write {tmp_path}/file/run \(Not a directory\): name another")
-    with refused, working_in(tmp_path / "file" / "run"):
+    with refused, lock(tmp_path / "file" / "run"):
         pytest.fail("it was made")
 
 

@@ -24,16 +24,15 @@ from jmer.data.convert import convert
 from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_saved, save_corpus
 from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
-from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.predict import predict
 from jmer.models import Model, ModelSpec, register_model
+from jmer.training import create_train_state
 from jmer.training.loop import train
 from jmer.training.parallel import make_parallel
 from jmer.training.results import evaluate
-from jmer.training.state import create_state
 from jmer.training.step import train_step
 
 WIDTHS = {"text": 3, "audio": 2}
@@ -331,7 +330,7 @@ def test_order_and_resumption_are_those_of_any_corpus():
 
     whole = order()
     assert len(whole) == steps_per_epoch(len(rows), 4) == 6
-    assert order(multiple=8) == order(lengths=(15,)) == whole
+    assert order(row_multiple=8) == order(lengths=(15,)) == whole
     for start in range(7):
         assert order(start=start) == whole[start:]
 
@@ -474,11 +473,13 @@ def trained(backend):
     rows = batch_rows(made, "train")
     statistics = normalization.fit(rows, made.card.widths)
     parallel = make_parallel(backend, 8 if backend == "pmap" else 0)
-    state = parallel.replicate(create_state(model, optimizer, made.card.widths, 0, frames=True))
+    state = parallel.replicate(create_train_state(model, optimizer, made.card.widths, 0, frames=True))
     step = parallel.step(lambda s, b, axis: train_step(s, b, model=model, optimizer=optimizer, axis=axis))
     inputs, losses = normalization.apply(rows, statistics), []
     for epoch in range(4):
-        for batch in batches(inputs, made.card.widths, batch_size=6, seed=0, epoch=epoch, multiple=parallel.multiple):
+        for batch in batches(
+            inputs, made.card.widths, batch_size=6, seed=0, epoch=epoch, row_multiple=parallel.multiple
+        ):
             state, metrics = step(state, batch)
             assert metrics.finite
             losses.append(float(metrics.loss))

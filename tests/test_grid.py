@@ -22,8 +22,8 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main as train_and_score
-from jmer.training.folder import FolderInUse, read_config, read_facts, working_in
-from jmer.training.log import read_json_lines
+from jmer.runs.directory import RunInUse, lock, read_config, read_facts
+from jmer.training.metric_writers import read_json_lines
 
 TESTS = Path(__file__).parent
 EXPERIMENT = str(TESTS / "linear_experiment.py")
@@ -358,7 +358,7 @@ def elsewhere(monkeypatch):
         inside, leave = threading.Event(), threading.Event()
 
         def work():
-            with working_in(folder):
+            with lock(folder):
                 inside.set()
                 leave.wait(60)
                 before_leaving()
@@ -422,7 +422,7 @@ def test_what_another_process_leaves_unfinished_resumes_here(corpus, finished, e
     ran, lines = [], []
 
     def train_and_score(arguments):
-        with working_in(folders[0]):
+        with lock(folders[0]):
             ran.append(arguments)
         place(finished, folders[0])
         never.set()
@@ -439,9 +439,9 @@ def test_a_cell_is_locked_while_it_runs_and_free_afterwards(corpus, tmp_path, mo
 
     def look():
         try:
-            with working_in(folder):
+            with lock(folder):
                 seen.append("free")
-        except FolderInUse:
+        except RunInUse:
             seen.append("locked")
 
     def train_and_score(arguments):

@@ -20,7 +20,7 @@ from jmer.evaluation import html_report
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.html_charts import line_chart, reliability_chart
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
-from jmer.evaluation.predict import Predictions
+from jmer.evaluation.predictor import Predictions
 from jmer.main import main
 
 REPORT, SPLITS = report_and_splits()

@@ -15,7 +15,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jmer.errors import UserError
-from jmer.training.log import JsonLines, Log, TensorBoard, progress_line, read_json_lines
+from jmer.training.metric_writers import JsonLines, Log, TensorBoard, progress_line, read_json_lines
 
 
 def events(folder):
@@ -128,7 +128,7 @@ def test_log_writes_both(tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_keeps_what_it_wrote(tmp_path):
     program = (
-        "import os, signal, sys; from jmer.training.log import Log; log = Log(sys.argv[1], 0)\n"
+        "import os, signal, sys; from jmer.training.metric_writers import Log; log = Log(sys.argv[1], 0)\n"
         "for step in range(1, 4): log.write(step, {'loss': step / 4})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

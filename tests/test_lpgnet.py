@@ -20,12 +20,12 @@ from jmer.layers.enhancement import COMPRESSIONS
 from jmer.models import Model
 from jmer.models.lpgnet import SPEC, LPGNet
 from jmer.models.self_distillation import SelfDistillationLoss
-from jmer.training.checkpoint import Checkpoints
-from jmer.training.folder import read_config
+from jmer.runs.directory import read_config
+from jmer.training import create_train_state
+from jmer.training.checkpointing import Checkpoints
 from jmer.training.loop import train as train_run
 from jmer.training.parallel import make_parallel
 from jmer.training.results import evaluate
-from jmer.training.state import create_state
 from jmer.training.step import train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
@@ -781,7 +781,7 @@ def stepper(model, backend, devices):
 
 def two_steps(model, batch, mode, backend, devices):
     parallel, optimizer, step = stepper(model, backend, devices)
-    first = create_state(model, optimizer, {m: WIDTHS[m] for m in ("text", "audio")}, 0, frames=mode == "frame")
+    first = create_train_state(model, optimizer, {m: WIDTHS[m] for m in ("text", "audio")}, 0, frames=mode == "frame")
     before = jax.device_get((first.params, first.statistics))
     state, losses = parallel.replicate(first), []
     for _ in range(2):

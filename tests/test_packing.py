@@ -42,7 +42,9 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
     conversations = split()
     packing = make_packing(conversations, batch_size=batch_size)
     for multiple in (1, 4):
-        for batch in batches(conversations, WIDTHS, batch_size=batch_size, packing=packing, multiple=multiple, seed=1):
+        for batch in batches(
+            conversations, WIDTHS, batch_size=batch_size, packing=packing, row_multiple=multiple, seed=1
+        ):
             rows = -(-packing.rows // multiple) * multiple
             assert batch.mask.shape == (rows, packing.length) and batch.conversation_ids.shape == (rows, packing.slots)
             held = np.zeros(batch.mask.shape, bool)

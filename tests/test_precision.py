@@ -12,10 +12,10 @@ from jmer.config import base_config
 from jmer.data.batching import batches
 from jmer.errors import UserError
 from jmer.models import build_model
+from jmer.precision import PRECISIONS, matmul_precision
+from jmer.training import create_train_state
 from jmer.training.loop import check
 from jmer.training.optimizer import make_optimizer
-from jmer.training.precision import PRECISIONS, matmul_precision
-from jmer.training.state import create_state
 from jmer.training.step import train_step
 
 SIZES = {"d_r": 4, "d_h": 4, "d_x": 4, "d_z": 2, "num_heads": 2, "dag_layers": 1, "num_classes": len(EMOTIONS)}
@@ -35,7 +35,7 @@ def precisions(name):
     config.model.update(SIZES, modalities=tuple(WIDTHS))
     model, optimizer = build_model(config), make_optimizer(config.optimizer, steps=[1])
     (batch,) = batches(tiny_corpus().conversations("train")[:2], WIDTHS, batch_size=2)
-    state = create_state(model, optimizer, WIDTHS, 0)
+    state = create_train_state(model, optimizer, WIDTHS, 0)
     with matmul_precision(name):
         traced = jax.make_jaxpr(functools.partial(train_step, model=model, optimizer=optimizer))(state, batch)
     return [*products(traced.jaxpr)]

@@ -70,7 +70,7 @@ def test_any_batch_size_and_devices_give_each_utterance_once(backend, devices, b
         setup.widths,
         batch_size=batch_size,
         lengths=(4, 8),
-        multiple=parallel.multiple,
+        row_multiple=parallel.multiple,
     )
     assert sorted(seen) == list(range(len(setup.conversations["test"])))
     assert_equals_alone(found.probabilities, found.weights)

@@ -38,7 +38,7 @@ def predicted(causal, backend="jit", devices=0):
         setup.widths,
         batch_size=3,
         lengths=(4, 8),
-        multiple=parallel.multiple,
+        row_multiple=parallel.multiple,
     )
 
 

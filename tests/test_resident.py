@@ -36,7 +36,7 @@ def assert_equal(batch, expected):
 def test_gathered_batches_are_those_of_the_host(widths, batch_size, multiple, lengths):
     rows, given = conversations(), {"batch_size": batch_size, "lengths": lengths, "seed": 3, "epoch": 1}
     resident = jax.device_put(make_resident(rows, widths))
-    built = batches(rows, widths, multiple=multiple, **given)
+    built = batches(rows, widths, row_multiple=multiple, **given)
     for expected, (_, length) in zip(built, plan_epoch(rows, **given), strict=True):
         batch = jax.jit(gather, static_argnums=2)(resident, expected.conversation_ids, length)
         assert_equal(batch, expected)
@@ -49,7 +49,9 @@ def test_gathered_batches_are_those_of_the_host_with_several_conversations_in_a_
     resident = jax.device_put(make_resident(rows, WIDTHS))
     packing = make_packing(rows, batch_size=batch_size, several=several)
     assert (packing.slots > 1) == several
-    for expected in batches(rows, WIDTHS, batch_size=batch_size, packing=packing, multiple=multiple, seed=3, epoch=1):
+    for expected in batches(
+        rows, WIDTHS, batch_size=batch_size, packing=packing, row_multiple=multiple, seed=3, epoch=1
+    ):
         assert_equal(jax.jit(gather, static_argnums=2)(resident, expected.conversation_ids, packing.length), expected)
 
 

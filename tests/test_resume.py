@@ -19,11 +19,10 @@ from tiny import linear_model, start, tiny_config, tiny_corpus
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
+from jmer.runs.directory import CHECKPOINT_FOLDER
 from jmer.training import loop, setup
-from jmer.training.checkpoint import Checkpoints
-from jmer.training.folder import CHECKPOINT_FOLDER
-from jmer.training.interrupts import interrupts
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.checkpointing import Checkpoints
+from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, STEPS = 3, 3

@@ -25,8 +25,8 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.models import Model, build_model
 from jmer.models.sdt import SDT, SPEC
 from jmer.models.self_distillation import SelfDistillationLoss
+from jmer.training import create_train_state
 from jmer.training.parallel import make_parallel
-from jmer.training.state import create_state
 from jmer.training.step import train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
@@ -512,7 +512,7 @@ def stepped(model, batch, backend, devices):
     """Returns the parameters and the metrics after two steps of training on one batch."""
     parallel, optimizer = make_parallel(backend, devices), optax.sgd(0.1)
     step = parallel.step(functools.partial(train_step, model=model, optimizer=optimizer))
-    state, metrics = parallel.replicate(create_state(model, optimizer, WIDTHS, 0)), []
+    state, metrics = parallel.replicate(create_train_state(model, optimizer, WIDTHS, 0)), []
     for _ in range(2):
         state, one = step(state, batch)
         metrics.append(jax.device_get(one))

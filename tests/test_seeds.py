@@ -17,8 +17,8 @@ from jmer.errors import UserError
 from jmer.evaluation import classification_report
 from jmer.evaluation.report import SYNTHETIC_BANNER
 from jmer.main import main
-from jmer.training.folder import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunFacts, read_facts, write_json
-from jmer.training.log import read_json_lines
+from jmer.runs.directory import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunFacts, read_facts, write_json
+from jmer.training.metric_writers import read_json_lines
 from jmer.training.seeds import summarize
 
 

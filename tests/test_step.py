@@ -9,7 +9,7 @@ import optax
 import pytest
 from tiny import WIDTHS, linear_model, start, tiny_config, tiny_corpus
 
-from jmer.training.state import create_state
+from jmer.training import create_train_state
 from jmer.training.step import train_step
 
 STEPS = 20
@@ -91,7 +91,7 @@ def test_training_moves_the_network_and_draws_at_random():
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), state.params, run.state.params)
     assert max(jax.tree.leaves(moved)) > 1e-2
     batch = next(run.batches(1))
-    other = dataclasses.replace(copy(run.state), key=jax.random.key(1))
+    other = dataclasses.replace(copy(run.state), rng=jax.random.key(1))
     _, elsewhere = run.step(other, batch)
     for name in ("classification", "reconstruction", "distillation"):
         assert abs(elsewhere.terms[name][0] / metrics[0].terms[name][0] - 1) > 1e-3
@@ -111,7 +111,7 @@ def test_equals_one_device_in_the_literal_reading(backend):
 @pytest.mark.parametrize(("backend", "devices"), MAPPINGS)
 def test_replicas_are_bit_equal(backend, devices):
     state, _ = trained(backend, devices)
-    for leaf in jax.tree.leaves(dataclasses.replace(state, key=jax.random.key_data(state.key))):
+    for leaf in jax.tree.leaves(dataclasses.replace(state, rng=jax.random.key_data(state.rng))):
         assert leaf.is_fully_replicated
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(shards) == devices
@@ -120,7 +120,7 @@ def test_replicas_are_bit_equal(backend, devices):
 
 
 def test_loss_is_the_weighted_sum_of_the_terms_means():
-    loss = fresh("jit", 1).setup.config.loss
+    loss = fresh("jit", 1).pipeline.config.loss
     weights = {
         "classification": 1,
         "self": loss.gamma_self,
@@ -155,7 +155,7 @@ def linear_step(rate):
     """Returns a state of the smallest model, and its step on one device."""
     model, optimizer = linear_model(), optax.sgd(rate)
     step = jax.jit(functools.partial(train_step, model=model, optimizer=optimizer))
-    return create_state(model, optimizer, {"text": WIDTHS["text"]}, seed=0), step
+    return create_train_state(model, optimizer, {"text": WIDTHS["text"]}, seed=0), step
 
 
 def test_a_step_descends_the_gradient_of_the_mean():

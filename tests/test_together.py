@@ -11,10 +11,8 @@ from test_resume import BY_STEP, EPOCHS, STEPS, Countdown, config, log, newest
 from tiny import linear_model, start, tiny_corpus
 
 from jmer.errors import UserError
-from jmer.training import loop, setup, together
-from jmer.training.folder import read_config
-from jmer.training.runs import spread
-from jmer.training.state import create_state
+from jmer.runs.directory import read_config
+from jmer.training import create_train_state, loop, setup, together
 from jmer.training.together import train_together
 
 SEEDS = (3, 0, 7)
@@ -162,11 +160,11 @@ def test_runs_that_were_begun_alone_go_on_together(linear, at_once, tmp_path, mo
 
 def test_a_run_that_breaks_is_named_and_the_others_are_saved(linear, at_once, tmp_path, monkeypatch):
     def break_seed_0(*arguments, **options):
-        state = create_state(*arguments, **options)
+        state = create_train_state(*arguments, **options)
         scale = 1e25 if arguments[-1] == 0 else 1
         return state.replace(params=jax.tree.map(lambda x: x * np.float32(scale), state.params))
 
-    monkeypatch.setattr(together, "create_state", break_seed_0)
+    monkeypatch.setattr(together, "create_train_state", break_seed_0)
     for epoch in (1, 2):
         message = r"^seed 0: loss term squares is not finite in step 1: .* saved in .*seed0; lower optimizer"
         with pytest.raises(UserError, match=message):

@@ -12,7 +12,7 @@ import pytest
 from tiny import tiny_corpus
 
 from jmer.data.corpus import save_corpus
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
+from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,6 @@
 """A corpus and a network so small that tests can train them."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -13,17 +14,16 @@ import optax
 from flax import linen as nn
 
 from jmer.config import base_config, fit_to_corpus, with_variants
-from jmer.data import make_corpus, normalization
+from jmer.data import make_corpus
+from jmer.data.batching import batches
 from jmer.data.corpus import Corpus
-from jmer.data.packing import steps_per_epoch
 from jmer.data.synthetic import Size, generate
+from jmer.evaluation.predictor import Predictor
 from jmer.layers.dropout import ConversationDropout
-from jmer.models.spec import Model, ModelSpec
-from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import make_parallel
-from jmer.training.setup import Setup, set_up
-from jmer.training.state import State, create_state
-from jmer.training.step import train_step
+from jmer.models import Model, ModelSpec, build_model
+from jmer.pipeline import Pipeline
+from jmer.runs.directory import RunFacts, claim
+from jmer.training import Parallel, TrainState, create_train_state, loop, make_optimizer, make_parallel, train_step
 
 EMOTIONS = ("happy", "sad", "neutral", "angry")
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
@@ -96,30 +96,66 @@ def linear_model(dropout_rate=0.0) -> Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A network that is ready to be trained: its set-up, its optimizer, its first state and its mapped step."""
+class Start:
+    """A network ready to be trained: pipeline, model, mapping over devices, optimizer, first state, mapped step."""
 
-    setup: Setup
+    pipeline: Pipeline
+    model: Model
+    mapping: Parallel
     optimizer: optax.GradientTransformation
-    state: State
+    state: TrainState
     step: Callable
 
     def batches(self, count):
-        """Gives the first `count` batches of a training run."""
-        config = self.setup.config
-        epochs = (self.setup.training_batches(seed=config.seed, epoch=epoch) for epoch in itertools.count())
+        """Yields the first `count` batches of a training run, however many epochs they take."""
+        config = self.pipeline.config
+        options = {"batch_size": config.training.batch_size, "packing": self.pipeline.packing, "seed": config.seed}
+        epochs = (
+            batches(
+                self.pipeline.examples["train"],
+                self.pipeline.widths,
+                **options,
+                epoch=epoch,
+                row_multiple=self.mapping.row_multiple,
+            )
+            for epoch in itertools.count()
+        )
         return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
+    @property
+    def predictor(self):
+        """The network before any training, as a predictor on one device."""
+        card = self.pipeline.card
+        return Predictor(
+            self.model,
+            self.state.variables,
+            self.pipeline.normalization,
+            card.emotions,
+            batch_size=self.pipeline.config.training.batch_size,
+        )
 
-def start(config, corpus) -> Run:
+
+def start(config, corpus) -> Start:
     """Does what training does before its first step."""
-    conversations = corpus.conversations("train")
-    config = fit_to_corpus(config, corpus.card, conversations)
-    widths = {m: corpus.card.widths[m] for m in config.model.modalities}
-    parallel = make_parallel(config.training.parallel, config.training.devices)
-    setup = set_up(config, corpus, normalization.fit(conversations, widths), parallel)
-    steps = [steps_per_epoch(len(conversations), config.training.batch_size)] * config.training.epochs
-    optimizer = make_optimizer(config.optimizer, steps=steps)
-    state = parallel.replicate(create_state(setup.model, optimizer, widths, config.seed))
-    step = parallel.step(functools.partial(train_step, model=setup.model, optimizer=optimizer))
-    return Run(setup, optimizer, state, step)
+    pipeline = Pipeline.for_training(config, corpus)
+    model = build_model(pipeline.config)
+    mapping = make_parallel(config.training.parallel, config.training.devices)
+    optimizer = make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
+    state = mapping.replicate(create_train_state(model, optimizer, pipeline.widths, config.seed))
+    step = mapping.step(functools.partial(train_step, model=model, optimizer=optimizer))
+    return Start(pipeline, model, mapping, optimizer, state, step)
+
+
+def train(config, corpus, workdir, log=None):
+    """Trains a run to its end, from wherever it stands, without its results; returns False if it was finished."""
+    return train_together([config], corpus, [workdir], log)
+
+
+def train_together(configs, corpus, workdirs, log=None):
+    """Trains runs in one program, as `train` does."""
+    pipeline = Pipeline.for_training(configs[0], corpus)
+    fitted = [fit_to_corpus(config, corpus.card, pipeline.examples["train"]) for config in configs]
+    with contextlib.ExitStack() as stack:
+        for config, workdir in zip(fitted, workdirs, strict=True):
+            stack.enter_context(claim(workdir, config, RunFacts(corpus.card, {}, "train", 1)))
+        return loop.train(pipeline, build_model(pipeline.config), fitted, workdirs, log=log or (lambda line: None))

@@ -1,8 +1,9 @@
 """Corpora: conversations on disk, their checks, and padded batches."""
 
 from jmer.batch import Batch
-from jmer.data.batching import batches, bucket_lengths, places, plan_epoch, shape_for, useful_share
+from jmer.data.batching import batch_layout, batches, bucket_lengths, places, plan_epoch, useful_share
 from jmer.data.corpus import Card, Conversation, Corpus, save_corpus
+from jmer.data.examples import make_examples
 from jmer.data.in_memory import make_conversation, make_corpus
 from jmer.data.load import load_corpus
 from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
@@ -18,6 +19,7 @@ __all__ = [
     "Packing",
     "PlannedBatch",
     "Resident",
+    "batch_layout",
     "batches",
     "bucket_lengths",
     "checked_corpus",
@@ -27,12 +29,12 @@ __all__ = [
     "load_corpus",
     "make_conversation",
     "make_corpus",
+    "make_examples",
     "make_packing",
     "make_resident",
     "places",
     "plan_epoch",
     "plan_packed",
     "save_corpus",
-    "shape_for",
     "useful_share",
 ]

@@ -7,7 +7,16 @@ import numpy as np
 
 from jmer.batch import UNLABELLED, Batch
 from jmer.data.corpus import Conversation
-from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed, round_up, steps_per_epoch
+from jmer.data.packing import (
+    Packing,
+    PlannedBatch,
+    make_coarse_packing,
+    make_packing,
+    plan_packed,
+    round_up,
+    round_up_coarsely,
+    steps_per_epoch,
+)
 from jmer.errors import UserError
 
 # Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
@@ -23,14 +32,14 @@ def batches(
     packing: Packing | None = None,
     seed: int | None = None,
     epoch: int = 0,
-    multiple: int = 1,
+    row_multiple: int = 1,
     start: int = 0,
     chosen: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Puts one epoch's conversations into batches; every conversation comes exactly once.
 
-    A batch holds up to `batch_size` conversations whatever `multiple` is, so that a step means the same on any number
-    of devices; rows up to the next multiple, and those that a batch lacks, are padding (conversation_ids -1).
+    A batch holds up to `batch_size` conversations whatever `row_multiple` is, so that a step means the same on any
+    number of devices; rows up to the next multiple, and those that a batch lacks, are padding (conversation_ids -1).
 
     With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, the padded length
     is that of the frame axis, the same for all modalities, and what is said of a conversation's length below holds for
@@ -44,7 +53,7 @@ def batches(
       packing: a shape from `jmer.data.packing.make_packing`, into which several conversations go end to end; None = one
         per row, padded as `plan_epoch` says.
       seed, epoch, chosen: see `plan_epoch` or `jmer.data.packing.plan_packed`.
-      multiple: rows of a batch are a multiple of this (the number of devices).
+      row_multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
 
     Returns:
@@ -58,7 +67,7 @@ def batches(
         rows, plan = batch_size, plan_epoch(conversations, lengths=lengths, **order)
     else:
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
-    rows = round_up(rows, multiple)
+    rows = round_up(rows, row_multiple)
     return (_fill(conversations, conversation_ids, widths, rows, length) for conversation_ids, length in plan[start:])
 
 
@@ -140,23 +149,26 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
     return tuple(reversed(chosen))
 
 
-def shape_for(
-    conversations: Sequence[Conversation], *, batch_size: int, several: bool, buckets: int = 1
+def batch_layout(
+    conversations: Sequence[Conversation], *, batch_size: int, pack: bool, coarse: bool = False, buckets: int = 1
 ) -> dict[str, Any]:
-    """Returns what to give `batches`, besides `batch_size`, for the least padding: a packing, or lengths with frames.
+    """Returns the arguments `packing` or `lengths` of `batches` that suit some conversations.
 
     Args:
       conversations: at least one.
       batch_size: conversations per batch.
-      several: whether the network keeps a row's conversations apart, see `make_packing`.
+      pack: whether a row may hold several conversations, which the model must keep apart (`ModelSpec.packing`).
+      coarse: True = one of few shapes, for conversations of which others will follow; False = the least padding.
       buckets: with frames, the most padded lengths, see `bucket_lengths`.
 
     Raises:
       UserError: if `batch_size` is less than 1.
     """
     if conversations[0].has_frames:
-        return {"lengths": bucket_lengths(conversations, batch_size=batch_size, count=buckets)}
-    return {"packing": make_packing(conversations, batch_size=batch_size, several=several)}
+        lengths = bucket_lengths(conversations, batch_size=batch_size, count=buckets)
+        return {"lengths": tuple(dict.fromkeys(map(round_up_coarsely, lengths))) if coarse else lengths}
+    make = make_coarse_packing if coarse else make_packing
+    return {"packing": make(conversations, batch_size=batch_size, pack=pack)}
 
 
 def places(

@@ -18,6 +18,8 @@ from jmer.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
+IN_MEMORY = "in-memory"
+"""The source of a corpus that was made in memory."""
 
 # One modality of a conversation: vectors [n, D], or the frames [F_i, D] of each of n utterances.
 Features = np.ndarray | Sequence[np.ndarray]
@@ -88,10 +90,16 @@ class Corpus:
 
     Columns of a row: `conversation`, `utterances`, `speakers`, `sentences`, `labels`, and for each modality `m` the
     columns `m` (a list of `D_m` floats per utterance, or a list of such lists, its frames) and `m_available`.
+
+    Attributes:
+      splits: the rows.
+      card: the corpus' card.
+      source: the name or the folder that `jmer.data.load_corpus` reads it from, as it was given there.
     """
 
     splits: datasets.DatasetDict
     card: Card
+    source: str = IN_MEMORY
 
     def conversations(self, split: str) -> list[Conversation]:
         """Returns a split's conversations in order; their features are views of the Arrow memory, not copies.
@@ -183,7 +191,8 @@ def load_saved(path: str | Path) -> Corpus:
     for split, rows in splits.items():
         if rows.features != expected:
             raise UserError(f"{path / split} does not match {CARD_FILE}: its columns differ; convert the corpus again")
-    return Corpus(datasets.DatasetDict({split: splits[split] for split in SPLITS if split in splits}), card)
+    ordered = datasets.DatasetDict({split: splits[split] for split in SPLITS if split in splits})
+    return Corpus(ordered, card, source=str(path))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Loading a corpus by the name of a built-in one or by its folder."""
 
+import dataclasses
 from pathlib import Path
 
-from jmer.data.corpus import Corpus, load_saved
+from jmer.data.corpus import IN_MEMORY, Corpus, load_saved
 from jmer.data.synthetic import NAMES, generate
 from jmer.errors import UserError
 
@@ -17,7 +18,9 @@ def load_corpus(path_or_name: str | Path) -> Corpus:
       UserError: if it is neither a name nor a folder, or the folder is not a saved corpus or is damaged.
     """
     if path_or_name in NAMES:
-        return generate(path_or_name)
+        return dataclasses.replace(generate(path_or_name), source=str(path_or_name))
+    if str(path_or_name) == IN_MEMORY:
+        raise UserError("the corpus was made in memory, and cannot be loaded again: give the corpus itself")
     if not Path(path_or_name).exists():
         raise UserError(
             f"no corpus '{path_or_name}': no such folder (make one with `python -m jmer.data.convert`), "

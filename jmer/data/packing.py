@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from flax import struct
 
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
@@ -16,6 +17,8 @@ from jmer.errors import UserError
 # Rows may be this much longer than the longest conversation if fewer of them then do. Much longer ones would take a
 # recurrence more steps.
 LONGEST_ROW = 1.25
+# Of a coarse packing.
+SHORTEST_ROW = 8
 
 
 class Packing(NamedTuple):
@@ -38,12 +41,45 @@ class PlannedBatch(NamedTuple):
     length: int
 
 
+@struct.dataclass
+class EpochPlan:
+    """What the `S` steps of an epoch train on.
+
+    Attributes:
+      conversation_ids: int32 `[S, B, K]`, positions of each row's conversations in their split, -1 = none.
+      computed: bool `[S]`, False where nothing is to be computed.
+      active: bool `[S]`, False for a step that leaves the train state as it is.
+    """
+
+    conversation_ids: np.ndarray
+    computed: np.ndarray
+    active: np.ndarray
+
+
+def make_epoch_plan(planned: Sequence[PlannedBatch], *, rows: int, steps: int, start: int = 0) -> EpochPlan:
+    """Returns the plan of an epoch.
+
+    Args:
+      planned: its batches, at least one, all of one shape.
+      rows: of every batch.
+      steps: `S`; steps beyond the batches are inactive, so that all epochs have one shape.
+      start: the first active step; those before it were taken already.
+    """
+    slots = planned[0].conversation_ids.shape[1]
+    conversation_ids = np.full((steps, rows, slots), -1, np.int32)
+    active = np.zeros(steps, bool)
+    for step, batch in enumerate(planned[start:], start):
+        conversation_ids[step, : len(batch.conversation_ids)] = batch.conversation_ids
+        active[step] = True
+    return EpochPlan(conversation_ids, active, active)
+
+
 def make_packing(
     conversations: Sequence[Conversation],
     *,
     batch_size: int,
     chosen: Sequence[np.ndarray] | None = None,
-    several: bool = True,
+    pack: bool = True,
 ) -> Packing:
     """Returns the shape that leaves the least padding.
 
@@ -51,7 +87,7 @@ def make_packing(
       conversations: at least one.
       batch_size: conversations per batch.
       chosen: positions of the conversations that epochs are made of, each to be held; None = all of them.
-      several: False = a row for each conversation, for a network that does not keep a row's conversations apart.
+      pack: whether a row may hold several conversations, which the model must keep apart (`ModelSpec.packing`).
 
     Raises:
       UserError: if `batch_size` is less than 1.
@@ -60,16 +96,43 @@ def make_packing(
     longest = max(1, int(sizes.max()))
     epochs = [sizes[positions] for positions in ([np.arange(len(sizes))] if chosen is None else chosen)]
     tallest = [[int(sizes[stratum].max()) for stratum in _strata(sizes, batch_size)] for sizes in epochs]
-    if not several:
+    if not pack:
         return Packing(max(map(len, tallest)), 1, longest)
 
-    def needed(length: int) -> Packing:
-        layouts = [_first_fit(sizes, length) for sizes in tallest]
-        slots = max((len(row) for rows in layouts for row in rows), default=1)
-        return Packing(max(map(len, layouts)), slots, length)
-
     lengths = range(longest, int(longest * LONGEST_ROW) + 1)
-    return min(map(needed, lengths), key=lambda packing: (packing.rows * packing.length, packing.length))
+    packings = (_packing_of_length(tallest, length) for length in lengths)
+    return min(packings, key=lambda packing: (packing.rows * packing.length, packing.length))
+
+
+def make_coarse_packing(conversations: Sequence[Conversation], *, batch_size: int, pack: bool = True) -> Packing:
+    """Returns one of few shapes that hold any conversations, so that a program for them is seldom compiled anew.
+
+    Args:
+      conversations: at least one.
+      batch_size: conversations per batch.
+      pack: see `make_packing`.
+
+    Raises:
+      UserError: if `batch_size` is less than 1.
+    """
+    sizes = np.array([len(c) for c in conversations])
+    tallest = [int(sizes[stratum].max()) for stratum in _strata(sizes, batch_size)]
+    length = max(SHORTEST_ROW, round_up_coarsely(int(sizes.max())))
+    packing = _packing_of_length([tallest], length) if pack else Packing(len(tallest), 1, length)
+    return Packing(round_up_coarsely(packing.rows), round_up_coarsely(packing.slots), length)
+
+
+def round_up_coarsely(number: int) -> int:
+    """Returns the least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `number`, at most half as much again."""
+    power = 1 << max(0, number - 1).bit_length()
+    return power * 3 // 4 if power >= 4 and number <= power * 3 // 4 else power
+
+
+def _packing_of_length(tallest: Sequence[Sequence[int]], length: int) -> Packing:
+    """Returns the shape with rows of `length` for each epoch's strata, given by their longest conversations."""
+    layouts = [_first_fit(sizes, length) for sizes in tallest]
+    slots = max((len(row) for rows in layouts for row in rows), default=1)
+    return Packing(max(map(len, layouts)), slots, length)
 
 
 def plan_packed(

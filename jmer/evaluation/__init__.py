@@ -3,8 +3,8 @@
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores, classification_report, confusion_matrix, mean_and_deviation
-from jmer.evaluation.predict import predict
-from jmer.evaluation.predictions import mean_probabilities, prediction_table, write_predictions
+from jmer.evaluation.predictions import mean_probabilities, prediction_table, read_predictions, write_predictions
+from jmer.evaluation.predictor import EnsemblePredictor, Predictions, Predictor
 from jmer.evaluation.report import Report, write_report
 from jmer.evaluation.seed_report import seed_report, seed_table
 from jmer.evaluation.significance import (
@@ -19,8 +19,11 @@ from jmer.evaluation.significance import (
 __all__ = [
     "BootstrapComparison",
     "Calibration",
+    "EnsemblePredictor",
     "PairedComparison",
     "PredictedSplit",
+    "Predictions",
+    "Predictor",
     "Report",
     "Scores",
     "bootstrap_conversations",
@@ -31,8 +34,8 @@ __all__ = [
     "holm",
     "mean_and_deviation",
     "mean_probabilities",
-    "predict",
     "prediction_table",
+    "read_predictions",
     "seed_report",
     "seed_table",
     "verdict",

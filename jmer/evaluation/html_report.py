@@ -19,7 +19,7 @@ from jmer.evaluation.html_charts import LineChart, ReliabilityChart, line_chart,
 from jmer.evaluation.markdown import percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
-from jmer.evaluation.predict import Predictions
+from jmer.evaluation.predictor import Predictions
 from jmer.evaluation.report import (
     Report,
     banners,

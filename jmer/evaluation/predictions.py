@@ -119,6 +119,17 @@ def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
             table.to_parquet(temporary, index=False)
 
 
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Reads what `write_predictions` wrote as csv; names such as "NA" stay names.
+
+    Raises:
+      UserError: if the file is missing.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{path} is missing: evaluate the run again")
+    return pd.read_csv(path, keep_default_na=False, dtype={"conversation": str, "utterance": str, "speaker": str})
+
+
 def _per_utterance(
     conversations: Sequence[Conversation], what: str, values: Sequence[np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:

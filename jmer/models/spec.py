@@ -108,6 +108,11 @@ class ModelSpec:
         """Whether the loss has fields: a dataclass does, a function does not."""
         return isinstance(self.loss, type) and dataclasses.is_dataclass(self.loss)
 
+    @property
+    def weights_classes(self) -> bool:
+        """Whether the loss takes class weights."""
+        return self.loss_is_configured and "class_weights" in {f.name for f in dataclasses.fields(self.loss)}
+
     def sections(self) -> dict[str, dict[str, Any]]:
         """Returns the sections `model` and `loss` of the model's base configuration.
 
@@ -162,6 +167,10 @@ class Model:
     spec: ModelSpec
     module: nn.Module
     loss: Callable
+
+    def __hash__(self) -> int:
+        # A loss may be a dataclass that cannot be hashed.
+        return hash((id(self.spec), self.module))
 
     def apply_in_training(
         self, params: Any, model_state: Mapping, batch: Batch, rng: jax.Array, axis_name: str | None = None

@@ -1,83 +1,45 @@
-"""A whole epoch in one call: its batches are gathered on the device, and its steps are scanned there."""
+"""A whole epoch in one call: batches are gathered on the device, and the steps are scanned there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import struct
 
-from jmer.data.packing import PlannedBatch
+from jmer.data.packing import EpochPlan
 from jmer.data.resident import Resident, gather
-from jmer.models.spec import Model
-from jmer.training.state import State
+from jmer.models import Model
 from jmer.training.step import Metrics, train_step
-
-
-@struct.dataclass
-class Plan:
-    """What an epoch's `S` steps train on.
-
-    Attributes:
-      conversation_ids: int32 `[S, B, K]`, positions of each row's conversations in their split, -1 = none.
-      computed: bool `[S]`, False where nothing is to be computed.
-      active: bool `[S]`, False for a step that leaves the state alone.
-    """
-
-    conversation_ids: jax.Array
-    computed: jax.Array
-    active: jax.Array
-
-
-def make_plan(planned: Sequence[PlannedBatch], *, rows: int, steps: int, start: int = 0) -> Plan:
-    """Returns an epoch's batches as NumPy arrays.
-
-    Args:
-      planned: the batches, at least one, all of one shape.
-      rows: of every batch.
-      steps: how many the plan has; those beyond the batches are not active, so that shorter epochs need no program of
-        their own.
-      start: the first active step; those before it were taken already.
-    """
-    slots = planned[0].conversation_ids.shape[1]
-    conversation_ids = np.full((steps, rows, slots), -1, np.int32)
-    active = np.zeros(steps, bool)
-    for step, batch in enumerate(planned[start:], start):
-        conversation_ids[step, : len(batch.conversation_ids)] = batch.conversation_ids
-        active[step] = True
-    return Plan(conversation_ids, active, active)
+from jmer.training.train_state import TrainState
 
 
 def train_epoch(
-    state: State,
+    state: TrainState,
     resident: Resident,
-    plan: Plan,
+    plan: EpochPlan,
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
     length: int,
-    weights: Mapping[str, jax.Array] | None = None,
-    axis: str | None = None,
-) -> tuple[State, Metrics]:
-    """Takes an epoch's steps; after one that is not finite no other is taken. Pure, like `train_step`.
+    loss_weights: Mapping[str, jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Takes the steps of an epoch; after one that is not finite no other is taken. Pure, like `train_step`.
 
     Args:
       state: the same on every device.
       resident: the training split, whole on every device.
       plan: this device's rows of each step.
-      model, optimizer: what `state` was created with.
+      model, optimizer, loss_weights, axis_name: see `train_step`.
       length: utterances of a row.
-      weights: see `train_step`.
-      axis: name of the mapped axis; None = unmapped.
 
     Returns:
-      The state, and the metrics of all `S` steps, stacked; those of steps that were not active mean nothing.
+      The state, and the metrics of all `S` steps, stacked; those of inactive steps mean nothing.
     """
 
     def take(state, conversation_ids, active):
         batch = gather(resident, conversation_ids, length)
-        options = {"active": active, "weights": weights, "axis": axis}
+        options = {"active": active, "loss_weights": loss_weights, "axis_name": axis_name}
         return train_step(state, batch, model=model, optimizer=optimizer, **options)
 
     def skip(*arguments):

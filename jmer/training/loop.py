@@ -1,166 +1,198 @@
-"""Training a model on a corpus, epoch by epoch, and going on where a run stopped."""
+"""The training loop: epoch by epoch, for one run or for several side by side, from wherever each of them stands."""
 
 import contextlib
-import functools
+import dataclasses
 import signal
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import jax
-from clu import parameter_overview
+import numpy as np
 from ml_collections import ConfigDict
 
-from jmer.config import fit_to_corpus
-from jmer.data import normalization
-from jmer.data.corpus import Corpus, any_labelled
-from jmer.data.rows import batch_rows
 from jmer.errors import UserError
-from jmer.evaluation.predict import forward
-from jmer.evaluation.predictions import corpus_title
-from jmer.evaluation.report import collect_versions
+from jmer.evaluation.metrics import classification_report
+from jmer.evaluation.predictor import Predictions
+from jmer.models import Model
+from jmer.pipeline import Pipeline
+from jmer.precision import matmul_precision
 from jmer.selection import get_selection
-from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
-from jmer.training.checkpoint import Checkpoints, Position
-from jmer.training.course import close_epoch, held_out_splits, not_finite, plan_course
-from jmer.training.folder import CHECKPOINT_FOLDER, RunFacts, claim
-from jmer.training.interrupts import Interrupts, interrupts
-from jmer.training.log import Log, progress_line
+from jmer.training.checkpointing import Checkpoints
+from jmer.training.execution import make_execution
+from jmer.training.metric_writers import MetricWriter
 from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import highest, is_lead, make_parallel
-from jmer.training.precision import PRECISIONS, matmul_precision
-from jmer.training.setup import Setup, set_up
-from jmer.training.state import create_state
+from jmer.training.parallel import is_main_process, max_over_processes
+from jmer.training.preemption import Interrupted, Preemption, catch_preemption
+from jmer.training.progress import Progress, not_finite_message, progress_line, training_values
+from jmer.training.sweep import loss_weights
+from jmer.training.train_state import TrainState, create_train_state
+
+CHECKPOINT_FOLDER = "checkpoints"
 
 
-class Interrupted(Exception):
-    """A signal stopped the run and everything is saved; `number` says which signal."""
+@dataclasses.dataclass
+class RunInTraining:
+    """A run while it is trained.
 
-    def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.number = number
+    Attributes:
+      config: complete, fitted to the corpus.
+      workdir: its directory.
+      checkpoints: its checkpoints.
+      writer: of its metrics; None on a process that writes none.
+      progress: how far it has come.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    checkpoints: Checkpoints
+    writer: MetricWriter | None = None
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
 
-def train(config: ConfigDict, corpus: Corpus, workdir: Path, *, command: str, say: Callable[[str], None]) -> bool:
-    """Trains to the end, from wherever the run in `workdir` stands.
+def train(
+    pipeline: Pipeline,
+    model: Model,
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[Path],
+    *,
+    log: Callable[[str], None],
+) -> bool:
+    """Trains runs to the end of their last epoch.
 
-    An epoch is one call where the training split fits on the device (`training.resident_megabytes`); a signal then
-    waits for the epoch's end, otherwise for the step's.
+    Several runs advance epoch by epoch together; those that are ahead wait for the others.
 
     Args:
-      config: an experiment's configuration.
-      corpus: with a training split.
-      workdir: the run's folder; made if it is not there.
-      command: the command line, for the record.
-      say: prints a line.
+      pipeline: of the first run.
+      model: of the first run.
+      configs: of the runs, complete; they differ by what `jmer.training.sweep` permits.
+      workdirs: their directories, which this process has locked.
+      log: prints a line.
 
     Returns:
-      False if the run was finished already.
+      False if all runs were finished already.
 
     Raises:
-      UserError: if the configuration, the corpus or the folder is at fault, or a loss is not finite.
-      Interrupted: after SIGINT or SIGTERM, when all is saved.
+      UserError: if a loss is not finite; all runs are saved then, at the end of the epoch.
+      Interrupted: after SIGINT or SIGTERM, when all runs are saved.
     """
-    check(config, corpus)
-    training = batch_rows(corpus, "train", context=config.data.context)
-    config = fit_to_corpus(config, corpus.card, training)
-    widths = {m: corpus.card.widths[m] for m in config.model.modalities}
-    statistics = normalization.fit(training, widths, kind=config.data.normalization)
-    setup = set_up(config, corpus, statistics, make_parallel(config.training.parallel, config.training.devices))
-    course, epochs = plan_course(config, training), config.training.epochs
-    optimizer = make_optimizer(config.optimizer, steps=course.steps)
-    initialise = functools.partial(create_state, setup.model, optimizer, widths, config.seed, frames=corpus.card.frames)
-    # Counted without computing, so that a folder that is taken is refused at once.
-    parameters = int(parameter_overview.count_parameters(jax.eval_shape(initialise).params))
-    facts = RunFacts(corpus.card, collect_versions(), command, parameters)
-    claimed = claim(workdir, config, facts) if is_lead() else contextlib.nullcontext()
+    config, schedule, epochs = configs[0], pipeline.schedule, pipeline.config.training.epochs
 
-    with (
-        claimed,
-        Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints,
-        matmul_precision(config.training.matmul_precision),
-        interrupts() as heard,
-    ):
-        for line in introduction(setup, corpus, parameters):
-            say(line)
-        devices = setup.parallel.devices
-        say(f"{setup.parallel.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}")
-        state, position = initialise(), Position()
-        if checkpoints.newest is not None:
-            restored = checkpoints.restore(checkpoints.newest, state, statistics, setup.parallel.state_sharding)
-            state, position = restored.state, restored.position
-            batches = f"{position.batch} of {course.steps[min(position.epoch, epochs - 1)]} batches"
-            say(f"{workdir}: {position.epoch} of {epochs} epochs are done, and {batches} more")
-        if position.epoch >= epochs:
-            return False
-        state = setup.parallel.replicate(state)
-        resident = fits_on_device(setup)
-        advance = epoch_at_once(setup, optimizer, max(course.steps)) if resident else step_by_step(setup, optimizer)
-        run = setup.parallel.forward(forward(setup.model))
-        with Log(workdir, int(state.step)) if is_lead() else contextlib.nullcontext() as log:
-            while position.epoch < epochs:
-                for reached in advance(state, position, course.chosen[position.epoch]):
-                    state, metrics, position = reached
-                    if not metrics.finite:
-                        checkpoints.save(state, statistics, position, None)
-                        raise UserError(not_finite(metrics, int(state.step) + 1, workdir))
-                    # After an epoch's last batch only its score is lacking; it is not left behind without one.
-                    if position.batch < course.steps[position.epoch] and (stop := _agreed_signal(heard)):
-                        checkpoints.save(state, statistics, position, None)
-                        raise Interrupted(stop, f"{stop.name}: saved after step {int(state.step)}")
-                predictions = {split: setup.predict(run, state.variables, split) for split in held_out_splits(setup)}
-                values, position = close_epoch(
-                    setup, course, state, position, predictions, log=log, checkpoints=checkpoints
+    # The optimizer, and how an epoch is computed: one run over all devices, or several runs side by side.
+    optimizer = make_optimizer(config.optimizer, steps=schedule.steps)
+    execution = make_execution(pipeline, model, optimizer, configs, loss_weights(configs))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(matmul_precision(config.training.matmul_precision))
+        preemption = stack.enter_context(catch_preemption())
+        names = "" if len(configs) == 1 else f": {', '.join(map(str, workdirs))}"
+        log(execution.description + names)
+
+        # Each run starts from its seed, or resumes from its newest checkpoint.
+        runs, states = [], []
+        for own, workdir in zip(configs, workdirs, strict=True):
+            run = RunInTraining(own, workdir, stack.enter_context(Checkpoints(workdir / CHECKPOINT_FOLDER)))
+            # Rates are part of the state, and differ between the runs of a sweep.
+            own_optimizer = make_optimizer(own.optimizer, steps=schedule.steps)
+            state = create_train_state(model, own_optimizer, pipeline.widths, own.seed, frames=pipeline.card.frames)
+            if run.checkpoints.newest is not None:
+                restored = run.checkpoints.restore(
+                    run.checkpoints.newest, state, pipeline.normalization, execution.state_sharding
                 )
-                say(progress_line(position.epoch, epochs, values, seconds_left=course.seconds_left(position)))
-                if stop := _agreed_signal(heard):
-                    raise Interrupted(stop, f"{stop.name}: saved after epoch {position.epoch}")
+                state, run.progress = restored.state, restored.progress
+                steps = schedule.steps[min(run.progress.epoch, epochs - 1)]
+                done, batch = run.progress.epoch, run.progress.batch
+                log(f"{workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
+            runs.append(run)
+            states.append(state)
+        if all(run.progress.epoch >= epochs for run in runs):
+            return False
+        execution.load(states)
+        if is_main_process():
+            for run, state in zip(runs, states, strict=True):
+                run.writer = stack.enter_context(MetricWriter(run.workdir, int(state.step)))
+        del states
+
+        while (epoch := min(run.progress.epoch for run in runs)) < epochs:
+            # Train the epoch; between its steps, save and stop if a step was not finite or the process is to end.
+            in_epoch = [run.progress.epoch == epoch for run in runs]
+            failed: dict[int, str] = {}
+            for results in execution.train_epoch([run.progress for run in runs]):
+                for i, result in enumerate(results):
+                    if result is not None:
+                        runs[i].progress = result.progress
+                        if not result.metrics.finite:
+                            step = int(execution.states()[i].step) + 1
+                            failed[i] = not_finite_message(result.metrics, step, runs[i].workdir)
+                if failed:
+                    break
+                # After the last step of an epoch only its scores are lacking.
+                unfinished = runs[in_epoch.index(True)].progress.batch < schedule.steps[epoch]
+                if unfinished and (stop := _agreed_signal(preemption)):
+                    _save(runs, execution.states(), pipeline, in_epoch)
+                    raise Interrupted(stop, f"{stop.name}: saved after step {int(execution.states()[0].step)}")
+
+            # Evaluate the held-out splits, then write the metrics and a checkpoint of each run.
+            states = execution.states()
+            _save(runs, states, pipeline, [i in failed for i in range(len(runs))])
+            complete = [i for i in range(len(runs)) if in_epoch[i] and i not in failed]
+            predictions = {split: execution.predict(split) for split in _held_out_splits(pipeline)} if complete else {}
+            logged = [
+                _finish_epoch(runs[i], states[i], pipeline, {split: found[i] for split, found in predictions.items()})
+                for i in complete
+            ]
+            if failed:
+                i, message = next(iter(failed.items()))
+                raise UserError(message if len(runs) == 1 else f"seed {runs[i].config.seed}: {message}")
+
+            # Report the epoch, and stop if the process is to end.
+            left = max(schedule.seconds_left(runs[i].progress.epoch, runs[i].progress.seconds) for i in complete)
+            log(progress_line(epoch + 1, epochs, _mean(logged), seconds_left=left))
+            if stop := _agreed_signal(preemption):
+                raise Interrupted(stop, f"{stop.name}: saved after epoch {epoch + 1}")
     return True
 
 
-def check(config: ConfigDict, corpus: Corpus) -> None:
-    """Raises UserError where the run's plan is at fault, or asks for splits that the corpus has not."""
-    if config.seeds < 1:
-        raise UserError(f"seeds is {config.seeds}: give at least 1")
-    for field in ("epochs", "batch_size", "buckets"):
-        if config.training[field] < 1:
-            raise UserError(f"training.{field} is {config.training[field]}: give at least 1")
-    if config.training.resident_megabytes < 0:
-        megabytes = config.training.resident_megabytes
-        raise UserError(f"training.resident_megabytes is {megabytes}: give a size, or 0 to train step by step")
-    if config.training.curriculum < 0:
-        raise UserError(f"training.curriculum is {config.training.curriculum}: give a number of buckets, or 0 for none")
-    if config.training.curriculum and corpus.card.frames:
-        raise UserError(
-            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
-            "utterance at a time: set it to 0"
-        )
-    if config.training.matmul_precision not in PRECISIONS:
-        raise UserError(
-            f"training.matmul_precision is '{config.training.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
-        )
-    split = get_selection(config.selection).split
-    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
-        raise UserError(
-            f"selection={config.selection} needs labels in split '{split}', which corpus '{corpus.card.name}' has not: "
-            "convert it with --holdout, or choose selection=last"
-        )
+def _finish_epoch(
+    run: RunInTraining, state: TrainState, pipeline: Pipeline, predictions: Mapping[str, Predictions]
+) -> dict[str, float]:
+    """Writes the metrics and the checkpoint of an epoch; returns the metrics."""
+    values = {"epoch": run.progress.epoch + 1, **training_values(run.progress, pipeline.card.emotions)}
+    for split, predicted in predictions.items():
+        classes = [probabilities.argmax(-1) for probabilities in predicted.probabilities]
+        result = classification_report(pipeline.labels(split), np.concatenate(classes), pipeline.card.emotions)
+        values |= {f"{split}/weighted_f1": result.weighted_f1, f"{split}/accuracy": result.accuracy}
+    values["utterances_per_second"] = pipeline.schedule.utterances[run.progress.epoch] / run.progress.batch_seconds
+    run.progress = run.progress.next_epoch()
+    # The metrics come first: a line whose checkpoint was never written is dropped and made again.
+    if run.writer is not None:
+        run.writer.write(int(state.step), values)
+    score = values.get(f"{get_selection(run.config.selection).split}/weighted_f1")
+    run.checkpoints.save(state, pipeline.normalization, run.progress, score)
+    return values
 
 
-def introduction(setup: Setup, corpus: Corpus, parameters: int) -> Iterator[str]:
-    """Says in a few lines what is trained on what."""
-    config = setup.config
-    sizes = ", ".join(f"{split} {len(rows)}" for split, rows in setup.conversations.items())
-    units = "utterances with frames" if corpus.card.frames else "conversations"
-    yield f"corpus {corpus_title(corpus.card)}: {units} {sizes}; {len(corpus.card.emotions)} emotions"
-    if corpus.card.synthetic:
-        yield "this corpus is SYNTHETIC: no score says anything about real conversations"
-    modalities = ", ".join(f"{m} {width}" for m, width in setup.widths.items())
-    yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
-    if config.training.matmul_precision != "default" and jax.default_backend() == "cpu":
-        yield f"training.matmul_precision={config.training.matmul_precision} changes nothing: a CPU has float32 alone"
+def _save(
+    runs: Sequence[RunInTraining], states: Sequence[TrainState], pipeline: Pipeline, chosen: Sequence[bool]
+) -> None:
+    """Saves the chosen runs in the middle of an epoch."""
+    for run, state, save in zip(runs, states, chosen, strict=True):
+        if save:
+            run.checkpoints.save(state, pipeline.normalization, run.progress, None)
 
 
-def _agreed_signal(heard: Interrupts) -> signal.Signals | None:
-    """Returns the signal that any process heard: saving takes all of them, at the same step."""
-    number = highest(heard.received or 0)
+def _held_out_splits(pipeline: Pipeline) -> list[str]:
+    """Returns the splits to score after each epoch: validation, and another one if that chooses the epoch."""
+    splits = dict.fromkeys(("validation", get_selection(pipeline.config.selection).split))
+    return [split for split in splits if pipeline.is_labelled(split)]
+
+
+def _agreed_signal(preemption: Preemption) -> signal.Signals | None:
+    """Returns the signal that any process received: saving takes all of them, at the same step."""
+    number = max_over_processes(preemption.received or 0)
     return signal.Signals(number) if number else None
+
+
+def _mean(logged: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Averages the metrics of several runs; their speeds add up."""
+    values = {name: statistics.fmean(row[name] for row in logged) for name in logged[0]}
+    return values | {"utterances_per_second": sum(row["utterances_per_second"] for row in logged)}

@@ -1,4 +1,4 @@
-"""The optimiser that a configuration describes, as an Optax chain."""
+"""The optimizer that a configuration describes, as an Optax chain."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,11 @@ OPTIMIZERS = ("adam_l2", "adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def make_optimizer(
-    config: Mapping, *, steps: Sequence[int], rates: Mapping[str, jax.Array] | None = None
-) -> optax.GradientTransformation:
+def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTransformation:
     """Builds clipping, weight decay and update rule in PyTorch's order.
+
+    Learning rate and weight decay are part of the optimizer's state (`optax.inject_hyperparams`), so that one program
+    trains runs that differ by them.
 
     Args:
       config: the section `optimizer`:
@@ -24,9 +25,7 @@ def make_optimizer(
         `clip_norm`: largest norm of the whole gradient, before the decay is added; 0 = no clipping;
         `schedule`: `constant`, or `linear` or `cosine` down to 0, which the step after the last would have;
         `warmup_epochs`: epochs over which the rate rises linearly from 0.
-      steps: how many steps each epoch has that will be trained.
-      rates: `learning_rate` and `weight_decay` in place of the configuration's, as scalars that may be traced; empty or
-        None = the configuration's.
+      steps: number of steps of each epoch of the run.
 
     Raises:
       UserError: for an unknown name or schedule, or numbers out of range.
@@ -38,25 +37,33 @@ def make_optimizer(
             raise UserError(f"optimizer.{field} is {config[field]}: give a number that is not negative")
     if config["warmup_epochs"] > len(steps):
         raise UserError("optimizer.warmup_epochs is more than training.epochs: lower it")
-    config = {**config, **(rates or {})}
-    rate = _schedule(config, sum(steps), sum(steps[: config["warmup_epochs"]]))
     clip = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
-    decay = optax.add_decayed_weights(config["weight_decay"])
-    rule = {
-        "adam_l2": optax.chain(decay, optax.adam(rate)),
-        "adamw": optax.adamw(rate, weight_decay=config["weight_decay"]),
-        "sgd": optax.chain(decay, optax.sgd(rate)),
-    }[config["name"]]
-    return optax.chain(*clip, rule)
+    schedule = _schedule(config["schedule"], sum(steps), sum(steps[: config["warmup_epochs"]]))
+    scheduled = [] if schedule is None else [optax.scale_by_schedule(schedule)]
+
+    @optax.inject_hyperparams
+    def rule(learning_rate: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(weight_decay)
+        updates = {
+            "adam_l2": (decay, optax.adam(learning_rate)),
+            "adamw": (optax.adamw(learning_rate, weight_decay=weight_decay),),
+            "sgd": (decay, optax.sgd(learning_rate)),
+        }[config["name"]]
+        return optax.chain(*clip, *updates, *scheduled)
+
+    return rule(learning_rate=config["learning_rate"], weight_decay=config["weight_decay"])
 
 
-def _schedule(config: Mapping, steps: int, warmup: int) -> optax.Schedule:
-    if config["schedule"] not in SCHEDULES:
-        raise UserError(f"optimizer.schedule is '{config['schedule']}': choose one of {', '.join(SCHEDULES)}")
-    rate, rest = config["learning_rate"], max(steps - warmup, 1)
+def _schedule(name: str, steps: int, warmup: int) -> optax.Schedule | None:
+    """Returns the factor of the learning rate at each step; None = always 1."""
+    if name not in SCHEDULES:
+        raise UserError(f"optimizer.schedule is '{name}': choose one of {', '.join(SCHEDULES)}")
+    if name == "constant" and not warmup:
+        return None
+    rest = max(steps - warmup, 1)
     after = {
-        "constant": optax.constant_schedule(rate),
-        "linear": optax.linear_schedule(rate, 0.0, rest),
-        "cosine": optax.cosine_decay_schedule(rate, rest),
-    }[config["schedule"]]
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after
+        "constant": optax.constant_schedule(1.0),
+        "linear": optax.linear_schedule(1.0, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(1.0, rest),
+    }[name]
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup]) if warmup else after

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jmer.batch import Batch
+from jmer.data.packing import EpochPlan
 from jmer.data.resident import Resident
 from jmer.errors import UserError
-from jmer.training.epoch import Plan
 
 AXIS = "batch"
 BACKENDS = ("auto", "jit", "pmap", "shard_map")
@@ -22,7 +22,7 @@ BACKENDS = ("auto", "jit", "pmap", "shard_map")
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How a run is spread. Batches are host arrays of all rows; states and results have no device axis.
+    """The mapping of a run over devices. Batches are host arrays of all rows; states and results have no device axis.
 
     Attributes:
       backend: `jit`, `pmap` or `shard_map`.
@@ -30,18 +30,18 @@ class Parallel:
     """
 
     backend: str
-    devices: Sequence[jax.Device]
+    devices: tuple[jax.Device, ...]
 
     @property
-    def multiple(self) -> int:
+    def row_multiple(self) -> int:
         """A batch's rows must be a multiple of this."""
         return len(self.devices)
 
     def step(self, step: Callable) -> Callable[[Any, Batch], tuple]:
-        """Maps `step(state, batch, *, axis)`, whose results must be the same on every device; the state is donated."""
+        """Maps `step(state, batch, *, axis_name)`, whose results are the same on every device; the state is donated."""
         if self.backend == "jit":
-            return jax.jit(functools.partial(step, axis=None), donate_argnums=0)
-        step = functools.partial(step, axis=AXIS)
+            return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
+        step = functools.partial(step, axis_name=AXIS)
         if self.backend == "pmap":
             mapped = jax.pmap(
                 step, AXIS, in_axes=(None, 0), out_axes=None, devices=list(self.devices), donate_argnums=0
@@ -51,13 +51,13 @@ class Parallel:
         mapped = jax.jit(mapped, donate_argnums=0)
         return lambda state, batch: mapped(state, self._shard(batch))
 
-    def epoch(self, epoch: Callable) -> Callable[[Any, Resident, Plan], tuple]:
-        """Maps `epoch(state, resident, plan, *, axis)` like a step; the resident split is replicated already."""
+    def epoch(self, epoch: Callable) -> Callable[[Any, Resident, EpochPlan], tuple]:
+        """Maps `epoch(state, resident, plan, *, axis_name)` like a step; the resident split is replicated already."""
         if self.backend == "jit":
-            return jax.jit(functools.partial(epoch, axis=None), donate_argnums=0)
-        epoch = functools.partial(epoch, axis=AXIS)
+            return jax.jit(functools.partial(epoch, axis_name=None), donate_argnums=0)
+        epoch = functools.partial(epoch, axis_name=AXIS)
         if self.backend == "pmap":
-            rows = Plan(conversation_ids=1, computed=None, active=None)
+            rows = EpochPlan(conversation_ids=1, computed=None, active=None)
             mapped = jax.pmap(
                 epoch,
                 AXIS,
@@ -69,7 +69,7 @@ class Parallel:
             return lambda state, resident, plan: mapped(
                 state, resident, plan.replace(conversation_ids=self._split(plan.conversation_ids, axis=1))
             )
-        specs = Plan(conversation_ids=P(None, AXIS), computed=P(), active=P())
+        specs = EpochPlan(conversation_ids=P(None, AXIS), computed=P(), active=P())
         mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)
         mapped = jax.jit(mapped, donate_argnums=0)
         return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, specs))
@@ -90,7 +90,7 @@ class Parallel:
         )
 
     def replicate(self, tree: Any) -> Any:
-        """Puts host arrays, or arrays of one device, where `step` leaves its state, so that it is compiled once."""
+        """Puts host arrays, or arrays of one device, where `step` leaves its state, so that `step` is compiled once."""
 
         def place(x):
             # Where some devices belong to other processes, device_put takes no random keys.
@@ -126,14 +126,15 @@ class Parallel:
 
 
 def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
-    """Decides how to spread a run.
+    """Returns the mapping of a run over devices.
 
     Args:
       backend: `auto` (pmap on one process, shard_map on several), `jit` (one device), `pmap` or `shard_map`.
       devices: how many to use; 0 = all (one for `jit`).
 
     Raises:
-      UserError: for an unknown backend, more devices than there are, or a choice that several processes rule out.
+      UserError: for an unknown backend, more devices than there are, or a choice that does not work with several
+        processes.
     """
     if backend not in BACKENDS:
         raise UserError(f"training.parallel is '{backend}': choose one of {', '.join(BACKENDS)}")
@@ -147,16 +148,16 @@ def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
         raise UserError("with several processes, leave training.parallel=auto and training.devices=0")
     if backend == "jit" and devices > 1:
         raise UserError("training.parallel=jit uses one device: leave training.devices=0, or choose pmap or shard_map")
-    return Parallel(backend, present[: 1 if backend == "jit" else devices or None])
+    return Parallel(backend, tuple(present[: 1 if backend == "jit" else devices or None]))
 
 
-def is_lead() -> bool:
-    """Whether this process is the one that writes what only one should."""
+def is_main_process() -> bool:
+    """Returns whether this process is the one that writes what only one should."""
     return jax.process_index() == 0
 
 
-def highest(number: int) -> int:
-    """Returns the highest of the numbers that the processes give; all of them must ask."""
+def max_over_processes(number: int) -> int:
+    """Returns the largest of the numbers that the processes give; all of them must call it."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())

@@ -1,4 +1,4 @@
-"""One training step on one device, which is all of them where there is one device."""
+"""One training step on one device, which is all of them if there is one device."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ import optax
 from flax import struct
 
 from jmer.batch import Batch
-from jmer.models.spec import Model
-from jmer.training.state import State
+from jmer.models import Model
+from jmer.training.train_state import TrainState
 
 
 @struct.dataclass
 class Metrics:
-    """Sums over a batch, on all devices the same.
+    """Sums over a batch, the same on all devices.
 
     Attributes:
       loss: float32, the weighted sum of the terms' means.
@@ -31,54 +31,55 @@ class Metrics:
 
 
 def train_step(
-    state: State,
+    state: TrainState,
     batch: Batch,
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
     active: jax.Array | bool = True,
-    weights: Mapping[str, jax.Array] | None = None,
-    axis: str | None = None,
-) -> tuple[State, Metrics]:
-    """Takes one step. Pure: the same numbers whether unmapped, or mapped over any number of devices.
+    loss_weights: Mapping[str, jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Takes one step. Pure: the same numbers unmapped, or mapped over any number of devices.
 
-    Each device differentiates its share of the loss (its own sums over the counts of all devices); the gradients of the
-    shares add up to that of the whole. Random draws depend on the step and on each row's number (`Batch.row_ids`).
+    Each device differentiates its partial loss (its own sums over the counts of all devices); the gradients of the
+    partial losses add up to that of the loss. Random draws depend on the step and on the ids of the rows
+    (`Batch.row_ids`).
 
     Args:
       state: the same on every device.
       batch: this device's rows.
       model, optimizer: what `state` was created with.
       active: False = the state does not change.
-      weights: field of the loss -> float32 scalar, in place of its value there (`ModelSpec.loss_weights`).
-      axis: name of the mapped axis; None = unmapped.
+      loss_weights: field of the loss -> float32 scalar, in place of its value (`ModelSpec.loss_weights`).
+      axis_name: name of the mapped axis; None = unmapped.
     """
 
-    def over_devices(tree):
-        return tree if axis is None else jax.lax.psum(tree, axis)
+    def sum_over_devices(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-    def share(params):
-        rng = jax.random.fold_in(state.key, state.step)
-        output, statistics = model.apply_in_training(params, state.statistics, batch, rng, axis)
+    def partial_loss(params):
+        rng = jax.random.fold_in(state.rng, state.step)
+        output, model_state = model.apply_in_training(params, state.model_state, batch, rng, axis_name)
         total, terms = 0.0, {}
-        for name, (weight, value, count) in model.loss_terms(output, batch, axis, weights).items():
+        for name, (weight, value, count) in model.loss_terms(output, batch, axis_name, loss_weights).items():
             count = jnp.asarray(count, jnp.float32)
-            everywhere = over_devices(jax.lax.stop_gradient(count))
+            everywhere = sum_over_devices(jax.lax.stop_gradient(count))
             total += weight * value / jnp.where(everywhere > 0, everywhere, 1)
             terms[name] = (value, count)
-        return total, (output.logits, statistics, terms)
+        return total, (output.logits, model_state, terms)
 
-    (loss, (logits, statistics, terms)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
-    loss, gradients, terms, confusion = over_devices((loss, gradients, terms, _confusion(logits, batch)))
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-    after = State(
+    (loss, (logits, model_state, terms)), gradients = jax.value_and_grad(partial_loss, has_aux=True)(state.params)
+    loss, gradients, terms, confusion = sum_over_devices((loss, gradients, terms, _confusion(logits, batch)))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    after = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        statistics=statistics,
-        optimizer=optimizer_state,
-        key=state.key,
+        model_state=model_state,
+        opt_state=opt_state,
+        rng=state.rng,
     )
-    finite = _all_finite((gradients, terms, after.params, after.statistics))
+    finite = _all_finite((gradients, terms, after.params, after.model_state))
     # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
     state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
     return state, Metrics(loss, terms, confusion, finite)

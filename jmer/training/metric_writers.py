@@ -1,10 +1,9 @@
-"""Logs of a run: one JSON object per line, TensorBoard scalars, and a line on the console.
+"""Writers of a run's metrics: a JSON Lines file and TensorBoard scalars.
 
 Values are flat, and named the same everywhere: `train/loss` is the loss, `train/loss_<term>` one of its terms,
 `train/weighted_f1`, `validation/weighted_f1` and so on are scores, as fractions.
 """
 
-import datetime
 import json
 import math
 import time
@@ -16,11 +15,10 @@ from jmer.files import atomically
 
 JSON_LINES_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
-CONSOLE_COLUMNS = 120
 
 
 def read_json_lines(path: str | Path) -> list[dict]:
-    """Reads a log; a last line that a kill tore in two is left out.
+    """Reads a file of metrics; a last line that was cut off by a kill is left out.
 
     Raises:
       UserError: if any other line is damaged.
@@ -33,7 +31,9 @@ def read_json_lines(path: str | Path) -> list[dict]:
             row["step"]  # A line that is JSON but no step is as damaged as one that isn't JSON.
         except (ValueError, KeyError, TypeError) as error:
             if number < len(lines):
-                raise UserError(f"{path}, line {number}, is no log line: repair it or remove the file") from error
+                raise UserError(
+                    f"{path}, line {number}, is not a line of metrics: repair it or remove the file"
+                ) from error
         else:
             rows.append(row)
     return rows
@@ -46,10 +46,10 @@ class JsonLines:
     """
 
     def __init__(self, path: str | Path, resumed_step: int):
-        """Opens the log of a run that goes on after step `resumed_step` (0 = from the start); later lines go.
+        """Opens the file of a run that resumes after step `resumed_step` (0 = from the start); later lines are removed.
 
         Raises:
-          UserError: if the existing log is damaged or cannot be written.
+          UserError: if the existing file is damaged or cannot be written.
         """
         self.path = Path(path)
         kept = [row for row in read_json_lines(self.path) if row["step"] <= resumed_step] if self.path.exists() else []
@@ -57,17 +57,17 @@ class JsonLines:
             temporary.write_text("".join(_json_line(row) for row in kept), encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line and hands it to the operating system, so that a killed run keeps it."""
+        """Appends one line and hands it to the operating system, so that it survives a kill."""
         row = {"step": step} | {name: _finite_or_none(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(row))
 
 
 class TensorBoard:
-    """Appends scalars to an event file that TensorBoard shows; after a resume it hides the steps that are redone."""
+    """Appends scalars to a TensorBoard event file; after a resume TensorBoard hides the steps that are redone."""
 
     def __init__(self, folder: str | Path, resumed_step: int):
-        """Starts a new event file in `folder` for a run that goes on after step `resumed_step` (0 = from the start)."""
+        """Starts a new event file in `folder` for a run that resumes after step `resumed_step` (0 = from the start)."""
         # Imported here because it pulls in PyTorch where that is installed. Its SummaryWriter hands events to another
         # thread and loses them when the run is killed, whatever was flushed; the writer below it does not.
         from tensorboardX.event_file_writer import EventsWriter
@@ -94,14 +94,14 @@ class TensorBoard:
         self._writer.close()
 
 
-class Log:
-    """Writes each step to `metrics.jsonl` and to TensorBoard files in the run's folder; use it in a `with` block."""
+class MetricWriter:
+    """Writes each step to `metrics.jsonl` and to TensorBoard files in the run's directory; use it in a `with` block."""
 
     def __init__(self, folder: str | Path, resumed_step: int):
-        """Opens the logs of a run that goes on after step `resumed_step` (0 = from the start).
+        """Opens the files of a run that resumes after step `resumed_step` (0 = from the start).
 
         Raises:
-          UserError: if the existing log is damaged or cannot be written.
+          UserError: if the existing file is damaged or cannot be written.
         """
         self._lines = JsonLines(Path(folder) / JSON_LINES_FILE, resumed_step)
         self._tensorboard = TensorBoard(Path(folder) / TENSORBOARD_FOLDER, resumed_step)
@@ -111,51 +111,11 @@ class Log:
         self._lines.write(step, values)
         self._tensorboard.write(step, values)
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_) -> None:
         self._tensorboard.close()
-
-
-def progress_line(epoch: int, epochs: int, values: Mapping[str, float], *, seconds_left: float) -> str:
-    """Returns one console line on an epoch, within 120 columns where the loss terms' names leave room.
-
-    Args:
-      epoch: the epoch just done, counted from 1.
-      epochs: how many there will be.
-      values: named as in the log, with `utterances_per_second`. `train/loss` and its terms, `train/weighted_f1` and
-        `validation/weighted_f1` are shown as far as they are there.
-      seconds_left: until the last epoch is done.
-    """
-    scores = {split: values.get(f"{split}/weighted_f1") for split in ("train", "validation")}
-    shown = " ".join(f"{split} {100 * score:.2f}" for split, score in scores.items() if score is not None)
-    rest = datetime.timedelta(seconds=round(seconds_left))
-    lines = [
-        "  ".join(
-            part
-            for part in (
-                f"epoch {epoch:{len(str(epochs))}}/{epochs}",
-                _loss(values, digits),
-                f"W-F1 {shown}" if shown else "",
-                f"{values['utterances_per_second']:.0f} utterances/s",
-                f"ETA {rest}",
-            )
-            if part
-        )
-        for digits in (5, 4, 3)
-    ]
-    return next((line for line in lines if len(line) <= CONSOLE_COLUMNS), lines[-1])
-
-
-def _loss(values: Mapping[str, float], digits: int) -> str:
-    total, prefix = values.get("train/loss"), "train/loss_"
-    if total is None:
-        return ""
-    terms = ", ".join(
-        f"{name.removeprefix(prefix)} {value:.{digits}g}" for name, value in values.items() if name.startswith(prefix)
-    )
-    return f"loss {total:.{digits}g}" + (f" ({terms})" if terms else "")
 
 
 def _finite_or_none(value) -> int | float | None:

@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: the newest, to go on from, and the best, to report."""
+"""Checkpoints through Orbax: the newest, to resume from, and the best, to report."""
 
 import contextlib
 import dataclasses
@@ -14,41 +14,19 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
-from jmer.training.state import State
+from jmer.training.progress import Progress
+from jmer.training.train_state import TrainState
 
 SCORE = "score"
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """Where in the data a run stands, and what it has gathered there.
-
-    Attributes:
-      epoch: epochs finished.
-      batch: batches of the next epoch that are done.
-      loss: sum of the losses of these batches.
-      terms: loss term -> [sum, count] over these batches.
-      confusion: `C` rows of `C` counts over these batches; empty at the start of an epoch.
-      seconds: training time of the finished epochs.
-      batch_seconds: training time of these batches.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    terms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
-    confusion: list[list[int]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    batch_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
     """A checkpoint's contents."""
 
-    state: State
-    statistics: dict[str, Standardization]
-    position: Position
+    state: TrainState
+    normalization: dict[str, Standardization]
+    progress: Progress
 
 
 class Checkpoints:
@@ -63,7 +41,7 @@ class Checkpoints:
 
         Args:
           folder: made if it is not there.
-          clean: remove what killed saves have left; False = another process may be saving there right now.
+          clean: whether to remove what killed saves have left; False = another process may be saving there now.
 
         Raises:
           UserError: if the folder cannot be written, or a score in it is damaged.
@@ -84,7 +62,7 @@ class Checkpoints:
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(),
                     "normalization": ocp.StandardCheckpointHandler(),
-                    "position": ocp.JsonCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policy,
@@ -98,7 +76,7 @@ class Checkpoints:
             raise UserError(f"cannot use {self.folder} ({error.strerror or error}): name another --workdir") from error
         except ValueError as error:
             raise UserError(
-                f"a score in {self.folder}/*/metrics is damaged: remove the numbered folder that it lies in, to go on "
+                f"a score in {self.folder}/*/metrics is damaged: remove the numbered folder that holds it, to resume "
                 "from another one"
             ) from error
 
@@ -118,21 +96,21 @@ class Checkpoints:
         """The step of the checkpoint with the best score, None without any."""
         return self._manager.best_step()
 
-    def position(self, step: int) -> Position:
-        """Returns where in the data a checkpoint stands. Raises UserError if it is damaged."""
+    def progress(self, step: int) -> Progress:
+        """Returns the progress of the run at a checkpoint. Raises UserError if it is damaged."""
         with self._reading(step):
-            found = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
-            return Position(**found["position"])
+            found = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            return Progress(**found["progress"])
 
     def save(
-        self, state: State, statistics: Mapping[str, Standardization], position: Position, score: float | None
+        self, state: TrainState, normalization: Mapping[str, Standardization], progress: Progress, score: float | None
     ) -> None:
-        """Saves a state under its step's number; nothing is done where that step is saved already.
+        """Saves a state under the number of its step; does nothing if that step is saved already.
 
         Args:
           state: what to save.
-          statistics: the normalisation of the features.
-          position: where in the data the state stands.
+          normalization: of the features.
+          progress: of the run at this state.
           score: higher is better; None or a number that is not finite = never the best.
 
         Raises:
@@ -144,8 +122,8 @@ class Checkpoints:
         metrics = {SCORE: float(score)} if score is not None and math.isfinite(score) else None
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            normalization=ocp.args.StandardSave(dict(statistics)),
-            position=ocp.args.JsonSave(dataclasses.asdict(position)),
+            normalization=ocp.args.StandardSave(dict(normalization)),
+            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
         )
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -154,13 +132,13 @@ class Checkpoints:
             raise UserError(f"cannot save to {self.folder} ({error.strerror or error}): free the disk") from error
 
     def restore(
-        self, step: int, state: Any, statistics: Mapping[str, Standardization], sharding: jax.sharding.Sharding
+        self, step: int, state: Any, normalization: Mapping[str, Standardization], sharding: jax.sharding.Sharding
     ) -> Restored:
         """Reads a checkpoint onto any number of devices.
 
         Args:
           step: its number.
-          state, statistics: anything with the shapes that are expected.
+          state, normalization: anything with the shapes that are expected.
           sharding: where the arrays go.
 
         Raises:
@@ -172,29 +150,29 @@ class Checkpoints:
 
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template(state)),
-            normalization=ocp.args.StandardRestore(template(dict(statistics))),
-            position=ocp.args.JsonRestore(),
+            normalization=ocp.args.StandardRestore(template(dict(normalization))),
+            progress=ocp.args.JsonRestore(),
         )
         with self._reading(step):
             self._compare(step, state)
             found = self._manager.restore(step, args=items)
-            return Restored(found["state"], jax.device_get(found["normalization"]), Position(**found["position"]))
+            return Restored(found["state"], jax.device_get(found["normalization"]), Progress(**found["progress"]))
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Turns what goes wrong in reading into one line; Orbax has errors of many types, some of them pages long."""
+        """Turns any error in reading into one line; Orbax raises many types, some with messages of several pages."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:
-            # The reads that Orbax leaves behind would be logged at exit, after that line.
+            # Reads that Orbax leaves unfinished would be logged at exit, after that line.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise UserError(
-                f"checkpoint {self.folder / str(step)} is damaged: remove that folder to go on from an earlier one"
+                f"checkpoint {self.folder / str(step)} is damaged: remove that folder to resume from an earlier one"
             ) from error
 
-    def _compare(self, step: int, state: State) -> None:
+    def _compare(self, step: int, state: TrainState) -> None:
         """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""
         saved = _shapes(self._manager.item_metadata(step)["state"])
         wanted = _shapes(state)
@@ -208,7 +186,7 @@ class Checkpoints:
 
 
 def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter, by its path; `state` may be a State or Orbax's description of one."""
+    """Returns the shape of every parameter, by its path; `state` may be a TrainState or Orbax's description of one."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
     return {name: shape for name, shape in shapes.items() if name.startswith("params/")}

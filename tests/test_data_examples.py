@@ -9,7 +9,6 @@ from tiny import tiny_corpus
 
 from jmer.config import base_config, with_variants
 from jmer.data import make_corpus
-from jmer.data.rows import batch_rows
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.training import evaluate, train

@@ -1,4 +1,4 @@
-"""The folder of a run: which configuration and corpus it belongs to, and what lies where."""
+"""The directory of a run: its lock, its configuration and facts, and where its files lie."""
 
 import contextlib
 import dataclasses
@@ -16,17 +16,19 @@ from jmer.data.corpus import Card
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically
+from jmer.models import model_names
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 LOCK_FILE = "run.lock"
-CHECKPOINT_FOLDER = "checkpoints"
 PREDICTION_FOLDER = "predictions"
 SCORES_FILE = "scores.json"
-# The runs of several seeds lie in one folder, each in a folder with this name and its seed.
+# Directories of the runs of several seeds, followed by the seed, in one parent directory.
 SEED_FOLDER = "seed"
-# Results for other corpora than the one of training, a folder each.
+# Results for corpora other than the training corpus, a directory each.
 OTHER_CORPORA_FOLDER = "other_corpora"
+# Of run.json; runs of an earlier version cannot be read.
+FORMAT = 2
 # How a run is computed may change from one command to the next.
 COMPUTATION = ("training.parallel", "training.devices", "training.resident_megabytes")
 
@@ -38,38 +40,42 @@ class RunFacts:
     Attributes:
       card: the training corpus' card.
       versions: of the software and the devices.
-      command: the command line.
-      parameters: number of trained parameters.
+      command: the command line or call that trained it.
+      parameters: number of trainable parameters.
+      experiment: path of the experiment's file, which may register a model; empty if there is none.
+      format: of the run's directory.
     """
 
     card: Card
     versions: Mapping[str, str]
     command: str
     parameters: int
+    experiment: str = ""
+    format: int = FORMAT
 
 
-class FolderInUse(UserError):
-    """Another process works in a run's folder."""
+class RunInUse(UserError):
+    """Another process, or another thread, works in a run's directory."""
 
 
 @contextlib.contextmanager
-def working_in(workdir: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder, which is made if it is not there, as long as the block lasts.
+def lock(workdir: Path) -> Iterator[None]:
+    """Locks a run's directory, which is made if it is not there, within the block.
 
-    A process that is in may enter again. However it ends, the operating system lets others in; the lock's file stays
-    and means nothing.
+    A thread that holds the lock may take it again. However a process ends, the operating system releases the lock; the
+    file stays and means nothing.
 
     Raises:
-      FolderInUse: if another process works there.
-      UserError: if the folder cannot be written.
+      RunInUse: if another process works there.
+      UserError: if the directory cannot be written.
     """
-    # One object per path: a second one would find the folder locked by the first.
-    lock = FileLock(workdir.resolve() / LOCK_FILE, is_singleton=True)
+    # One object per path: a second one would find the directory locked by the first.
+    held = FileLock(workdir.resolve() / LOCK_FILE, is_singleton=True)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout as error:
-        raise FolderInUse(
+        raise RunInUse(
             f"another process works in {workdir}: wait until it has ended, stop it, or name another --workdir"
         ) from error
     except OSError as error:
@@ -77,31 +83,29 @@ def working_in(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def is_in_use(workdir: Path) -> bool:
-    """Whether another process works in a run's folder."""
+    """Returns whether another process works in a run's directory."""
     try:
-        with working_in(workdir):
+        with lock(workdir):
             return False
-    except FolderInUse:
+    except RunInUse:
         return True
 
 
 @contextlib.contextmanager
 def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> Iterator[None]:
-    """Makes a folder this run's and keeps other processes out of it as long as the block lasts.
-
-    Its configuration and facts are written, or found to be there already.
+    """Locks a directory within the block and writes a run's configuration and facts there, or finds the same ones.
 
     Raises:
-      FolderInUse: if another process works there.
-      UserError: if the folder belongs to another configuration or another corpus, or cannot be written.
+      RunInUse: if another process works there.
+      UserError: if the directory belongs to another configuration or corpus, or cannot be written.
     """
-    # Before a lock is left there, and again behind it: another process may have been faster.
+    # Before a lock's file is left there, and again with the lock: another process may have been faster.
     _check_ours(workdir, config, facts)
-    with working_in(workdir):
+    with lock(workdir):
         _check_ours(workdir, config, facts)
         write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
         write_json(workdir / CONFIG_FILE, config.to_dict())
@@ -109,57 +113,57 @@ def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> Iterator[None]:
 
 
 def _check_ours(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
-    """Raises UserError if a folder holds another run or anything else."""
+    """Raises UserError if a directory holds another run or anything else."""
     if (workdir / CONFIG_FILE).exists():
         saved = read_config(workdir)
-        # A run may go on for longer than planned, unless the learning rate was planned to its end.
+        # A run may be trained for longer than planned, unless the learning rate was scheduled to its end.
         length = ("training.epochs",) if saved.optimizer.schedule == "constant" else ()
         check_same(workdir, saved, config, ignore=(*COMPUTATION, *length))
         if read_facts(workdir).card != facts.card:
             raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': name another --workdir")
     elif workdir.exists():
-        # A run that was killed before its configuration was written has left these.
+        # Left by a run that was killed before its configuration was written.
         _check_free(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
 
 
 def check_parent(workdir: Path) -> None:
-    """Checks that a folder may hold the runs of several seeds, and what is said of them.
+    """Checks that a directory may hold the runs of several seeds and their report.
 
     Raises:
-      UserError: if it is the folder of a single run, or holds anything else.
+      UserError: if it is the directory of a single run, or holds anything else.
     """
     if (workdir / CONFIG_FILE).exists():
-        raise UserError(f"{workdir} is the folder of a single run: name another --workdir for several seeds")
+        raise UserError(f"{workdir} is the directory of a single run: name another --workdir for several seeds")
     if workdir.exists():
         _check_free(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
 
 
 def seed_folders(workdir: Path) -> list[Path]:
-    """Returns the folders of single runs in one that holds those of several seeds, in the order of the seeds."""
+    """Returns the directories of the runs of several seeds in their parent, in the order of the seeds."""
     found = [path.parent for path in workdir.glob(f"{SEED_FOLDER}*/{CONFIG_FILE}")]
     return sorted(found, key=lambda folder: read_config(folder).seed)
 
 
 def _check_free(workdir: Path, own: str) -> None:
-    """Raises UserError if a folder holds anything but files whose whole name matches `own`."""
+    """Raises UserError if a directory holds anything but files whose whole name matches `own`."""
     if not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a folder: name another --workdir")
     foreign = [p.name for p in workdir.iterdir() if not re.fullmatch(f"{own}|{re.escape(TEMPORARY)}.*", p.name)]
     if foreign:
-        raise UserError(f"{workdir} holds no run but other things ({sorted(foreign)[0]}): name another --workdir")
+        raise UserError(f"{workdir} holds no run but other files ({sorted(foreign)[0]}): name another --workdir")
 
 
 def check_use(workdir: Path, config: ConfigDict) -> None:
-    """Checks that a configuration uses the run in a folder as it was trained, on whatever corpus and devices.
+    """Checks that a configuration differs from that of a run by its corpus and devices alone.
 
     Raises:
-      UserError: if there is no run, or another field is not as it is in this run.
+      UserError: if there is no run, or another field differs.
     """
     check_same(workdir, read_config(workdir), config, ignore=("data.path", *COMPUTATION))
 
 
 def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:
-    """Raises UserError, naming the first field that differs, if a folder's configuration is another one."""
+    """Raises UserError, naming the first field that differs, if a run has another configuration."""
     there, here = flatten(saved), flatten(config)
     for name in sorted(there.keys() | here.keys()):
         if name not in ignore and there.get(name) != here.get(name):
@@ -170,14 +174,24 @@ def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: 
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """Returns the configuration of the run in a folder, as it was fitted to its corpus.
+    """Returns the configuration of the run in a directory, as it was fitted to its corpus.
 
     Raises:
-      UserError: if there is none, or it is damaged.
+      UserError: if there is none, it is damaged, or its model is not registered.
     """
-    fields = read_json(workdir / CONFIG_FILE)
+    fields, facts = read_json(workdir / CONFIG_FILE), read_facts(workdir)
     try:
-        config = base_config(fields["model"]["name"])
+        name = fields["model"]["name"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(workdir / CONFIG_FILE, error) from error
+    if name not in model_names():
+        source = f"--config {facts.experiment}" if facts.experiment else "--config and the experiment's file"
+        raise UserError(
+            f"{workdir} was trained with model '{name}', which is not registered: import the file that registers it, "
+            f"or add {source}"
+        )
+    try:
+        config = base_config(name)
         config.update(_tuples(fields))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(workdir / CONFIG_FILE, error) from error
@@ -185,8 +199,17 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def read_facts(workdir: Path) -> RunFacts:
-    """Returns the facts of the run in a folder. Raises UserError if there are none, or they are damaged."""
+    """Returns the facts of the run in a directory.
+
+    Raises:
+      UserError: if there are none, they are damaged, or an earlier version of jmer wrote them.
+    """
     fields = read_json(workdir / RUN_FILE)
+    if isinstance(fields, dict) and fields.get("format") != FORMAT and "card" in fields:
+        raise UserError(
+            f"{workdir} was written by another version of jmer, whose runs cannot be read: train it again in another "
+            "--workdir"
+        )
     try:
         card = Card(**fields.pop("card"))
         return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), **fields)
@@ -201,7 +224,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Reads a file of a run's folder. Raises UserError if it is not there or damaged."""
+    """Reads a file of a run's directory. Raises UserError if it is not there or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

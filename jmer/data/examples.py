@@ -1,4 +1,4 @@
-"""From a corpus to what batches are made of."""
+"""The examples that a model reads: conversations, or single utterances where these are sequences of frames."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,35 +6,36 @@ from collections.abc import Sequence
 import numpy as np
 
 from jmer.batch import UNLABELLED
-from jmer.data.corpus import Conversation, Corpus, any_labelled
+from jmer.data.corpus import Conversation, any_labelled
 from jmer.data.frames import single_utterances
 from jmer.errors import UserError
 
 CONTEXTS = ("mask_unlabelled", "drop_unlabelled")
 
 
-def batch_rows(corpus: Corpus, split: str, *, context: str = "mask_unlabelled") -> list[Conversation]:
-    """Returns what a batch has one row for: a split's conversations, or the single utterances of a corpus with frames.
+def make_examples(
+    conversations: Sequence[Conversation], *, frames: bool, context: str = "mask_unlabelled"
+) -> list[Conversation]:
+    """Returns what a model reads as a whole: conversations, or the single utterances of a corpus with frames.
 
     Args:
-      corpus: any.
-      split: one of its splits.
+      conversations: those of one split.
+      frames: whether their utterances are sequences of frames.
       context: what utterances without a label are: `mask_unlabelled` (context for the others, in no loss or score) or
-        `drop_unlabelled` (not there at all, unless the whole split has no label).
+        `drop_unlabelled` (left out, unless no conversation has a label).
 
     Raises:
-      UserError: for another `context`, or if the corpus has no such split or its Arrow file is damaged.
+      UserError: for another `context`.
     """
     if context not in CONTEXTS:
         raise UserError(f"data.context is '{context}': choose one of {', '.join(CONTEXTS)}")
-    conversations = corpus.conversations(split)
     if context == "drop_unlabelled" and any_labelled(conversations):
         conversations = labelled_only(conversations)
-    return single_utterances(conversations) if corpus.card.frames else conversations
+    return single_utterances(conversations) if frames else list(conversations)
 
 
 def labelled_only(conversations: Sequence[Conversation]) -> list[Conversation]:
-    """Leaves utterances without a label out, and conversations that have no other."""
+    """Returns the conversations without their unlabelled utterances; those with no labelled one are left out."""
     shortened = (_keep(c, np.flatnonzero(c.labels != UNLABELLED)) for c in conversations)
     return [conversation for conversation in shortened if len(conversation)]
 

@@ -1,4 +1,4 @@
-"""Several runs as one program: mapped over a leading axis of runs, which devices divide among themselves."""
+"""Several runs in one program: mapped over a leading axis of runs, which the devices divide among themselves."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,26 +10,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jmer.training.state import State
+from jmer.training.train_state import TrainState
 
 AXIS = "runs"
 
 
 @dataclasses.dataclass(frozen=True)
-class Runs:
-    """How runs are spread: each device computes whole runs, and nothing passes between devices.
+class RunMapping:
+    """The mapping of several runs over devices: each device computes whole runs, and nothing passes between devices.
 
     Attributes:
-      count: how many runs there are.
+      count: number of runs.
       devices: those that are used.
     """
 
     count: int
-    devices: Sequence[jax.Device]
+    devices: tuple[jax.Device, ...]
 
     @property
     def rows(self) -> int:
-        """Length of the leading axis; rows beyond `count` repeat the last run, and nobody looks at them."""
+        """Length of the leading axis; rows beyond `count` repeat the last run and are ignored."""
         return -(-self.count // len(self.devices)) * len(self.devices)
 
     def map(self, function: Callable, in_axes: tuple, *, donate_argnums: tuple[int, ...] = ()) -> Callable:
@@ -37,7 +37,7 @@ class Runs:
 
         Args:
           function: of one run; its results get a leading axis.
-          in_axes: as `jax.vmap` takes them: 0 = each run has its own, None = shared.
+          in_axes: as `jax.vmap` takes them: 0 = each run has its own, None = all have one.
           donate_argnums: arguments whose memory the results may take.
         """
         specs = jax.tree.map(lambda axis: P() if axis is None else P(AXIS), in_axes, is_leaf=lambda axis: axis is None)
@@ -47,28 +47,28 @@ class Runs:
         return jax.jit(mapped, donate_argnums=donate_argnums)
 
     def stack(self, trees: Sequence[Any]) -> Any:
-        """Stacks what each run has, and spreads it over the devices."""
+        """Stacks the trees of the runs and distributes them over the devices."""
         filled = [*trees, *[trees[-1]] * (self.rows - self.count)]
         sharding = NamedSharding(self._mesh, P(AXIS))
         return jax.tree.map(lambda *leaves: jax.device_put(jnp.stack(leaves), sharding), *filled)
 
-    def share(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Puts host arrays on every device."""
         return jax.device_put(tree, NamedSharding(self._mesh, P()))
 
-    def unstack(self, state: State) -> list[State]:
+    def unstack(self, state: TrainState) -> list[TrainState]:
         """Returns each run's state, on the first device."""
-        host = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+        host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
         rows = [jax.tree.map(lambda x, i=i: x[i], host) for i in range(self.count)]
         alone = [jax.device_put(row, self.devices[0]) for row in rows]
-        return [row.replace(key=jax.random.wrap_key_data(row.key)) for row in alone]
+        return [row.replace(rng=jax.random.wrap_key_data(row.rng)) for row in alone]
 
     @property
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
 
-def spread(count: int, devices: Sequence[jax.Device]) -> Runs:
-    """Spreads `count` runs over as few of the devices as let the busiest one have the fewest runs."""
+def map_runs(count: int, devices: Sequence[jax.Device]) -> RunMapping:
+    """Maps `count` runs over as few of the devices as leave the busiest one the fewest runs."""
     each = -(-count // len(devices))
-    return Runs(count, devices[: -(-count // each)])
+    return RunMapping(count, tuple(devices[: -(-count // each)]))

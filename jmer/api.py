@@ -1,0 +1,155 @@
+"""The Python API: train, load and use runs in a few lines."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jmer.data import load_corpus, make_corpus
+from jmer.data.corpus import Conversation, Corpus
+from jmer.data.validation import validate_corpus
+from jmer.errors import UserError
+from jmer.experiment import get_config
+from jmer.runs.directory import seed_folders
+from jmer.runs.group import RunGroup, group_runs
+from jmer.runs.run import Run, load_single_run
+from jmer.runs.training import seed_runs, train_runs
+
+AnyCorpus = Corpus | str | Path | Mapping[str, Sequence[Conversation]]
+
+
+def train(
+    config: ConfigDict | str | Path,
+    corpus: AnyCorpus | None = None,
+    workdir: str | Path | None = None,
+    *,
+    log: Callable[[str], None] | None = print,
+    command: Callable[[ConfigDict, Path], str] | None = None,
+    experiment: str | None = None,
+) -> Run | RunGroup:
+    """Trains a model on a corpus, evaluates it and writes its report; resumes what was stopped.
+
+    A finished run is loaded. Works in any thread; in the main thread Ctrl-C and SIGTERM save the run and raise
+    `jmer.Interrupted`.
+
+    Args:
+      config: an experiment's name or path, with variants after a colon (`lfvd_iemocap:tiny`), a registered model's
+        name, or a configuration (`jmer.get_config`).
+      corpus: a corpus, its name or folder, or split -> conversations without labels to name; None = the configuration's
+        `data.path`.
+      workdir: the run's directory, made if it is not there; None = a folder of `runs/` named after the configuration.
+      log: prints a line; None = silent.
+      command: `command(config, workdir)` returns the command line of a run, for its record; None = that of the process.
+      experiment: the name or path that the configuration was made from, for the record; None = `config` if that is one.
+
+    Returns:
+      The run; with `config.seeds` > 1 the runs of all seeds, trained in one program.
+
+    Raises:
+      UserError: in one line, if the configuration, the corpus or the directory is refused, or a loss is not finite.
+      jmer.Interrupted: after SIGINT or SIGTERM, when everything is saved.
+
+    Example:
+      >>> import jmer
+      >>> run = jmer.train("lfvd_iemocap:tiny", "synthetic-iemocap6", "runs/a")  # doctest: +SKIP
+      >>> run.predict("synthetic-iemocap6", split="test")  # doctest: +SKIP
+    """
+    log = log or _silent
+    source = experiment or ("" if isinstance(config, ConfigDict) else str(config))
+    config = config if isinstance(config, ConfigDict) else get_config(config)
+    made = _corpus(corpus, config)
+    config = config.copy_and_resolve_references()
+    config.data.path = made.source
+    folder = Path(workdir) if workdir is not None else default_workdir(config, source)
+    configs, folders = seed_runs(config, folder) if config.seeds > 1 else ([config], [folder])
+    commands = None if command is None else [command(*pair) for pair in zip(configs, folders, strict=True)]
+    train_runs(configs, made, folders, commands=commands, experiment=_recorded(source), log=log)
+    if config.seeds == 1:
+        return load_single_run(folder)
+    group = group_runs([load_single_run(own) for own in folders], folder)
+    report = group.write_report()
+    log(f"all {config.seeds} runs are finished; their report, {report}:\n\n{report.read_text(encoding='utf-8')}")
+    return group
+
+
+def train_many(
+    configs: Sequence[ConfigDict],
+    corpus: AnyCorpus,
+    workdirs: Sequence[str | Path],
+    *,
+    log: Callable[[str], None] | None = print,
+    commands: Sequence[str] | None = None,
+) -> list[Run]:
+    """Trains runs in one program that differ by seed, weights of loss terms, learning rate and weight decay alone.
+
+    Args:
+      configs: of the runs (`jmer.get_config`), with one seed each.
+      corpus: see `train`.
+      workdirs: the runs' directories, made if they are not there.
+      log: prints a line; None = silent.
+      commands: the command line of each run, for its record; None = that of the process.
+
+    Raises:
+      UserError, jmer.Interrupted: see `train`. UserError also if the configurations differ by more.
+    """
+    made, folders = _corpus(corpus, configs[0]), [Path(workdir) for workdir in workdirs]
+    own = []
+    for config in configs:
+        own.append(config.copy_and_resolve_references())
+        own[-1].data.path = made.source
+    train_runs(own, made, folders, commands=commands, log=log or _silent)
+    return [load_single_run(folder) for folder in folders]
+
+
+def load_run(folder: str | Path) -> Run | RunGroup:
+    """Reads a trained run, or the runs of several seeds.
+
+    Args:
+      folder: a run's directory, or the one that holds the runs of several seeds.
+
+    Raises:
+      UserError: if there is no run, it has no finished epoch yet, or its model is not registered.
+    """
+    folder = Path(folder)
+    folders = seed_folders(folder)
+    if not folders:
+        return load_single_run(folder)
+    return group_runs([load_single_run(own) for own in folders], folder)
+
+
+def default_workdir(config: ConfigDict, source: str) -> Path:
+    """Returns a directory named after an experiment: the same configuration finds its run, another makes its own."""
+    values = config.to_json_best_effort(sort_keys=True)
+    name = Path(source.partition(":")[0]).stem or config.model.name
+    return Path("runs") / f"{name}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+
+
+def _corpus(corpus: AnyCorpus | None, config: ConfigDict) -> Corpus:
+    """Returns a corpus that can be trained on."""
+    if corpus is None:
+        corpus = config.data.path
+    if isinstance(corpus, str | Path):
+        corpus = load_corpus(corpus)
+    elif isinstance(corpus, Mapping):
+        corpus = make_corpus(corpus)
+    elif not isinstance(corpus, Corpus):
+        raise UserError(
+            f"corpus is of type {type(corpus).__name__}: give a name, a folder, a corpus (jmer.data.make_corpus) or "
+            "None"
+        )
+    validate_corpus(corpus, for_training=True)
+    return corpus
+
+
+def _recorded(source: str) -> str:
+    """Returns an experiment as a run records it: its name, or the path of its file."""
+    name = source.partition(":")[0]
+    return str(Path(name).resolve()) if Path(name).is_file() else name
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+__all__ = ["default_workdir", "load_run", "train", "train_many"]

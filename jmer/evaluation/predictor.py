@@ -1,0 +1,440 @@
+"""Prediction with a trained network: the one place where a network is run over conversations."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from jmer.batch import Batch
+from jmer.data import normalization
+from jmer.data.batching import batch_layout, batches, places
+from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
+from jmer.data.examples import make_examples
+from jmer.data.normalization import Standardization
+from jmer.data.packing import round_up_coarsely
+from jmer.data.validation import defects, validate_corpus
+from jmer.errors import UserError
+from jmer.evaluation.metrics import Scores, classification_report
+from jmer.evaluation.predictions import mean_probabilities, prediction_table
+from jmer.models import Model
+from jmer.precision import matmul_precision
+
+Data = Corpus | Conversation | Sequence[Conversation]
+"""What can be predicted: a corpus, a conversation, or several."""
+
+IN_MEMORY = "in-memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for `k` examples of `n_i` utterances, without padding and in their order.
+
+    Attributes:
+      probabilities: `k` arrays float32 `[n_i, C]`.
+      weights: modality -> `k` arrays float32 `[n_i]`, the modality's weight in the fusion; empty for a model that
+        declares none.
+      attention: name -> `k` arrays float32 `[n_i]`, the attention paid to each utterance; empty for a model that
+        declares none.
+    """
+
+    probabilities: Sequence[np.ndarray]
+    weights: Mapping[str, Sequence[np.ndarray]]
+    attention: Mapping[str, Sequence[np.ndarray]]
+
+
+class DeviceMapping(Protocol):
+    """Maps a function of a batch over devices, see `jmer.training.parallel`."""
+
+    @property
+    def row_multiple(self) -> int:
+        """The rows of a batch must be a multiple of this."""
+
+    def forward(self, forward: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
+        """Returns `(variables, batch)` -> host arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDevice:
+    """Runs a function of a batch on JAX's default device."""
+
+    row_multiple: int = 1
+
+    def forward(self, forward: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
+        """Returns `(variables, batch)` -> host arrays."""
+        compiled = jax.jit(forward)
+        return lambda variables, batch: jax.device_get(compiled(variables, batch))
+
+
+ONE_DEVICE = OneDevice()
+
+
+def forward_pass(model: Model) -> Callable[[Any, Batch], tuple]:
+    """Returns the function `(variables, batch)` -> (probabilities `[B, T, C]`, fusion weights, attention).
+
+    The latter two are the model's summaries, name -> `[B, T]`, see `Predictions`.
+    """
+    summaries = model.spec.summaries
+
+    def forward(variables: Any, batch: Batch) -> tuple:
+        output = model.module.apply(variables, batch, train=False, **summaries.call_options)
+        probabilities = jax.nn.softmax(output.logits)
+        return probabilities, dict(summaries.fusion_weights(output, batch)), dict(summaries.attention(output, batch))
+
+    return forward
+
+
+@functools.lru_cache(maxsize=64)
+def compiled_forward_pass(model: Model, mapping: DeviceMapping) -> Callable[[Any, Batch], tuple]:
+    """Returns the model's forward pass, compiled once for each shape of a batch in the life of the process."""
+    return mapping.forward(forward_pass(model))
+
+
+@functools.lru_cache(maxsize=64)
+def compiled_output(model: Model) -> Callable[[Any, Batch], Any]:
+    """Returns `(variables, batch)` -> the network's whole output, compiled once for each shape."""
+    return jax.jit(functools.partial(model.module.apply, train=False))
+
+
+class BasePredictor(abc.ABC):
+    """Predicts conversations, and scores the predictions.
+
+    Attributes:
+      emotions: names of the `C` emotions.
+      context: what unlabelled utterances are to the model, see `jmer.data.examples.make_examples`.
+      frames: whether an utterance is a sequence of frames.
+      widths: modality -> feature width, of the modalities that the model reads.
+    """
+
+    emotions: tuple[str, ...]
+    context: str
+    frames: bool
+    widths: Mapping[str, int]
+
+    @abc.abstractmethod
+    def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
+        """Predicts examples with the features of the corpus, not normalised."""
+
+    @abc.abstractmethod
+    def complete(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+        """Adds the modalities that conversations lack, as unavailable.
+
+        Raises:
+          UserError: if the model does not handle missing modalities.
+        """
+
+    def predict(self, data: Data, split: str | None = None, *, context: str | None = None) -> pd.DataFrame:
+        """Returns a table with a row per utterance, labelled or not.
+
+        Args:
+          data: a corpus, a conversation, or several; those of a corpus keep its order.
+          split: the split of a corpus to predict; None = all.
+          context: what unlabelled utterances are, see `jmer.data.examples.make_examples`; None = as in training.
+            `mask_unlabelled` gives each utterance a row.
+
+        Returns:
+          The columns of `jmer.evaluation.predictions.prediction_table`, for a corpus after a first column `split`.
+
+        Raises:
+          UserError: naming what does not fit the model: emotions, a modality, a width, frames, the split.
+        """
+        if not isinstance(data, Corpus):
+            if split is not None:
+                raise UserError(f"split='{split}' needs a corpus, but conversations were given: leave split out")
+            return self._table(*self._conversations(data), context)
+        validate_corpus(data, for_training=False)
+        self.check_card(data.card)
+        card = dataclasses.replace(data.card, emotions=self.emotions)
+        tables = []
+        for name in data.splits if split is None else [split]:
+            table = self._table(data.conversations(name), card, context)
+            table.insert(0, "split", name)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def evaluate(self, corpus: Corpus) -> dict[str, Scores]:
+        """Returns split -> scores, for the splits of a corpus that have labels.
+
+        Raises:
+          UserError: naming what does not fit the model, or if the corpus has no labels.
+        """
+        validate_corpus(corpus, for_training=False)
+        self.check_card(corpus.card)
+        scores = {}
+        for split in corpus.splits:
+            examples = make_examples(corpus.conversations(split), frames=self.frames, context=self.context)
+            if any_labelled(examples):
+                scores[split] = self.score(examples, self.predict_examples(self.complete(examples)))
+        if not scores:
+            raise UserError(f"corpus '{corpus.card.name}' has no labels to score: predict it instead")
+        return scores
+
+    def score(self, examples: Sequence[Conversation], predictions: Predictions) -> Scores:
+        """Returns the scores of predictions for labelled examples."""
+        labels = np.concatenate([example.labels for example in examples])
+        return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.emotions)
+
+    def check_card(self, card: Card) -> None:
+        """Raises UserError, naming what differs, if a corpus does not fit the model."""
+        if card.emotions and card.emotions != self.emotions:
+            raise UserError(
+                f"corpus '{card.name}' has the emotions {', '.join(card.emotions)}, the model was trained for "
+                f"{', '.join(self.emotions)}: convert the corpus with these, in this order"
+            )
+        self._check_features(f"corpus '{card.name}'", card.frames, card.widths)
+
+    def _conversations(self, data: Conversation | Sequence[Conversation]) -> tuple[list[Conversation], Card]:
+        """Returns conversations that were made in memory, checked, and a card for them."""
+        listed = [data] if isinstance(data, Conversation) else list(data)
+        if not listed or not all(isinstance(c, Conversation) for c in listed):
+            given = "an empty list" if not listed else f"a list with {type(listed[0]).__name__}"
+            raise UserError(f"predict takes a corpus or conversations (jmer.data.make_conversation), not {given}")
+        listed = [c if c.id else dataclasses.replace(c, id=str(i)) for i, c in enumerate(listed)]
+        for c in listed:
+            widths = {m: _width(values) for m, values in c.features.items()}
+            self._check_features(f"conversation '{c.id}'", c.has_frames, widths)
+        card = Card(
+            name=IN_MEMORY,
+            widths={m: width for m, width in self.widths.items() if any(m in c.features for c in listed)},
+            emotions=self.emotions,
+            provenance="Made in memory.",
+            synthetic=False,
+            frames=self.frames,
+        )
+        listed = self.complete(listed)
+        if found := defects({"test": listed}, dataclasses.replace(card, widths=self.widths), for_training=False):
+            raise UserError(found[0])
+        return listed, card
+
+    def _check_features(self, what: str, frames: bool, widths: Mapping[str, int]) -> None:
+        if frames != self.frames:
+            kinds = {False: "one vector per utterance", True: "frames in each utterance"}
+            raise UserError(
+                f"{what} has {kinds[frames]}, the model was trained on {kinds[self.frames]}: use features of the same "
+                "kind"
+            )
+        for modality, width in self.widths.items():
+            if widths.get(modality, width) != width:
+                raise UserError(
+                    f"{what} has {modality} features of width {widths[modality]}, the model was trained on width "
+                    f"{width}: use features of the same extractor"
+                )
+        if not any(modality in widths for modality in self.widths):
+            raise UserError(
+                f"{what} has only {', '.join(widths) or 'no features'}, the model reads {', '.join(self.widths)}: use "
+                "features of at least one of these"
+            )
+
+    def _table(self, conversations: Sequence[Conversation], card: Card, context: str | None) -> pd.DataFrame:
+        examples = self.complete(make_examples(conversations, frames=self.frames, context=context or self.context))
+        found = self.predict_examples(examples)
+        return prediction_table(examples, card, found.probabilities, found.weights, found.attention)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor(BasePredictor):
+    """A trained network, bound to all that its predictions depend on.
+
+    Attributes:
+      model: the network and its loss.
+      variables: what `model.module.apply` takes.
+      normalization: that the network was trained with, for the modalities that it reads.
+      emotions, context, frames: see `BasePredictor`.
+      batch_size: conversations that are predicted at once.
+      precision: of matrix products, see `jmer.precision.matmul_precision`.
+      mapping: over devices.
+    """
+
+    model: Model
+    variables: Any
+    normalization: Mapping[str, Standardization]
+    emotions: tuple[str, ...]
+    context: str = "mask_unlabelled"
+    frames: bool = False
+    batch_size: int = 32
+    precision: str = "default"
+    mapping: DeviceMapping = ONE_DEVICE
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Modality -> feature width."""
+        return {m: len(s.mean) for m, s in self.normalization.items()}
+
+    def apply(self, batch: Batch) -> Any:
+        """Returns all that the network computes for a batch with normalised features."""
+        with matmul_precision(self.precision):
+            return compiled_output(self.model)(self.variables, batch)
+
+    def normalize(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+        """Returns examples as the network reads them: with normalised features."""
+        return normalization.apply(conversations, self.normalization)
+
+    def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
+        """Predicts examples with the features of the corpus, not normalised; see `BasePredictor`."""
+        return self.predict_normalized(self.normalize(examples))
+
+    def predict_normalized(self, examples: Sequence[Conversation], **layout: Any) -> Predictions:
+        """Predicts examples with normalised features.
+
+        Args:
+          examples: conversations, or single utterances with frames.
+          layout: `packing` or `lengths` of `jmer.data.batching.batches`; without it, one of few shapes.
+        """
+        forward = compiled_forward_pass(self.model, self.mapping)
+        with matmul_precision(self.precision):
+            outputs = [
+                (batch.conversation_ids, forward(self.variables, batch)) for batch in self._batches(examples, **layout)
+            ]
+        return unpack_predictions(outputs, examples)
+
+    def outputs(self, examples: Sequence[Conversation], pick: Callable[[Any], Any]) -> list[Any]:
+        """Returns what the network computes for each example, without padding.
+
+        Args:
+          examples: `k` examples of `n_i` utterances, with normalised features.
+          pick: takes from the network's output what is wanted, arrays `[B, T, ...]` in any pytree.
+
+        Returns:
+          `k` pytrees of NumPy arrays `[n_i, ...]`.
+        """
+        made = self._batches(examples)
+        return unpack([(b.conversation_ids, jax.device_get(pick(self.apply(b)))) for b in made], examples)
+
+    def output_shapes(self, examples: Sequence[Conversation], pick: Callable[[Any], Any]) -> Any:
+        """Returns the shapes of what `outputs` would pick of the first batch; nothing is computed."""
+        batch = next(iter(self._batches(examples)))
+        return jax.eval_shape(lambda batch: pick(self.model.module.apply(self.variables, batch, train=False)), batch)
+
+    def probabilities(self, examples: Sequence[Conversation]) -> np.ndarray:
+        """Returns the probabilities of the emotions for examples with normalised features, float64 `[N, C]`.
+
+        Raises:
+          UserError: if one is not finite.
+        """
+        logits = np.concatenate(self.outputs(examples, lambda output: output.logits)).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError("the model predicts numbers that are not finite: train it with a lower learning rate")
+        return softmax(logits, axis=-1)
+
+    def complete(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+        """Adds the modalities that conversations lack, see `BasePredictor`."""
+        return [self._completed(c) for c in conversations]
+
+    def _completed(self, conversation: Conversation) -> Conversation:
+        lacking = [m for m in self.widths if m not in conversation.features]
+        if not lacking:
+            return conversation
+        if not self.model.spec.handles_missing:
+            raise UserError(
+                f"conversation '{conversation.id}' has no {', '.join(lacking)}, and model '{self.model.spec.name}' "
+                "does not declare that it handles missing modalities (ModelSpec.handles_missing): add these features"
+            )
+        count = len(conversation)
+        absent = np.zeros(count, bool)
+        blank = {
+            m: [np.zeros((0, width), np.float32)] * count if self.frames else np.zeros((count, width), np.float32)
+            for m, width in self.widths.items()
+            if m in lacking
+        }
+        return dataclasses.replace(
+            conversation,
+            features={**conversation.features, **blank},
+            available={**conversation.available, **dict.fromkeys(lacking, absent)},
+        )
+
+    def _batches(self, examples: Sequence[Conversation], **layout: Any) -> Iterator[Batch]:
+        size = self.batch_size
+        if not layout and examples:
+            size = min(size, round_up_coarsely(len(examples)))
+            layout = batch_layout(examples, batch_size=size, pack=self.model.spec.packing, coarse=True)
+        options = {"batch_size": size, "row_multiple": self.mapping.row_multiple, **layout}
+        return batches(examples, self.widths, **options) if examples else iter(())
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsemblePredictor(BasePredictor):
+    """Several predictors of one task, whose probabilities, fusion weights and attention are averaged.
+
+    Attributes:
+      members: at least one, which read the same modalities.
+    """
+
+    members: tuple[Predictor, ...]
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Names of the emotions."""
+        return self.members[0].emotions
+
+    @property
+    def context(self) -> str:
+        """What unlabelled utterances are to the models."""
+        return self.members[0].context
+
+    @property
+    def frames(self) -> bool:
+        """Whether an utterance is a sequence of frames."""
+        return self.members[0].frames
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Modality -> feature width."""
+        return self.members[0].widths
+
+    def complete(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+        """Adds the modalities that conversations lack, see `BasePredictor`."""
+        return self.members[0].complete(conversations)
+
+    def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
+        """Returns the means of what the members predict."""
+        found = [member.predict_examples(examples) for member in self.members]
+        return Predictions(
+            mean_probabilities([one.probabilities for one in found]),
+            {m: _means([one.weights[m] for one in found]) for m in found[0].weights},
+            {name: _means([one.attention[name] for one in found]) for name in found[0].attention},
+        )
+
+
+def unpack_predictions(outputs: Iterable[tuple[np.ndarray, tuple]], examples: Sequence[Conversation]) -> Predictions:
+    """Returns the predictions of examples.
+
+    Args:
+      outputs: of each batch its `conversation_ids` and what `forward_pass` gave, NumPy arrays.
+      examples: those that the ids number.
+    """
+    rows = unpack(outputs, examples)
+    return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
+
+
+def unpack(outputs: Iterable[tuple[np.ndarray, Any]], examples: Sequence[Conversation]) -> list[Any]:
+    """Takes batches apart into examples, in the order of the examples and without padding.
+
+    Args:
+      outputs: of each batch its `conversation_ids`, and a pytree of NumPy arrays `[B, T, ...]`.
+      examples: `k` examples of `n_i` utterances, which the ids number.
+
+    Returns:
+      `k` pytrees of arrays `[n_i, ...]`.
+    """
+    found: dict[int, Any] = {}
+    for conversation_ids, output in outputs:
+        for position, row, _, real in places(conversation_ids, examples):
+            found[position] = jax.tree.map(lambda x, own=(row, real): x[own], output)
+    return [found[position] for position in range(len(examples))]
+
+
+def _by_name(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _means(columns: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    return [np.mean(arrays, axis=0) for arrays in zip(*columns, strict=True)]
+
+
+def _width(values: np.ndarray | Sequence[np.ndarray]) -> int:
+    return values.shape[-1] if isinstance(values, np.ndarray) else values[0].shape[-1]

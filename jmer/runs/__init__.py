@@ -1,0 +1,24 @@
+"""Runs: their directories, training, loading, evaluation and summaries."""
+
+from jmer.runs.directory import RunInUse, check_same, is_in_use, lock, read_config, read_facts, seed_folders
+from jmer.runs.evaluation import is_reported, write_results
+from jmer.runs.group import Ensemble, RunGroup, group_runs
+from jmer.runs.run import Run
+from jmer.runs.training import train_runs
+
+__all__ = [
+    "Ensemble",
+    "Run",
+    "RunGroup",
+    "RunInUse",
+    "check_same",
+    "group_runs",
+    "is_in_use",
+    "is_reported",
+    "lock",
+    "read_config",
+    "read_facts",
+    "seed_folders",
+    "train_runs",
+    "write_results",
+]

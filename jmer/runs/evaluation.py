@@ -1,0 +1,149 @@
+"""The results of a run: predictions, scores and reports in its directory."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jmer.data.corpus import Card, Corpus, build_corpus
+from jmer.errors import UserError
+from jmer.evaluation.html_report import PredictedSplit, write_html_report
+from jmer.evaluation.metrics import Scores
+from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
+from jmer.evaluation.report import REPORT_FILE, Report, split_sizes, write_report
+from jmer.pipeline import Pipeline
+from jmer.runs.directory import (
+    OTHER_CORPORA_FOLDER,
+    PREDICTION_FOLDER,
+    SCORES_FILE,
+    read_config,
+    read_facts,
+    read_json,
+    write_json,
+)
+from jmer.runs.run import Run, load_single_run
+from jmer.training.parallel import is_main_process, make_parallel
+
+
+def write_results(
+    workdir: Path,
+    corpus: Corpus,
+    *,
+    log: Callable[[str], None],
+    labelled: bool = True,
+    config: ConfigDict | None = None,
+) -> dict[str, Scores]:
+    """Predicts every split of a corpus with a run's chosen epoch; scores and reports those that have labels.
+
+    Results for the training corpus go to the run's directory, those for another one to a directory of their own in it.
+
+    Args:
+      workdir: the run's directory.
+      corpus: the training corpus, or another one that fits the model.
+      log: prints a line.
+      labelled: False = write predictions only, of every utterance, though the model may have been trained without the
+        unlabelled ones (`data.context`).
+      config: what `jmer.runs.directory.check_use` accepts; None = as the run was trained.
+
+    Returns:
+      Split -> scores; empty if `labelled` is False.
+
+    Raises:
+      UserError: if there is no run, it has no checkpoint, or the corpus does not fit it or lacks labels.
+    """
+    saved = read_config(workdir)
+    config = (config or saved).copy_and_resolve_references()
+    mapping = make_parallel(config.training.parallel, config.training.devices)
+    run = load_single_run(workdir, config=config, mapping=mapping)
+    predictor = run.predictor
+    predictor.check_card(corpus.card)
+    if not labelled:
+        config.data.context = "mask_unlabelled"
+    card = dataclasses.replace(corpus.card, emotions=run.card.emotions)
+    corpus = _completed(dataclasses.replace(corpus, card=card), run)
+    pipeline = Pipeline.for_corpus(config, corpus, run.normalization)
+    if labelled and not any(map(pipeline.is_labelled, pipeline.examples)):
+        raise UserError(f"corpus '{card.name}' has no labels to score: use --mode predict")
+    folder = workdir
+    if card != run.card or config.data.path != saved.data.path:
+        folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, card)
+    reporting = labelled and is_main_process()
+    history = run.history if reporting else []
+    scores, shown = {}, {}
+    for split, examples in pipeline.examples.items():
+        predictions = predictor.predict_normalized(examples, **pipeline.evaluation_layout)
+        if labelled and pipeline.is_labelled(split):
+            scores[split] = predictor.score(examples, predictions)
+            shown[split] = PredictedSplit(examples, predictions)
+        if is_main_process():
+            table = prediction_table(
+                examples, card, predictions.probabilities, predictions.weights, predictions.attention
+            )
+            path = folder / PREDICTION_FOLDER / f"{split}.csv"
+            write_predictions(table, path)
+            log(f"wrote {path}")
+    if reporting:
+        # Utterances of the training split are the most, and show little.
+        _write_reports(folder, run, corpus, scores, {s: p for s, p in shown.items() if s != "train"}, history, log)
+    return scores
+
+
+def is_reported(workdir: Path, epochs: int) -> bool:
+    """Returns whether the report in a run's directory is that of its `epochs` epochs, not of a shorter run."""
+    path = workdir / SCORES_FILE
+    return path.exists() and read_json(path)["epochs"] == epochs and (workdir / REPORT_FILE).exists()
+
+
+def _completed(corpus: Corpus, run: Run) -> Corpus:
+    """Adds the modalities that a corpus lacks and the model reads, as unavailable."""
+    lacking = {m: width for m, width in run.predictor.widths.items() if m not in corpus.card.widths}
+    if not lacking:
+        return corpus
+    splits = {split: run.predictor.complete(corpus.conversations(split)) for split in corpus.splits}
+    card = dataclasses.replace(corpus.card, widths={**corpus.card.widths, **lacking})
+    return dataclasses.replace(build_corpus(splits, card), source=corpus.source)
+
+
+def _write_reports(
+    folder: Path,
+    run: Run,
+    corpus: Corpus,
+    scores: dict[str, Scores],
+    shown: dict[str, PredictedSplit],
+    history: list[dict],
+    log: Callable[[str], None],
+) -> None:
+    """Writes the reports and the scores."""
+    facts = read_facts(run.folder)
+    report = Report(
+        model=run.config.model.name.upper(),
+        card=corpus.card,
+        sizes=split_sizes(corpus),
+        scores=scores,
+        selection=run.config.selection,
+        epoch=run.epoch,
+        epochs=run.epochs,
+        history=history,
+        config=run.config.to_dict(),
+        versions=facts.versions,
+        command=facts.command,
+        parameters=facts.parameters,
+        seconds=run.seconds,
+    )
+    path = write_report(folder, report)
+    page = write_html_report(folder, report, shown)
+    splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
+    chosen = {"selection": run.config.selection, "epoch": run.epoch, "epochs": run.epochs}
+    write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
+    for split, result in scores.items():
+        log(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
+    log(f"report: {path}, {page.name}")
+
+
+def _folder_name(path: str, card: Card) -> str:
+    """Returns the name of a corpus' directory; no two corpora have the same, whatever they are called."""
+    content = f"{Path(path).absolute()} {card}"
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', card.name)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

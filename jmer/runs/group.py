@@ -1,0 +1,139 @@
+"""Runs that differ by their seed alone: the runs, their summary and their ensemble."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from jmer.errors import UserError
+from jmer.evaluation.metrics import Scores, classification_report
+from jmer.evaluation.predictions import corpus_title, mean_probabilities, read_predictions
+from jmer.evaluation.predictor import EnsemblePredictor
+from jmer.evaluation.report import REPORT_FILE
+from jmer.evaluation.seed_report import seed_report, seed_table
+from jmer.files import atomically
+from jmer.runs.directory import COMPUTATION, PREDICTION_FOLDER, check_same
+from jmer.runs.run import Predicting, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble(Predicting):
+    """The ensemble of several runs: it predicts with the mean of their probabilities.
+
+    Attributes:
+      runs: its members.
+    """
+
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> ConfigDict:
+        """The configuration of the first member."""
+        return self.runs[0].config
+
+    @functools.cached_property
+    def predictor(self) -> EnsemblePredictor:
+        """The members' predictors as one."""
+        return EnsemblePredictor(tuple(run.predictor for run in self.runs))
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Split -> scores on the training corpus, of the predictions that the members have written.
+
+        Raises:
+          UserError: if predictions are missing, or not of the same utterances.
+        """
+        emotions, names = self.runs[0].card.emotions, list(self.runs[0].scores)
+        scores = {}
+        for split in names:
+            tables = [read_predictions(run.folder / PREDICTION_FOLDER / f"{split}.csv") for run in self.runs]
+            columns = [f"probability_{emotion}" for emotion in emotions]
+            keys = [list(zip(table["conversation"], table["utterance"], strict=True)) for table in tables]
+            if any(key != keys[0] for key in keys):
+                raise UserError(f"the runs have predicted different utterances of split '{split}': evaluate them again")
+            (mean,) = mean_probabilities([[table[columns].to_numpy()] for table in tables])
+            index = {emotion: i for i, emotion in enumerate(emotions)}
+            labels = np.array([index.get(gold, -1) for gold in tables[0]["gold"]])
+            scores[split] = classification_report(labels, mean.argmax(-1), emotions)
+        return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ by their seed alone.
+
+    Attributes:
+      folder: the directory that holds theirs; None = they lie in several places.
+      runs: in the order of their seeds.
+    """
+
+    folder: Path | None
+    runs: tuple[Run, ...]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """What predicts with the mean of the runs' probabilities."""
+        return Ensemble(self.runs)
+
+    def summary(self) -> pd.DataFrame:
+        """Returns the scores on the training corpus as fractions.
+
+        Returns:
+          A row per `(split, score)`, the index; columns `mean`, `sd` (sample standard deviation), `ensemble`, and
+          `seed_<n>` for each run.
+
+        Raises:
+          UserError: if a run was not evaluated.
+        """
+        return seed_table({run.seed: run.scores for run in self.runs}, self.ensemble.scores)
+
+    def report(self) -> str:
+        """Returns the summary as a report in Markdown. Raises UserError if a run was not evaluated."""
+        first = self.runs[0]
+        return seed_report(
+            {run.seed: run.scores for run in self.runs},
+            self.ensemble.scores,
+            title=f"{first.config.model.name.upper()} on {corpus_title(first.card)}",
+            selection=first.config.selection,
+            epochs={run.seed: run.epoch for run in self.runs},
+            synthetic=first.card.synthetic,
+        )
+
+    def write_report(self) -> Path:
+        """Writes the report into the directory of the runs, and returns its path."""
+        path = self.folder / REPORT_FILE
+        with atomically(path) as temporary:
+            temporary.write_text(self.report() + "\n", encoding="utf-8")
+        return path
+
+
+def group_runs(runs: Sequence[Run], folder: Path | None = None) -> RunGroup:
+    """Groups runs of one configuration.
+
+    Args:
+      runs: at least one.
+      folder: the directory that holds theirs, if it is one.
+
+    Raises:
+      UserError: if configurations differ by more than the seed, two seeds are the same, or the corpora differ.
+    """
+    for run in runs:
+        check_same(run.folder, run.config, runs[0].config, ignore=("seed", *COMPUTATION))
+        if run.card != runs[0].card:
+            raise UserError(
+                f"{run.folder} was trained on another version of '{run.card.name}' than {runs[0].folder}: leave it out"
+            )
+    seeds = [run.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds {', '.join(map(str, seeds))} are not all different: name each run once")
+    return RunGroup(folder, tuple(runs))

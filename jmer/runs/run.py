@@ -1,0 +1,199 @@
+"""A trained run: its network and what is needed to use it."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from jmer.batch import Batch
+from jmer.data import load_corpus
+from jmer.data.corpus import Card, Corpus
+from jmer.data.normalization import Standardization
+from jmer.errors import UserError
+from jmer.evaluation.metrics import Scores, scores_from_dict
+from jmer.evaluation.predictor import ONE_DEVICE, BasePredictor, Data, DeviceMapping, Predictor
+from jmer.models import Model, build_model
+from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
+from jmer.selection import get_selection
+from jmer.training.checkpointing import Checkpoints
+from jmer.training.loop import CHECKPOINT_FOLDER
+from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
+from jmer.training.optimizer import make_optimizer
+from jmer.training.train_state import create_train_state
+
+
+class Predicting(abc.ABC):
+    """What a run and an ensemble of runs have in common: they predict conversations and score their predictions."""
+
+    config: ConfigDict
+
+    @property
+    @abc.abstractmethod
+    def predictor(self) -> BasePredictor:
+        """What predicts."""
+
+    def predict(self, data: Data | str | Path, split: str | None = None, *, context: str | None = None) -> pd.DataFrame:
+        """Returns a table with a row per utterance, labelled or not.
+
+        Args:
+          data: a corpus, its name or folder, a conversation (`jmer.data.make_conversation`), or several.
+          split, context: see `jmer.evaluation.predictor.BasePredictor.predict`.
+
+        Raises:
+          UserError: naming what does not fit the model.
+        """
+        return self.predictor.predict(
+            load_corpus(data) if isinstance(data, str | Path) else data, split, context=context
+        )
+
+    def evaluate(self, corpus: Corpus | str | Path | None = None) -> dict[str, Scores]:
+        """Returns split -> scores, for the splits of a corpus that have labels; nothing is written.
+
+        Args:
+          corpus: a corpus, its name or folder; None = the training corpus.
+
+        Raises:
+          UserError: naming what does not fit the model, or if there are no labels.
+        """
+        corpus = self.config.data.path if corpus is None else corpus
+        return self.predictor.evaluate(load_corpus(corpus) if isinstance(corpus, str | Path) else corpus)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Predicting):
+    """A trained run, at the epoch that its `selection` chose.
+
+    Attributes:
+      folder: its directory.
+      config: complete, fitted to the training corpus.
+      facts: what it was made with, besides its configuration.
+      model: the network and its loss.
+      variables: what `model.module.apply` takes.
+      normalization: modality -> normalisation of the features that the network was trained with.
+      epoch: the chosen epoch, counted from 1.
+      epochs: number of trained epochs.
+      seconds: training time up to the chosen epoch.
+      mapping: over devices, for predictions.
+    """
+
+    folder: Path
+    config: ConfigDict
+    facts: RunFacts
+    model: Model
+    variables: Mapping[str, Any]
+    normalization: Mapping[str, Standardization]
+    epoch: int
+    epochs: int
+    seconds: float
+    mapping: DeviceMapping = ONE_DEVICE
+
+    @property
+    def card(self) -> Card:
+        """The training corpus' card."""
+        return self.facts.card
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return self.facts.parameters
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the software and the devices that trained the run."""
+        return self.facts.versions
+
+    @property
+    def command(self) -> str:
+        """The command line or call that trained the run."""
+        return self.facts.command
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.seed
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Split -> scores on the training corpus. Raises UserError if the run was not evaluated."""
+        path = self.folder / SCORES_FILE
+        if not path.exists():
+            raise UserError(f"{self.folder} has no {SCORES_FILE}: train it to the end, or evaluate it")
+        return {split: scores_from_dict(values) for split, values in read_json(path)["splits"].items()}
+
+    @property
+    def history(self) -> list[dict[str, float | None]]:
+        """The metrics of each epoch. Raises UserError if they are missing or damaged."""
+        path = self.folder / JSON_LINES_FILE
+        if not path.exists():
+            raise UserError(f"{path} is missing: put a copy back")
+        return read_json_lines(path)
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """The network bound to all that its predictions depend on."""
+        return Predictor(
+            self.model,
+            self.variables,
+            self.normalization,
+            self.card.emotions,
+            context=self.config.data.context,
+            frames=self.card.frames,
+            batch_size=self.config.training.batch_size,
+            precision=self.config.training.matmul_precision,
+            mapping=self.mapping,
+        )
+
+    def apply(self, batch: Batch) -> Any:
+        """Returns all that the network computes for a batch with normalised features (`predictor.normalize`)."""
+        return self.predictor.apply(batch)
+
+
+def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None) -> Run:
+    """Reads the epoch that a run's `selection` chose.
+
+    Args:
+      workdir: the run's directory.
+      config: what `jmer.runs.directory.check_use` accepts; None = as the run was trained.
+      mapping: a `jmer.training.Parallel`, to use the run on its devices; None = one device.
+
+    Raises:
+      UserError: if there is no run, or it has no finished epoch yet.
+    """
+    config, facts = config or read_config(workdir), read_facts(workdir)
+    widths = {m: facts.card.widths[m] for m in config.model.modalities}
+    optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
+    model = build_model(config)
+    frames = facts.card.frames
+    template = jax.eval_shape(lambda: create_train_state(model, optimizer, widths, config.seed, frames=frames))
+    normalization = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mapping is None else mapping.state_sharding
+    with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
+        if checkpoints.newest is None:
+            raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
+        last = get_selection(config.selection).split is None
+        chosen = checkpoints.newest if last else checkpoints.best
+        if chosen is None:
+            raise UserError(f"no epoch of {workdir} is finished yet: resume it with --mode train")
+        restored = checkpoints.restore(chosen, template, normalization, sharding)
+        epochs = checkpoints.progress(checkpoints.newest).epoch
+    if restored.progress.batch:
+        raise UserError(f"{workdir} stopped in the middle of an epoch: resume it with --mode train")
+    return Run(
+        folder=workdir,
+        config=config,
+        facts=facts,
+        model=model,
+        variables=restored.state.variables,
+        normalization=restored.normalization,
+        epoch=restored.progress.epoch,
+        epochs=epochs,
+        seconds=restored.progress.seconds,
+        mapping=ONE_DEVICE if mapping is None else mapping,
+    )

@@ -1,0 +1,120 @@
+"""Training runs from configurations: prepare, lock their directories, train, evaluate and report."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from jmer.config import check_config, fit_to_corpus
+from jmer.data.corpus import Corpus
+from jmer.evaluation.predictions import corpus_title
+from jmer.evaluation.report import REPORT_FILE, collect_versions
+from jmer.models import build_model, check_model
+from jmer.models.contract import example_batch
+from jmer.pipeline import Pipeline
+from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent, claim
+from jmer.runs.evaluation import is_reported, write_results
+from jmer.training import loop
+from jmer.training.optimizer import make_optimizer
+from jmer.training.parallel import is_main_process, make_parallel
+from jmer.training.sweep import check_alike
+
+
+def train_runs(
+    configs: Sequence[ConfigDict],
+    corpus: Corpus,
+    workdirs: Sequence[Path],
+    *,
+    commands: Sequence[str] | None = None,
+    experiment: str = "",
+    log: Callable[[str], None],
+) -> None:
+    """Trains runs to the end in one program, evaluates and reports them; finished ones are left as they are.
+
+    Args:
+      configs: of one run, or of several that differ by seed, declared weights of loss terms
+        (`jmer.models.ModelSpec.loss_weights`), learning rate and weight decay alone.
+      corpus: has a training split.
+      workdirs: the runs' directories; made if they are not there.
+      commands: the command line or call that trains each run, for the record.
+      experiment: path of the experiment's file, for the record.
+      log: prints a line.
+
+    Raises:
+      UserError: if a configuration is invalid, does not fit the corpus, or a directory is another run's; before
+        anything is written. Also if a loss is not finite, when the runs are saved.
+      jmer.Interrupted: after SIGINT or SIGTERM, when the runs are saved.
+    """
+    check_alike(configs)
+    pipeline = Pipeline.for_training(configs[0], corpus)
+    fitted = [pipeline.config]
+    for config in configs[1:]:
+        check_config(config, corpus)
+        fitted.append(fit_to_corpus(config, corpus.card, pipeline.examples["train"]))
+    model = build_model(pipeline.config)
+    check_model(model, tuple(pipeline.widths.items()), corpus.card.frames)
+    # What else can be refused, is before a directory is made.
+    for config in fitted:
+        make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
+    make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices)
+    batch = example_batch(pipeline.widths, frames=corpus.card.frames)
+    shapes = jax.eval_shape(model.module.init, {"params": jax.random.key(0)}, batch)
+    parameters = int(parameter_overview.count_parameters(shapes["params"]))
+    commands = [_this_command()] * len(configs) if commands is None else commands
+
+    with contextlib.ExitStack() as stack:
+        if is_main_process():
+            for config, workdir, command in zip(fitted, workdirs, commands, strict=True):
+                facts = RunFacts(corpus.card, collect_versions(), command, parameters, experiment)
+                stack.enter_context(claim(workdir, config, facts))
+        for line in _introduction(pipeline, parameters):
+            log(line)
+        trained = loop.train(pipeline, model, fitted, workdirs, log=log)
+        for config, workdir in zip(fitted, workdirs, strict=True):
+            if not is_reported(workdir, config.training.epochs):
+                write_results(workdir, corpus, log=log)
+            elif not trained:
+                report = workdir / REPORT_FILE
+                log(f"this run is finished; its report, {report}:\n\n{report.read_text(encoding='utf-8')}")
+
+
+def seed_runs(config: ConfigDict, workdir: Path) -> tuple[list[ConfigDict], list[Path]]:
+    """Returns the configurations and directories of the runs of a configuration with several seeds.
+
+    Args:
+      config: its seeds are `seed`, `seed` + 1 and so on, `seeds` of them.
+      workdir: parent of the directories.
+
+    Raises:
+      UserError: if `workdir` is the directory of a single run, or holds anything else.
+    """
+    check_parent(workdir)
+    configs = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        single = config.copy_and_resolve_references()
+        single.update(seed=seed, seeds=1)
+        configs.append(single)
+    return configs, [workdir / f"{SEED_FOLDER}{single.seed}" for single in configs]
+
+
+def _introduction(pipeline: Pipeline, parameters: int) -> Iterator[str]:
+    """Yields a few lines on the corpus and the model."""
+    config, card = pipeline.config, pipeline.card
+    sizes = ", ".join(f"{split} {len(examples)}" for split, examples in pipeline.examples.items())
+    units = "utterances with frames" if card.frames else "conversations"
+    yield f"corpus {corpus_title(card)}: {units} {sizes}; {len(card.emotions)} emotions"
+    if card.synthetic:
+        yield "this corpus is SYNTHETIC: its scores say nothing about real conversations"
+    modalities = ", ".join(f"{m} {width}" for m, width in pipeline.widths.items())
+    yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
+    if config.training.matmul_precision != "default" and jax.default_backend() == "cpu":
+        yield f"training.matmul_precision={config.training.matmul_precision} changes nothing: a CPU has float32 alone"
+
+
+def _this_command() -> str:
+    return shlex.join(["python", *sys.argv])

@@ -1,0 +1,267 @@
+"""How the epochs of runs are computed: one run over all devices, or several runs side by side in one program."""
+
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from jmer.batch import Batch
+from jmer.data.packing import EpochPlan
+from jmer.data.resident import make_resident, resident_bytes
+from jmer.errors import UserError
+from jmer.evaluation.predictor import Predictions, compiled_forward_pass, forward_pass, unpack_predictions
+from jmer.models import Model
+from jmer.pipeline import Pipeline
+from jmer.training.epoch import train_epoch
+from jmer.training.multi_run import map_runs
+from jmer.training.parallel import make_parallel
+from jmer.training.progress import Progress, count_step, count_steps
+from jmer.training.step import Metrics, train_step
+from jmer.training.train_state import TrainState
+
+
+class StepResult(NamedTuple):
+    """Where a run stands after one or more steps.
+
+    Attributes:
+      metrics: of the last step, on the host. If it was not finite, state and progress are those before it.
+      progress: after the last finite step.
+    """
+
+    metrics: Metrics
+    progress: Progress
+
+
+class Execution(Protocol):
+    """Computes the epochs of one or more runs, whose states it holds on the devices."""
+
+    description: str
+
+    @property
+    def state_sharding(self) -> jax.sharding.Sharding:
+        """Where a restored state of one run goes."""
+
+    def load(self, states: Sequence[TrainState]) -> None:
+        """Takes the state of each run."""
+
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+        """Trains the rest of the earliest epoch that a run stands in.
+
+        Yields, whenever training could stop, the result of each run; None for a run that has finished that epoch.
+        """
+
+    def states(self) -> list[TrainState]:
+        """Returns the state of each run."""
+
+    def predict(self, split: str) -> list[Predictions]:
+        """Returns each run's predictions for a split."""
+
+
+class SingleRun:
+    """One run, mapped over the devices that its configuration asks for.
+
+    An epoch is one call if the training split fits on the device (`training.resident_megabytes`); otherwise each step
+    gets its batch from the host, and training can stop after each.
+    """
+
+    def __init__(self, pipeline: Pipeline, model: Model, optimizer: optax.GradientTransformation):
+        """Compiles nothing yet.
+
+        Args:
+          pipeline: of the run.
+          model: its model.
+          optimizer: its optimizer.
+
+        Raises:
+          UserError: if the configuration asks for devices that are not there.
+        """
+        config = pipeline.config
+        self._pipeline, self._model = pipeline, model
+        self._mapping = make_parallel(config.training.parallel, config.training.devices)
+        self._resident = None
+        if fits_on_device(pipeline):
+            self._resident = make_resident(pipeline.examples["train"], pipeline.widths)
+            epoch = functools.partial(train_epoch, model=model, optimizer=optimizer, length=pipeline.packing.length)
+            self._epoch = self._mapping.epoch(epoch)
+        else:
+            self._step = self._mapping.step(functools.partial(train_step, model=model, optimizer=optimizer))
+        self._forward = compiled_forward_pass(model, self._mapping)
+        devices = self._mapping.devices
+        self.description = f"{self._mapping.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}"
+
+    @property
+    def state_sharding(self) -> jax.sharding.Sharding:
+        """Where a restored state goes."""
+        return self._mapping.state_sharding
+
+    def load(self, states: Sequence[TrainState]) -> None:
+        """Takes the state of the run, and puts the training split on the devices."""
+        (state,) = states
+        self._state = self._mapping.replicate(state)
+        if self._resident is not None:
+            self._resident = self._mapping.replicate(self._resident)
+
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+        """Yields after each step, or after the epoch; see `Execution`."""
+        (progress,) = progress
+        return self._steps(progress) if self._resident is None else self._whole_epoch(progress)
+
+    def _steps(self, progress: Progress) -> Iterator[list[StepResult | None]]:
+        before, started = progress.batch_seconds, time.perf_counter()
+        order = {"start": progress.batch, "row_multiple": self._mapping.row_multiple}
+        for batch in self._pipeline.train_batches(progress.epoch, **order):
+            self._state, metrics = self._step(self._state, batch)
+            metrics = jax.device_get(metrics)
+            if metrics.finite:
+                progress = count_step(progress, metrics, before + time.perf_counter() - started)
+            yield [StepResult(metrics, progress)]
+
+    def _whole_epoch(self, progress: Progress) -> Iterator[list[StepResult | None]]:
+        started = time.perf_counter()
+        order = {"seed": self._pipeline.config.seed, "start": progress.batch}
+        plan = self._pipeline.epoch_plan(progress.epoch, **order, row_multiple=self._mapping.row_multiple)
+        self._state, metrics = self._epoch(self._state, self._resident, plan)
+        metrics = jax.device_get(metrics)
+        seconds = progress.batch_seconds + time.perf_counter() - started
+        yield [StepResult(*count_steps(progress, metrics, np.flatnonzero(plan.active), seconds))]
+
+    def states(self) -> list[TrainState]:
+        """Returns the state."""
+        return [self._state]
+
+    def predict(self, split: str) -> list[Predictions]:
+        """Returns the predictions for a split."""
+        made = self._pipeline.evaluation_batches(split, row_multiple=self._mapping.row_multiple)
+        outputs = [(batch.conversation_ids, self._forward(self._state.variables, batch)) for batch in made]
+        return [unpack_predictions(outputs, self._pipeline.examples[split])]
+
+
+class VmappedRuns:
+    """Several runs that differ by little, side by side in one program; the devices divide the runs among themselves."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        model: Model,
+        optimizer: optax.GradientTransformation,
+        seeds: Sequence[int],
+        loss_weights: Sequence[Mapping[str, np.ndarray]],
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          pipeline: of the first run; the others have the same but for the seed.
+          model: of the first run; the others differ by the weights of the loss alone.
+          optimizer: of the first run; the rates of the others are in their states.
+          seeds: of the runs.
+          loss_weights: of the runs, field -> float32 `[]`.
+
+        Raises:
+          UserError: if the training split does not stay on the device, or there are several processes.
+        """
+        if jax.process_count() > 1:
+            raise UserError(
+                "several seeds are trained together by one process: leave --coordinator out, or set seeds=1"
+            )
+        if not fits_on_device(pipeline):
+            raise UserError(
+                "seeds are trained together if the training split has no frames and stays on the device: raise "
+                "training.resident_megabytes, or set seeds=1 and train one seed after the other"
+            )
+        devices = make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices).devices
+        self._pipeline, self._seeds = pipeline, seeds
+        self._mapping = map_runs(len(seeds), devices)
+        self._loss_weights = self._mapping.stack(loss_weights)
+
+        def epoch(state, resident, plan, loss_weights):
+            options = {"length": pipeline.packing.length, "loss_weights": loss_weights}
+            return train_epoch(state, resident, plan, model=model, optimizer=optimizer, **options)
+
+        plan = EpochPlan(conversation_ids=0, computed=None, active=0)
+        self._epoch = self._mapping.map(epoch, (0, None, plan, 0), donate_argnums=(0,))
+        self._forward = self._mapping.map(forward_pass(model), (0, None))
+        self.description = f"{len(seeds)} runs together on {len(self._mapping.devices)} x {devices[0].device_kind}"
+
+    @property
+    def state_sharding(self) -> jax.sharding.Sharding:
+        """Where a restored state of one run goes."""
+        return jax.sharding.SingleDeviceSharding(self._mapping.devices[0])
+
+    def load(self, states: Sequence[TrainState]) -> None:
+        """Takes the state of each run, and puts the training split on the devices."""
+        self._state = self._mapping.stack(states)
+        self._resident = self._mapping.replicate(make_resident(self._pipeline.examples["train"], self._pipeline.widths))
+
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+        """Yields once, after the epoch; see `Execution`."""
+        started = time.perf_counter()
+        epoch = min(one.epoch for one in progress)
+        plan = self._plan(progress, epoch)
+        self._state, metrics = self._epoch(self._state, self._resident, plan, self._loss_weights)
+        metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
+        results: list[StepResult | None] = []
+        for i, one in enumerate(progress):
+            if one.epoch > epoch:
+                results.append(None)
+                continue
+            own = jax.tree.map(lambda x, i=i: x[i], metrics)
+            taken = np.flatnonzero(plan.active[i])
+            results.append(StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds)))
+        yield results
+
+    def _plan(self, progress: Sequence[Progress], epoch: int) -> EpochPlan:
+        """Returns the plans of the runs, stacked; runs that have finished the epoch take no step.
+
+        `computed` has no leading axis: a step is left out if all runs leave it out.
+        """
+        plans = []
+        for seed, one in zip(self._seeds, progress, strict=True):
+            # All steps of a finished epoch have been taken.
+            start = self._pipeline.schedule.steps[epoch] if one.epoch > epoch else one.batch
+            plans.append(self._pipeline.epoch_plan(epoch, seed=seed, start=start))
+        plans += [plans[-1]] * (self._mapping.rows - len(plans))
+        return EpochPlan(
+            conversation_ids=np.stack([plan.conversation_ids for plan in plans]),
+            computed=np.any([plan.computed for plan in plans], axis=0),
+            active=np.stack([plan.active for plan in plans]),
+        )
+
+    def states(self) -> list[TrainState]:
+        """Returns the state of each run, on the first device."""
+        return self._mapping.unstack(self._state)
+
+    def predict(self, split: str) -> list[Predictions]:
+        """Returns each run's predictions for a split."""
+        made: Iterator[Batch] = self._pipeline.evaluation_batches(split)
+        variables, examples = self._state.variables, self._pipeline.examples[split]
+        outputs = [(batch.conversation_ids, jax.device_get(self._forward(variables, batch))) for batch in made]
+        return [
+            unpack_predictions([(ids, jax.tree.map(lambda x, i=i: x[i], output)) for ids, output in outputs], examples)
+            for i in range(len(self._seeds))
+        ]
+
+
+def fits_on_device(pipeline: Pipeline) -> bool:
+    """Returns whether the training split stays on the device: without frames, within `training.resident_megabytes`."""
+    if pipeline.card.frames:
+        return False
+    limit = pipeline.config.training.resident_megabytes * 10**6
+    return resident_bytes(pipeline.examples["train"], pipeline.widths) <= limit
+
+
+def make_execution(
+    pipeline: Pipeline,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    configs: Sequence[ConfigDict],
+    loss_weights: Sequence[Mapping[str, np.ndarray]],
+) -> Execution:
+    """Returns how runs are computed: one by itself, several side by side; see `SingleRun` and `VmappedRuns`."""
+    if len(configs) == 1:
+        return SingleRun(pipeline, model, optimizer)
+    return VmappedRuns(pipeline, model, optimizer, [config.seed for config in configs], loss_weights)

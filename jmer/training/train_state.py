@@ -1,0 +1,66 @@
+"""The train state: all that a run carries from step to step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jmer.errors import UserError
+from jmer.models import Model
+from jmer.models.contract import example_batch
+
+
+@struct.dataclass
+class TrainState:
+    """A train state: arrays only, the same on every device, without a device axis.
+
+    Attributes:
+      step: int32, steps taken.
+      params: the network's parameters.
+      model_state: its other variables (running statistics of a batch), empty if it has none.
+      opt_state: of the optimizer; learning rate and weight decay are among it.
+      rng: random key of the run; each step folds its number in.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: optax.OptState
+    rng: jax.Array
+
+    @property
+    def variables(self) -> dict:
+        """What `module.apply` takes."""
+        return {"params": self.params, **self.model_state}
+
+
+def create_train_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    widths: Mapping[str, int],
+    seed: int,
+    *,
+    frames: bool = False,
+) -> TrainState:
+    """Initialises a run.
+
+    Args:
+      model: the network and its loss.
+      optimizer: see `jmer.training.optimizer.make_optimizer`.
+      widths: modality -> feature width.
+      seed: of the initial parameters and of all random draws in training.
+      frames: whether utterances are sequences of frames.
+
+    Raises:
+      UserError: if the network refuses its configuration.
+    """
+    start, rng = jax.random.split(jax.random.key(seed))
+    try:
+        variables = dict(jax.jit(model.module.init)({"params": start}, example_batch(widths, frames=frames)))
+    except ValueError as error:
+        raise UserError(f"invalid configuration: {error}") from error
+    params = variables.pop("params")
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), rng)
