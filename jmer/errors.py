@@ -1,9 +1,9 @@
-"""The one exception that means: the input is at fault, and this line says what to do."""
+"""The exception for invalid input."""
 
 
 class UserError(ValueError):
-    """A mistake in what a user gave (a file, a field, a flag).
+    """Invalid input of a user: a file, a field, an argument.
 
-    The message is one line that names the file or field, what is wrong with it and the remedy. Command-line programs
-    print it without a traceback and exit with status 2; library code lets it pass.
+    The message names the file, field or argument, the error and the remedy. Command-line programs print it without a
+    traceback and exit with status 2; the library does not catch it.
     """

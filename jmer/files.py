@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 from jmer.errors import UserError
 
 TEMPORARY = ".writing-"
-"""How names begin of what a killed writer leaves behind."""
+"""Prefix of the temporary folders that a killed writer leaves behind."""
 
 
 @contextlib.contextmanager
 def atomically(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path with the same suffix beside `path`, and renames it to `path` when the block succeeds.
+    """Yields a temporary path beside `path`, with the same suffix, and renames it to `path` when the block succeeds.
 
-    A reader sees the old file or the whole new one, whenever the writer is killed. If the block fails, the old file
-    stays and the temporary one goes. Missing parent folders are made.
+    Whenever the writer is killed, a reader sees the old file or the complete new one. If the block fails, the old file
+    is kept and the temporary one deleted. Missing parent folders are created.
 
     Raises:
       UserError: if the file cannot be written (no permission, disk full, ...).

@@ -36,7 +36,7 @@ def mean_pooled(conversations: Sequence[Conversation]) -> list[Conversation]:
 def available_rows(conversation: Conversation, modality: str) -> Sequence[np.ndarray]:
     """Returns the feature vectors of available utterances, or of their frames, in arrays `[k, D_m]`."""
     features = conversation.features[modality]
-    return features if conversation.has_frames else [features[conversation.available[modality]]]
+    return [features[conversation.available[modality]]] if isinstance(features, np.ndarray) else features
 
 
 def _mean(frames: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A split as flat arrays that stay on the device, and batches gathered from them there."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def make_resident(conversations: Sequence[Conversation], widths: Mapping[str, in
       widths: modality -> width; names the modalities that are taken.
     """
     lengths = np.array([len(c) for c in conversations], np.int32)
-    return Resident(
+    fields: dict[str, Any] = dict(  # NumPy arrays in the place of JAX's, until they are put on a device
         features={m: np.concatenate([c.features[m] for c in conversations]) for m in widths},
         labels=np.concatenate([c.labels for c in conversations]),
         speakers=np.concatenate([np.array(number_speakers(c.speakers), np.int32) for c in conversations]),
@@ -49,6 +50,7 @@ def make_resident(conversations: Sequence[Conversation], widths: Mapping[str, in
         first=np.cumsum(lengths, dtype=np.int32) - lengths,
         length=lengths,
     )
+    return Resident(**fields)
 
 
 def resident_bytes(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> int:
