@@ -62,7 +62,7 @@ def batches(
     Raises:
       UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
-    order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
+    order: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
     if packing is None:
         rows, plan = batch_size, plan_epoch(conversations, lengths=lengths, **order)
     else:
@@ -245,7 +245,7 @@ def _fill(
 ) -> Batch:
     has_frames = conversations[conversation_ids.max()].has_frames
     positions = (rows, 1) if has_frames else (rows, length)
-    frames = {m: np.zeros((rows, 1, length), bool) for m in widths} if has_frames else None
+    frames = {m: np.zeros((rows, 1, length), bool) for m in widths} if has_frames else {}
     shape = (rows, 1, length) if has_frames else positions
     features = {m: np.zeros((*shape, width), np.float32) for m, width in widths.items()}
     available = {m: np.zeros(positions, bool) for m in widths}
@@ -271,4 +271,14 @@ def _fill(
     conversation_ids = np.pad(conversation_ids, ((0, rows - len(conversation_ids)), (0, 0)), constant_values=-1).astype(
         np.int32
     )
-    return Batch(features, mask, labels, speakers, available, conversation_ids, segment_ids, frames)
+    fields: dict[str, Any] = {  # NumPy arrays in the place of JAX's, until they are put on a device
+        "features": features,
+        "mask": mask,
+        "labels": labels,
+        "speakers": speakers,
+        "available": available,
+        "conversation_ids": conversation_ids,
+        "segment_ids": segment_ids,
+        "frames": frames if has_frames else None,
+    }
+    return Batch(**fields)
