@@ -1,4 +1,4 @@
-"""Corpora: conversations on disk, their checks, and padded batches."""
+"""Corpora on disk and in memory, their checks, and padded batches."""
 
 from jmer.batch import Batch
 from jmer.data.batching import batch_layout, batches, bucket_lengths, places, plan_epoch, useful_share

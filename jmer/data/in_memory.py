@@ -137,7 +137,7 @@ def _parse_features(argument: str, given: Any) -> tuple[Features, np.ndarray]:
         utterances = np.asarray(given) if hasattr(given, "__array__") else given
         items = [None if item is None else np.asarray(item) for item in utterances]
     except (TypeError, ValueError) as error:
-        raise UserError(f"{argument} is no array ({error}): {expected}") from error
+        raise UserError(f"{argument} is not an array ({error}): {expected}") from error
     if not items:
         raise UserError(f"{argument} has no utterances: {expected}")
     present = [item for item in items if item is not None]
