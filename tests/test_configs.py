@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import tiny_corpus
+from tiny import tiny_corpus, train
 
 from jmer.batch import MODALITIES
 from jmer.config import base_config, flatten, with_variants
@@ -10,7 +10,6 @@ from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import experiment_files, get_config
 from jmer.models import get_spec, model_names
-from jmer.training.loop import train
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 CONFIGS = {name: str(path) for name, path in experiment_files().items()}
@@ -41,7 +40,7 @@ def expected_terms(config):
 def train_two_steps(config, workdir):
     """Trains for an epoch of two steps; returns the means of its loss terms."""
     config.training.update(epochs=1, batch_size=6, parallel="jit")
-    assert train(config, corpus_for(config), workdir, command="train", say=lambda line: None)
+    assert train(config, corpus_for(config), workdir)
     (row,) = read_json_lines(workdir / JSON_LINES_FILE)
     assert row["step"] == 2
     losses = {name: value for name, value in row.items() if name.startswith("train/loss")}

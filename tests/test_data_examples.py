@@ -1,17 +1,22 @@
-"""What batches are made of: conversations as they are, without what has no label, or single utterances."""
+"""Examples: conversations as they are, without unlabelled utterances, or single utterances."""
 
 import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import tiny_corpus
+from tiny import tiny_corpus, train
 
 from jmer.config import base_config, with_variants
 from jmer.data import make_corpus
+from jmer.data.examples import make_examples
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
-from jmer.training import evaluate, train
+from jmer.runs import write_results
+
+
+def examples(corpus, split, **options):
+    return make_examples(corpus.conversations(split), frames=corpus.card.frames, **options)
 
 
 def unlabelled(conversation):
@@ -22,8 +27,8 @@ def test_utterances_without_a_label_are_context_or_not_there():
     corpus = tiny_corpus()
     whole = corpus.conversations("train")
     assert any(0 < (c.labels == -1).sum() < len(c) for c in whole)
-    assert [c.utterances for c in batch_rows(corpus, "train")] == [c.utterances for c in whole]
-    shortened = {c.id: c for c in batch_rows(corpus, "train", context="drop_unlabelled")}
+    assert [c.utterances for c in examples(corpus, "train")] == [c.utterances for c in whole]
+    shortened = {c.id: c for c in examples(corpus, "train", context="drop_unlabelled")}
     assert list(shortened) == [c.id for c in whole if (c.labels != -1).any()]
     for c in whole:
         keep = [i for i in range(len(c)) if c.labels[i] != -1]
@@ -41,7 +46,7 @@ def test_utterances_without_a_label_are_context_or_not_there():
 def test_a_split_without_any_label_stays_whole():
     corpus = tiny_corpus()
     bare = make_corpus({"test": [unlabelled(c) for c in corpus.conversations("test")]}, corpus.card)
-    assert len(batch_rows(bare, "test", context="drop_unlabelled")) == len(corpus.conversations("test"))
+    assert len(examples(bare, "test", context="drop_unlabelled")) == len(corpus.conversations("test"))
 
 
 def test_frames_of_unlabelled_utterances_go_with_them():
@@ -49,14 +54,14 @@ def test_frames_of_unlabelled_utterances_go_with_them():
     first, second = made.conversations("test")
     partly = dataclasses.replace(first, labels=np.where(np.arange(len(first)) == 1, -1, first.labels).astype(np.int32))
     corpus = make_corpus({"test": [partly, unlabelled(second)]}, made.card)
-    rows = batch_rows(corpus, "test", context="drop_unlabelled")
+    rows = examples(corpus, "test", context="drop_unlabelled")
     assert [row.utterances[0] for row in rows] == [u for i, u in enumerate(first.utterances) if i != 1]
     np.testing.assert_array_equal(rows[1].features["audio"][0], first.features["audio"][2])
 
 
 def test_what_is_no_context_is_refused():
     with pytest.raises(UserError, match=r"^data\.context is 'none': choose one of mask_unlabelled, drop_unlabelled$"):
-        batch_rows(tiny_corpus(), "train", context="none")
+        examples(tiny_corpus(), "train", context="none")
 
 
 def test_scores_leave_dropped_utterances_out_and_predictions_do_not(tmp_path):
@@ -64,10 +69,10 @@ def test_scores_leave_dropped_utterances_out_and_predictions_do_not(tmp_path):
     config.data.context = "drop_unlabelled"
     config.training.update(epochs=1, batch_size=6, buckets=1, parallel="jit")
     workdir = tmp_path / "w"
-    train(config, corpus, workdir, command="train", say=lambda line: None)
+    train(config, corpus, workdir)
     labels = np.concatenate([c.labels for c in corpus.conversations("test")])
     counts = {}
     for labelled in (True, False):
-        evaluate(workdir, corpus, say=lambda line: None, labelled=labelled)
+        write_results(workdir, corpus, log=lambda line: None, labelled=labelled)
         counts[labelled] = len(pd.read_csv(workdir / "predictions" / "test.csv"))
     assert counts == {True: (labels != -1).sum(), False: len(labels)}

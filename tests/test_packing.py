@@ -13,8 +13,8 @@ from jmer.errors import UserError
 CHOSEN = [None, np.arange(0, 23, 2), np.array([5]), np.arange(0)]
 
 
-def shape_and_plan(conversations, batch_size, chosen=None, seed=0, epoch=0, several=True):
-    packing = make_packing(conversations, batch_size=batch_size, several=several)
+def shape_and_plan(conversations, batch_size, chosen=None, seed=0, epoch=0, pack=True):
+    packing = make_packing(conversations, batch_size=batch_size, pack=pack)
     options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
     return packing, plan_packed(conversations, packing, **options)
 
@@ -23,8 +23,8 @@ def shape_and_plan(conversations, batch_size, chosen=None, seed=0, epoch=0, seve
 @pytest.mark.parametrize(("batch_size", "seed"), list(itertools.product((1, 4, 7, 23, 40), (None, 3))))
 def test_every_conversation_comes_once_and_fits(batch_size, seed, chosen):
     conversations = split()
-    for several, epoch in itertools.product((True, False), range(3)):
-        packing, plan = shape_and_plan(conversations, batch_size, chosen, seed, epoch, several)
+    for pack, epoch in itertools.product((True, False), range(3)):
+        packing, plan = shape_and_plan(conversations, batch_size, chosen, seed, epoch, pack)
         positions = np.arange(23) if chosen is None else chosen
         assert len(plan) == steps_per_epoch(len(positions), batch_size)
         assert sorted(m for batch in plan for m in batch.conversation_ids.flat if m >= 0) == positions.tolist()
@@ -104,7 +104,7 @@ def test_shapes_found_by_hand():
     # Strata of two: 9 and 8, 5 and 5, 4 and 3, 2 and 1; the tallest are 9, 5, 4 and 2.
     conversations = [conversation(str(i), n) for i, n in enumerate([5, 9, 1, 4, 8, 2, 3, 5])]
     assert make_packing(conversations, batch_size=4) == Packing(rows=2, slots=2, length=11)
-    assert make_packing(conversations, batch_size=4, several=False) == Packing(rows=4, slots=1, length=9)
+    assert make_packing(conversations, batch_size=4, pack=False) == Packing(rows=4, slots=1, length=9)
     plan = plan_packed(conversations, Packing(2, 2, 11), batch_size=4)
     assert [batch.conversation_ids.tolist() for batch in plan] == [[[1, 5], [0, 3]], [[4, 2], [7, 6]]]
 

@@ -43,12 +43,12 @@ def test_gathered_batches_are_those_of_the_host(widths, batch_size, multiple, le
 
 
 @pytest.mark.parametrize(("batch_size", "multiple"), [(4, 1), (5, 4), (11, 1)])
-@pytest.mark.parametrize("several", [True, False])
-def test_gathered_batches_are_those_of_the_host_with_several_conversations_in_a_row(batch_size, multiple, several):
+@pytest.mark.parametrize("pack", [True, False])
+def test_gathered_batches_are_those_of_the_host_with_several_conversations_in_a_row(batch_size, multiple, pack):
     rows = conversations()
     resident = jax.device_put(make_resident(rows, WIDTHS))
-    packing = make_packing(rows, batch_size=batch_size, several=several)
-    assert (packing.slots > 1) == several
+    packing = make_packing(rows, batch_size=batch_size, pack=pack)
+    assert (packing.slots > 1) == pack
     for expected in batches(
         rows, WIDTHS, batch_size=batch_size, packing=packing, row_multiple=multiple, seed=3, epoch=1
     ):

@@ -1,5 +1,6 @@
-"""A trained model says something about every utterance exactly once, however conversations are put together."""
+"""A network predicts every utterance exactly once, however conversations are put together."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,7 @@ import pytest
 from tiny import start, tiny_config, tiny_corpus
 
 from jmer.data.batching import batches
-from jmer.evaluation.predict import forward, predict, predict_conversations
-from jmer.training.parallel import make_parallel
+from jmer.training.parallel import Parallel, make_parallel
 
 
 @functools.cache
@@ -20,11 +20,11 @@ def run():
 @functools.cache
 def alone():
     """Probabilities and weights of each test conversation by a forward pass over it alone, without any padding."""
-    setup, variables = run().setup, run().state.variables
-    apply = jax.jit(functools.partial(setup.model.module.apply, train=False))
+    pipeline, variables = run().pipeline, run().state.variables
+    apply = jax.jit(functools.partial(run().model.module.apply, train=False))
     found = []
-    for conversation in setup.conversations["test"]:
-        (batch,) = batches([conversation], setup.widths, batch_size=1, lengths=(len(conversation),))
+    for conversation in pipeline.examples["test"]:
+        (batch,) = batches([conversation], pipeline.widths, batch_size=1, lengths=(len(conversation),))
         output = apply(variables, batch)
         odds = np.exp(np.float64(output.logits[0]))
         found.append((odds / odds.sum(-1, keepdims=True), {m: w[0] for m, w in output.weights.items()}))
@@ -52,34 +52,47 @@ CASES = [("jit", 0, 1), ("jit", 0, 3), ("pmap", 2, 3), ("shard_map", 8, 2)]
 SLOW = [("jit", 0, 100), ("pmap", 8, 5), ("shard_map", 2, 7), ("pmap", 8, 100)]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording:
+    """A mapping over devices that notes the conversations of the batches it gets."""
+
+    mapping: Parallel
+    seen: list
+
+    @property
+    def row_multiple(self):
+        return self.mapping.row_multiple
+
+    def forward(self, forward):
+        mapped = self.mapping.forward(forward)
+
+        def recording(variables, batch):
+            self.seen.extend(position for position in batch.row_ids if position >= 0)
+            return mapped(variables, batch)
+
+        return recording
+
+
 @pytest.mark.parametrize(
     ("backend", "devices", "batch_size"), CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 )
 def test_any_batch_size_and_devices_give_each_utterance_once(backend, devices, batch_size):
-    setup, parallel = run().setup, make_parallel(backend, devices)
-    mapped, seen = parallel.forward(forward(setup.model)), []
-
-    def recording(variables, batch):
-        seen.extend(position for position in batch.row_ids if position >= 0)
-        return mapped(variables, batch)
-
-    found = predict_conversations(
-        recording,
-        parallel.replicate(run().state).variables,
-        setup.conversations["test"],
-        setup.widths,
+    parallel, seen = make_parallel(backend, devices), []
+    predictor = dataclasses.replace(
+        run().predictor,
+        variables=parallel.replicate(run().state).variables,
         batch_size=batch_size,
-        lengths=(4, 8),
-        row_multiple=parallel.multiple,
+        mapping=Recording(parallel, seen),
     )
-    assert sorted(seen) == list(range(len(setup.conversations["test"])))
+    examples = run().pipeline.examples["test"]
+    found = predictor.predict_normalized(examples, lengths=(4, 8))
+    assert sorted(seen) == list(range(len(examples)))
     assert_equals_alone(found.probabilities, found.weights)
 
 
 def test_the_table_has_a_row_for_each_utterance_of_the_corpus():
     corpus = tiny_corpus()
-    setup, variables = run().setup, run().state.variables
-    table = predict(setup.model, variables, corpus, split="test", statistics=setup.statistics, batch_size=3)
+    table = dataclasses.replace(run().predictor, batch_size=3).predict(corpus, "test")
     conversations = corpus.conversations("test")
     names = [(c.id, utterance) for c in conversations for utterance in c.utterances]
     assert list(zip(table.conversation, table.utterance, strict=True)) == names
