@@ -6,18 +6,19 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tiny import WIDTHS, linear_model, start, tiny_config, tiny_corpus
+from tiny import WIDTHS, Linear, linear_model, mean_square, start, tiny_config, tiny_corpus
 
-from jmer.data.packing import PlannedBatch
+from jmer.config import base_config
+from jmer.data.packing import PlannedBatch, make_epoch_plan
 from jmer.data.resident import make_resident
-from jmer.training import create_train_state
-from jmer.training.advance import epoch_at_once, fits_on_device, step_by_step
-from jmer.training.checkpoint import Position
-from jmer.training.epoch import make_plan, train_epoch
-from jmer.training.optimizer import make_optimizer
-from jmer.training.step import train_step
+from jmer.models import ModelSpec, register_model
+from jmer.pipeline import Pipeline
+from jmer.training import create_train_state, make_optimizer, train_epoch, train_step
+from jmer.training.execution import SingleRun, fits_on_device
+from jmer.training.progress import Progress
 
-EPOCHS = 2
+# The first epoch of the curriculum has two steps, the others have four: in a whole epoch, steps are left out.
+STEPS = [2, 4, 4]
 CHECKED = [("jit", 1), ("pmap", 8), ("shard_map", 2)]
 ALSO = [("pmap", 1), ("pmap", 2), ("shard_map", 1), ("shard_map", 8)]
 MAPPINGS = CHECKED + [pytest.param(*mapping, marks=pytest.mark.slow) for mapping in ALSO]
@@ -26,9 +27,15 @@ CHANGES = {
     "optimizer__name": "sgd",
     "optimizer__learning_rate": 0.02,
     "training__batch_size": 3,
+    "training__curriculum": 2,
+    "training__epochs": len(STEPS),
     "loss__kl_estimator": "mc",
     "loss__recon_weight": 0.1,
 }
+
+
+class Unpacked(Linear):
+    """The smallest model again: it does not declare that it keeps the conversations of a row apart."""
 
 
 @functools.cache
@@ -36,41 +43,39 @@ def corpus():
     return tiny_corpus()
 
 
-def fresh(backend, devices):
+def fresh(backend, devices, **changes):
     devices = {} if backend == "jit" else {"training__devices": devices}
-    return start(tiny_config(**CHANGES, training__parallel=backend, **devices), corpus())
+    return start(tiny_config(**CHANGES | changes, training__parallel=backend, **devices), corpus())
 
 
-def copy(state):
-    """A state that the step may overwrite."""
-    return jax.tree.map(lambda x: x.copy(), state)
-
-
-def trained(advance, state):
-    """Returns the state after a short training, and each epoch's position at its end, without what a clock measured."""
-    positions = []
-    for epoch in range(EPOCHS):
-        *_, (state, metrics, position) = advance(state, Position(epoch=epoch), np.arange(11))
-        assert metrics.finite
-        positions.append(dataclasses.replace(position, batch_seconds=0.0))
-    return jax.device_get(state.params), int(state.step), positions
+def trained(run):
+    """Returns the state after a short training, and the progress at the end of each epoch without what a clock gave."""
+    assert run.pipeline.schedule.steps == STEPS
+    execution, reached = SingleRun(run.pipeline, run.model, run.optimizer), []
+    execution.load([run.state])
+    for epoch in range(len(STEPS)):
+        *_, (result,) = execution.train_epoch([Progress(epoch=epoch)])
+        assert result.metrics.finite
+        reached.append(dataclasses.replace(result.progress, batch_seconds=0.0))
+    (state,) = execution.states()
+    return jax.device_get(state.params), int(state.step), reached
 
 
 @functools.cache
 def by_steps():
-    run = fresh("jit", 1)
-    return trained(step_by_step(run.setup, run.optimizer), run.state)
+    run = fresh("jit", 1, training__resident_megabytes=0)
+    assert not fits_on_device(run.pipeline)
+    return trained(run)
 
 
 @pytest.mark.parametrize(("backend", "devices"), MAPPINGS)
 def test_equals_its_steps_one_by_one(backend, devices):
     run = fresh(backend, devices)
-    assert run.setup.packing.slots > 1
-    # One step more than there are: it is not taken.
-    params, step, positions = trained(epoch_at_once(run.setup, run.optimizer, steps=5), run.state)
+    assert run.pipeline.packing.slots > 1 and fits_on_device(run.pipeline)
+    params, step, reached = trained(run)
     expected_params, expected_step, expected = by_steps()
-    assert step == expected_step == 4 * EPOCHS
-    for one, other in zip(positions, expected, strict=True):
+    assert step == expected_step == sum(STEPS)
+    for one, other in zip(reached, expected, strict=True):
         assert (one.batch, one.confusion) == (other.batch, other.confusion)
         np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
         assert one.terms == {name: pytest.approx(pair, rel=1e-5) for name, pair in other.terms.items()}
@@ -84,7 +89,7 @@ def planned(*batches):
 
 def test_a_plan_lays_out_what_is_left_of_an_epoch():
     batches = [PlannedBatch(np.array(rows), 9) for rows in ([[3, 1], [6, -1]], [[0, 5], [-1, -1]], [[2, 4], [7, 8]])]
-    plan = make_plan(batches, rows=3, steps=5, start=1)
+    plan = make_epoch_plan(batches, rows=3, steps=5, start=1)
     none = [[-1, -1]] * 3
     np.testing.assert_array_equal(
         plan.conversation_ids, [none, [[0, 5], *none[:2]], [[2, 4], [7, 8], none[0]], none, none]
@@ -120,29 +125,29 @@ def split(scale=()):
 
 def assert_same(state, expected):
     jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
-    jax.tree.map(np.testing.assert_array_equal, state.optimizer, expected.optimizer)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, expected.opt_state)
     assert int(state.step) == int(expected.step)
 
 
 def test_steps_that_are_not_active_leave_the_state_alone():
     batches = planned([3, 1], [0, 5], [2, 4])
-    rest = make_plan(batches, rows=2, steps=3, start=1)
+    rest = make_epoch_plan(batches, rows=2, steps=3, start=1)
     state, metrics = epoch(rest, split())
     assert int(state.step) == 2
-    expected, alone = epoch(make_plan(batches[1:], rows=2, steps=4), split())
+    expected, alone = epoch(make_epoch_plan(batches[1:], rows=2, steps=4), split())
     assert_same(state, expected)
     np.testing.assert_array_equal(metrics.loss[1:], alone.loss[:2])
     # The same where the steps are computed, as they are for runs that advance beside others.
-    state, _ = epoch(make_plan(batches, rows=2, steps=3).replace(active=rest.active), split())
+    state, _ = epoch(make_epoch_plan(batches, rows=2, steps=3).replace(active=rest.active), split())
     assert_same(state, expected)
 
 
 def test_nothing_follows_a_step_that_is_not_finite():
     batches = planned([3, 1], [0, 5], [2, 4], [6, 7])
-    plan = make_plan(batches, rows=2, steps=4)
+    plan = make_epoch_plan(batches, rows=2, steps=4)
     state, metrics = epoch(plan, split(scale=[(5, 1e25)]))
     np.testing.assert_array_equal(metrics.finite[:2], [True, False])
-    expected, _ = epoch(make_plan(batches[:1], rows=2, steps=4), split())
+    expected, _ = epoch(make_epoch_plan(batches[:1], rows=2, steps=4), split())
     assert_same(state, expected)
 
 
@@ -157,6 +162,17 @@ def test_a_step_that_is_not_active_says_whether_it_was_finite():
 
 def test_what_is_too_large_is_trained_step_by_step():
     run = start(tiny_config(training__parallel="jit"), corpus())
-    assert fits_on_device(run.setup)
-    run.setup.config.training.resident_megabytes = 0
-    assert not fits_on_device(run.setup)
+    assert fits_on_device(run.pipeline)
+    run.pipeline.config.training.resident_megabytes = 0
+    assert not fits_on_device(run.pipeline)
+
+
+def test_a_model_that_does_not_keep_conversations_apart_gets_one_per_row():
+    unpacked = register_model(ModelSpec("unpacked", Unpacked, mean_square))
+    config = base_config(unpacked.name)
+    config.training.batch_size = 3
+    pipeline = Pipeline.for_training(config, corpus())
+    assert (pipeline.packing.slots, pipeline.packing.rows) == (1, 3)
+    for epoch_batches in (pipeline.train_batches(0), pipeline.evaluation_batches("test")):
+        for batch in epoch_batches:
+            assert batch.conversation_ids.shape[1] == 1

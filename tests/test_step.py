@@ -24,7 +24,7 @@ SAMPLING = {
     "loss__kl_estimator": "mc",
     "loss__recon_weight": 0.1,
     "loss__class_weights": "inverse_freq",
-    "model__dropout": 0.3,
+    "model__dropout_rate": 0.3,
 }
 
 
@@ -104,7 +104,7 @@ def test_equals_one_device(backend, devices):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
-def test_equals_one_device_in_the_literal_reading(backend):
+def test_equals_one_device_in_the_literal_interpretation(backend):
     assert_same_training(backend, 8, sampling=False)
 
 

@@ -20,7 +20,7 @@ from jmer.data.corpus import Corpus
 from jmer.data.synthetic import Size, generate
 from jmer.evaluation.predictor import Predictor
 from jmer.layers.dropout import ConversationDropout
-from jmer.models import Model, ModelSpec, build_model
+from jmer.models import Model, ModelSpec, build_model, register_model
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import RunFacts, claim
 from jmer.training import Parallel, TrainState, create_train_state, loop, make_optimizer, make_parallel, train_step
@@ -55,6 +55,10 @@ def tiny_config(**changes):
     config = with_variants(base_config("lfvd"), "tiny")
     config.model.dag_layers = 1
     config.training.batch_size = 4
+    return _changed(config, changes)
+
+
+def _changed(config, changes):
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return config
 
@@ -87,7 +91,29 @@ def mean_square(output, batch, axis=None):
     return {"squares": (0.5, jnp.where(batch.mask, squares, 0).sum(), batch.mask.sum())}
 
 
-LINEAR = ModelSpec("linear", Linear, mean_square, defaults={"model.dropout_rate": 0.2})
+LINEAR = ModelSpec(
+    "linear",
+    Linear,
+    mean_square,
+    defaults={"model.dropout_rate": 0.2},
+    packing=True,
+    variants={
+        "slow": {"optimizer.learning_rate": 0.001},
+        "slower": {"optimizer.learning_rate": 0.0001},
+        "still_slow": {"optimizer.learning_rate": 0.001},
+        "usual": {"optimizer.learning_rate": 0.01},
+        "text": {"model.modalities": ("text",)},
+        "visual": {"model.modalities": ("visual",)},
+    },
+)
+
+
+def linear_config(**changes):
+    """Returns the configuration of the smallest model, two epochs of three steps; `changes` as in `tiny_config`."""
+    register_model(LINEAR)
+    config = base_config("linear")
+    config.training.update(epochs=2, batch_size=4)
+    return _changed(config, changes)
 
 
 def linear_model(dropout_rate=0.0) -> Model:
