@@ -18,7 +18,7 @@ from jmer.errors import UserError
 # recurrence more steps.
 LONGEST_ROW = 1.25
 # Of a coarse packing.
-SHORTEST_ROW = 8
+SHORTEST_ROW = 4
 
 
 class Packing(NamedTuple):
