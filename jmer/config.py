@@ -101,7 +101,7 @@ def _updated(config: ConfigDict, values: Mapping[str, Any], what: str) -> Config
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Returns a configuration as `section.field` -> value."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
     return flat

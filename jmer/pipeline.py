@@ -148,9 +148,9 @@ class Pipeline:
         options = {"batch_size": size, "row_multiple": row_multiple, **self.evaluation_layout}
         return batches(self.examples[split], self.widths, **options)
 
-    def is_labelled(self, split: str | None) -> bool:
+    def is_labelled(self, split: str) -> bool:
         """Returns whether the corpus has the split and any label in it."""
-        return split is not None and any_labelled(self.examples.get(split, ()))
+        return any_labelled(self.examples.get(split, ()))
 
     def labels(self, split: str) -> np.ndarray:
         """Returns the labels of a split, int32 `[N]`, utterance after utterance; -1 = unlabelled."""

@@ -6,7 +6,7 @@ into: one shape, compiled once, holds all of them, whichever conversations meet.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import struct
@@ -51,9 +51,9 @@ class EpochPlan:
       active: bool `[S]`, False for a step that leaves the train state as it is.
     """
 
-    conversation_ids: np.ndarray
-    computed: np.ndarray
-    active: np.ndarray
+    conversation_ids: Any
+    computed: Any
+    active: Any
 
 
 def make_epoch_plan(planned: Sequence[PlannedBatch], *, rows: int, steps: int, start: int = 0) -> EpochPlan:

@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ class Predictions:
     attention: Mapping[str, Sequence[np.ndarray]]
 
 
-class DeviceMapping(Protocol):
+class DeviceMapping(Hashable, Protocol):
     """Maps a function of a batch over devices, see `jmer.training.parallel`."""
 
     @property
@@ -82,7 +82,7 @@ def forward_pass(model: Model) -> Callable[[Any, Batch], tuple]:
     summaries = model.spec.summaries
 
     def forward(variables: Any, batch: Batch) -> tuple:
-        output = model.module.apply(variables, batch, train=False, **summaries.call_options)
+        output: Any = model.module.apply(variables, batch, train=False, **summaries.call_options)
         probabilities = jax.nn.softmax(output.logits)
         return probabilities, dict(summaries.fusion_weights(output, batch)), dict(summaries.attention(output, batch))
 
@@ -101,8 +101,8 @@ def compiled_output(model: Model) -> Callable[[Any, Batch], Any]:
     return jax.jit(functools.partial(model.module.apply, train=False))
 
 
-class BasePredictor(abc.ABC):
-    """Predicts conversations, and scores the predictions.
+class Task(NamedTuple):
+    """What conversations must be like to be predicted.
 
     Attributes:
       emotions: names of the `C` emotions.
@@ -115,6 +115,15 @@ class BasePredictor(abc.ABC):
     context: str
     frames: bool
     widths: Mapping[str, int]
+
+
+class BasePredictor(abc.ABC):
+    """Predicts conversations, and scores the predictions."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> Task:
+        """What the conversations must be like."""
 
     @abc.abstractmethod
     def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
@@ -149,7 +158,7 @@ class BasePredictor(abc.ABC):
             return self._table(*self._conversations(data), context)
         validate_corpus(data, for_training=False)
         self.check_card(data.card)
-        card = dataclasses.replace(data.card, emotions=self.emotions)
+        card = dataclasses.replace(data.card, emotions=self.task.emotions)
         tables = []
         for name in data.splits if split is None else [split]:
             table = self._table(data.conversations(name), card, context)
@@ -167,7 +176,7 @@ class BasePredictor(abc.ABC):
         self.check_card(corpus.card)
         scores = {}
         for split in corpus.splits:
-            examples = make_examples(corpus.conversations(split), frames=self.frames, context=self.context)
+            examples = make_examples(corpus.conversations(split), frames=self.task.frames, context=self.task.context)
             if any_labelled(examples):
                 scores[split] = self.score(examples, self.predict_examples(self.complete(examples)))
         if not scores:
@@ -177,14 +186,14 @@ class BasePredictor(abc.ABC):
     def score(self, examples: Sequence[Conversation], predictions: Predictions) -> Scores:
         """Returns the scores of predictions for labelled examples."""
         labels = np.concatenate([example.labels for example in examples])
-        return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.emotions)
+        return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.task.emotions)
 
     def check_card(self, card: Card) -> None:
         """Raises UserError, naming what differs, if a corpus does not fit the model."""
-        if card.emotions and card.emotions != self.emotions:
+        if card.emotions and card.emotions != self.task.emotions:
             raise UserError(
                 f"corpus '{card.name}' has the emotions {', '.join(card.emotions)}, the model was trained for "
-                f"{', '.join(self.emotions)}: convert the corpus with these, in this order"
+                f"{', '.join(self.task.emotions)}: convert the corpus with these, in this order"
             )
         self._check_features(f"corpus '{card.name}'", card.frames, card.widths)
 
@@ -200,38 +209,40 @@ class BasePredictor(abc.ABC):
             self._check_features(f"conversation '{c.id}'", c.has_frames, widths)
         card = Card(
             name=IN_MEMORY,
-            widths={m: width for m, width in self.widths.items() if any(m in c.features for c in listed)},
-            emotions=self.emotions,
+            widths={m: width for m, width in self.task.widths.items() if any(m in c.features for c in listed)},
+            emotions=self.task.emotions,
             provenance="Made in memory.",
             synthetic=False,
-            frames=self.frames,
+            frames=self.task.frames,
         )
         listed = self.complete(listed)
-        if found := defects({"test": listed}, dataclasses.replace(card, widths=self.widths), for_training=False):
+        if found := defects({"test": listed}, dataclasses.replace(card, widths=self.task.widths), for_training=False):
             raise UserError(found[0])
         return listed, card
 
     def _check_features(self, what: str, frames: bool, widths: Mapping[str, int]) -> None:
-        if frames != self.frames:
+        if frames != self.task.frames:
             kinds = {False: "one vector per utterance", True: "frames in each utterance"}
             raise UserError(
-                f"{what} has {kinds[frames]}, the model was trained on {kinds[self.frames]}: use features of the same "
-                "kind"
+                f"{what} has {kinds[frames]}, the model was trained on {kinds[self.task.frames]}: use features of the "
+                "same kind"
             )
-        for modality, width in self.widths.items():
+        for modality, width in self.task.widths.items():
             if widths.get(modality, width) != width:
                 raise UserError(
                     f"{what} has {modality} features of width {widths[modality]}, the model was trained on width "
                     f"{width}: use features of the same extractor"
                 )
-        if not any(modality in widths for modality in self.widths):
+        if not any(modality in widths for modality in self.task.widths):
             raise UserError(
-                f"{what} has only {', '.join(widths) or 'no features'}, the model reads {', '.join(self.widths)}: use "
-                "features of at least one of these"
+                f"{what} has only {', '.join(widths) or 'no features'}, the model reads {', '.join(self.task.widths)}: "
+                "use features of at least one of these"
             )
 
     def _table(self, conversations: Sequence[Conversation], card: Card, context: str | None) -> pd.DataFrame:
-        examples = self.complete(make_examples(conversations, frames=self.frames, context=context or self.context))
+        examples = self.complete(
+            make_examples(conversations, frames=self.task.frames, context=context or self.task.context)
+        )
         found = self.predict_examples(examples)
         return prediction_table(examples, card, found.probabilities, found.weights, found.attention)
 
@@ -244,7 +255,7 @@ class Predictor(BasePredictor):
       model: the network and its loss.
       variables: what `model.module.apply` takes.
       normalization: that the network was trained with, for the modalities that it reads.
-      emotions, context, frames: see `BasePredictor`.
+      emotions, context, frames: see `Task`.
       batch_size: conversations that are predicted at once.
       precision: of matrix products, see `jmer.precision.matmul_precision`.
       mapping: over devices.
@@ -259,6 +270,11 @@ class Predictor(BasePredictor):
     batch_size: int = 32
     precision: str = "default"
     mapping: DeviceMapping = ONE_DEVICE
+
+    @property
+    def task(self) -> Task:
+        """What the conversations must be like."""
+        return Task(self.emotions, self.context, self.frames, self.widths)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -367,24 +383,9 @@ class EnsemblePredictor(BasePredictor):
     members: tuple[Predictor, ...]
 
     @property
-    def emotions(self) -> tuple[str, ...]:
-        """Names of the emotions."""
-        return self.members[0].emotions
-
-    @property
-    def context(self) -> str:
-        """What unlabelled utterances are to the models."""
-        return self.members[0].context
-
-    @property
-    def frames(self) -> bool:
-        """Whether an utterance is a sequence of frames."""
-        return self.members[0].frames
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Modality -> feature width."""
-        return self.members[0].widths
+    def task(self) -> Task:
+        """What the conversations must be like."""
+        return self.members[0].task
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Conversation]:
         """Adds the modalities that conversations lack, see `BasePredictor`."""
@@ -400,7 +401,7 @@ class EnsemblePredictor(BasePredictor):
         )
 
 
-def unpack_predictions(outputs: Iterable[tuple[np.ndarray, tuple]], examples: Sequence[Conversation]) -> Predictions:
+def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[Conversation]) -> Predictions:
     """Returns the predictions of examples.
 
     Args:
@@ -411,7 +412,7 @@ def unpack_predictions(outputs: Iterable[tuple[np.ndarray, tuple]], examples: Se
     return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
 
 
-def unpack(outputs: Iterable[tuple[np.ndarray, Any]], examples: Sequence[Conversation]) -> list[Any]:
+def unpack(outputs: Iterable[tuple[Any, Any]], examples: Sequence[Conversation]) -> list[Any]:
     """Takes batches apart into examples, in the order of the examples and without padding.
 
     Args:

@@ -21,12 +21,12 @@ class LossTerm(NamedTuple):
     Attributes:
       weight: of the term in the loss.
       total: sum over utterances, float32 `[]`.
-      count: what `total` is divided by, after both are summed over devices.
+      divisor: what `total` is divided by, after both are summed over devices: a number of utterances, as a rule.
     """
 
     weight: float | jax.Array
     total: jax.Array
-    count: jax.Array
+    divisor: jax.Array
 
 
 def is_off(weight: float | jax.Array) -> bool:
@@ -90,7 +90,7 @@ class ModelSpec:
 
     name: str
     module: type[nn.Module]
-    loss: Callable
+    loss: Any
     variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     derived: Callable[[Mapping, Mapping], tuple[dict[str, Any], dict[str, Any]]] = lambda model, loss: ({}, {})
@@ -122,7 +122,7 @@ class ModelSpec:
         loss = (self.field_defaults(self.loss) if self.loss_is_configured else {}) | CLASS_WEIGHTS
         return {"model": model, "loss": loss}
 
-    def field_defaults(self, described: type) -> dict[str, Any]:
+    def field_defaults(self, described: Any) -> dict[str, Any]:
         """Returns the configurable fields of the model's module or loss with their defaults."""
         derived = self.derived_model_fields if described is self.module else self.derived_loss_fields
         hidden = {"parent", "name", *derived}
@@ -148,7 +148,7 @@ class ModelSpec:
         return Model(self, module, self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss))
 
 
-def _declared(described: type, section: Mapping[str, Any]) -> dict[str, Any]:
+def _declared(described: Any, section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a section that are fields of a class."""
     names = {f.name for f in dataclasses.fields(described)} - {"name", "parent"}
     return {name: value for name, value in section.items() if name in names}
@@ -166,7 +166,7 @@ class Model:
 
     spec: ModelSpec
     module: nn.Module
-    loss: Callable
+    loss: Any
 
     def __hash__(self) -> int:
         # A loss may be a dataclass that cannot be hashed.
@@ -184,14 +184,16 @@ class Model:
           rng: random key of the step, the same on every device.
           axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
         """
-        return self.module.apply(
+        options: dict[str, Any] = {"axis_name": axis_name} if model_state else {}
+        result: Any = self.module.apply(
             {"params": params, **model_state},
             batch,
             train=True,
-            **({"axis_name": axis_name} if model_state else {}),
+            **options,
             rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
             mutable=list(model_state),
         )
+        return result
 
     def loss_terms(
         self, output: Any, batch: Batch, axis: str | None = None, weights: Mapping[str, jax.Array] | None = None

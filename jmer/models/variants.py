@@ -1,6 +1,9 @@
 """Variants that several models have, under the names that a colon selects."""
 
-MODALITY_SUBSETS = {
+from collections.abc import Mapping
+from typing import Any
+
+MODALITY_SUBSETS: Mapping[str, Mapping[str, Any]] = {
     "text": {"model.modalities": ("text",)},
     "audio": {"model.modalities": ("audio",)},
     "visual": {"model.modalities": ("visual",)},

@@ -110,7 +110,13 @@ class RunGroup:
         )
 
     def write_report(self) -> Path:
-        """Writes the report into the directory of the runs, and returns its path."""
+        """Writes the report into the directory of the runs, and returns its path.
+
+        Raises:
+          UserError: if the runs lie in several directories, or one was not evaluated.
+        """
+        if self.folder is None:
+            raise UserError("the runs lie in several directories: print report() instead")
         path = self.folder / REPORT_FILE
         with atomically(path) as temporary:
             temporary.write_text(self.report() + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -83,7 +83,7 @@ class SingleRun:
         config = pipeline.config
         self._pipeline, self._model = pipeline, model
         self._mapping = make_parallel(config.training.parallel, config.training.devices)
-        self._resident = None
+        self._resident: Any = None
         if fits_on_device(pipeline):
             self._resident = make_resident(pipeline.examples["train"], pipeline.widths)
             epoch = functools.partial(train_epoch, model=model, optimizer=optimizer, length=pipeline.packing.length)
@@ -108,8 +108,8 @@ class SingleRun:
 
     def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
         """Yields after each step, or after the epoch; see `Execution`."""
-        (progress,) = progress
-        return self._steps(progress) if self._resident is None else self._whole_epoch(progress)
+        (one,) = progress
+        return self._steps(one) if self._resident is None else self._whole_epoch(one)
 
     def _steps(self, progress: Progress) -> Iterator[list[StepResult | None]]:
         before, started = progress.batch_seconds, time.perf_counter()
@@ -150,7 +150,7 @@ class VmappedRuns:
         model: Model,
         optimizer: optax.GradientTransformation,
         seeds: Sequence[int],
-        loss_weights: Sequence[Mapping[str, np.ndarray]],
+        loss_weights: Sequence[Mapping[str, np.float32]],
     ):
         """Compiles nothing yet.
 
@@ -259,7 +259,7 @@ def make_execution(
     model: Model,
     optimizer: optax.GradientTransformation,
     configs: Sequence[ConfigDict],
-    loss_weights: Sequence[Mapping[str, np.ndarray]],
+    loss_weights: Sequence[Mapping[str, np.float32]],
 ) -> Execution:
     """Returns how runs are computed: one by itself, several side by side; see `SingleRun` and `VmappedRuns`."""
     if len(configs) == 1:

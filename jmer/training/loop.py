@@ -183,7 +183,7 @@ def _save(
 def _held_out_splits(pipeline: Pipeline) -> list[str]:
     """Returns the splits to score after each epoch: validation, and another one if that chooses the epoch."""
     splits = dict.fromkeys(("validation", get_selection(pipeline.config.selection).split))
-    return [split for split in splits if pipeline.is_labelled(split)]
+    return [split for split in splits if split is not None and pipeline.is_labelled(split)]
 
 
 def _agreed_signal(preemption: Preemption) -> signal.Signals | None:

@@ -58,10 +58,10 @@ class RunMapping:
 
     def unstack(self, state: TrainState) -> list[TrainState]:
         """Returns each run's state, on the first device."""
-        host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
+        host = jax.device_get(dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
         rows = [jax.tree.map(lambda x, i=i: x[i], host) for i in range(self.count)]
         alone = [jax.device_put(row, self.devices[0]) for row in rows]
-        return [row.replace(rng=jax.random.wrap_key_data(row.rng)) for row in alone]
+        return [dataclasses.replace(row, rng=jax.random.wrap_key_data(row.rng)) for row in alone]
 
     @property
     def _mesh(self) -> Mesh:

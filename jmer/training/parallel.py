@@ -67,7 +67,9 @@ class Parallel:
                 donate_argnums=0,
             )
             return lambda state, resident, plan: mapped(
-                state, resident, plan.replace(conversation_ids=self._split(plan.conversation_ids, axis=1))
+                state,
+                resident,
+                dataclasses.replace(plan, conversation_ids=self._split(plan.conversation_ids, axis=1)),
             )
         specs = EpochPlan(conversation_ids=P(None, AXIS), computed=P(), active=P())
         mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)

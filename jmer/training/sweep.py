@@ -40,7 +40,7 @@ def check_alike(configs: Sequence[ConfigDict]) -> None:
                 )
 
 
-def loss_weights(configs: Sequence[ConfigDict]) -> list[dict[str, np.ndarray]]:
+def loss_weights(configs: Sequence[ConfigDict]) -> list[dict[str, np.float32]]:
     """Returns for each run the loss weights in which the runs differ: field -> float32 `[]`."""
     names = [
         name
