@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "jmer"
+GROUND = {"batch", "errors", "files", "precision", "segments", "selection"}
 MAY_IMPORT = {
     "layers": {"layers", "segments"},
     "losses": {"losses", "layers"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
-    "evaluation": {"evaluation", "models", "data", "batch", "errors", "files", "selection"},
-    "training": {"training", "evaluation", "models", "data", "batch", "config", "errors", "files", "selection"},
+    "evaluation": GROUND | {"evaluation", "models", "data"},
+    "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},
+    "runs": GROUND | {"runs", "training", "evaluation", "models", "data", "config", "pipeline"},
 }
 
 
