@@ -22,8 +22,8 @@ from jmer.evaluation.predictor import ONE_DEVICE, BasePredictor, Data, DeviceMap
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
 from jmer.selection import get_selection
+from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints
-from jmer.training.loop import CHECKPOINT_FOLDER
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
 from jmer.training.train_state import create_train_state

@@ -84,6 +84,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the use of the checkpoints."""
         self._manager.close()
 
     @property

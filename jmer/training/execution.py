@@ -22,6 +22,7 @@ from jmer.training.multi_run import map_runs
 from jmer.training.parallel import make_parallel
 from jmer.training.progress import Progress, count_step, count_steps
 from jmer.training.step import Metrics, train_step
+from jmer.training.sweep import loss_weights
 from jmer.training.train_state import TrainState
 
 
@@ -49,10 +50,10 @@ class Execution(Protocol):
     def load(self, states: Sequence[TrainState]) -> None:
         """Takes the state of each run."""
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
         """Trains the rest of the earliest epoch that a run stands in.
 
-        Yields, whenever training could stop, the result of each run; None for a run that has finished that epoch.
+        Yields, whenever training could stop, the results of the runs in that epoch, by their position.
         """
 
     def states(self) -> list[TrainState]:
@@ -106,12 +107,12 @@ class SingleRun:
         if self._resident is not None:
             self._resident = self._mapping.replicate(self._resident)
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields after each step, or after the epoch; see `Execution`."""
         (one,) = progress
         return self._steps(one) if self._resident is None else self._whole_epoch(one)
 
-    def _steps(self, progress: Progress) -> Iterator[list[StepResult | None]]:
+    def _steps(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
         order = {"start": progress.batch, "row_multiple": self._mapping.row_multiple}
         for batch in self._pipeline.train_batches(progress.epoch, **order):
@@ -119,16 +120,16 @@ class SingleRun:
             metrics = jax.device_get(metrics)
             if metrics.finite:
                 progress = count_step(progress, metrics, before + time.perf_counter() - started)
-            yield [StepResult(metrics, progress)]
+            yield {0: StepResult(metrics, progress)}
 
-    def _whole_epoch(self, progress: Progress) -> Iterator[list[StepResult | None]]:
+    def _whole_epoch(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         started = time.perf_counter()
         order = {"seed": self._pipeline.config.seed, "start": progress.batch}
         plan = self._pipeline.epoch_plan(progress.epoch, **order, row_multiple=self._mapping.row_multiple)
         self._state, metrics = self._epoch(self._state, self._resident, plan)
         metrics = jax.device_get(metrics)
         seconds = progress.batch_seconds + time.perf_counter() - started
-        yield [StepResult(*count_steps(progress, metrics, np.flatnonzero(plan.active), seconds))]
+        yield {0: StepResult(*count_steps(progress, metrics, np.flatnonzero(plan.active), seconds))}
 
     def states(self) -> list[TrainState]:
         """Returns the state."""
@@ -197,21 +198,19 @@ class VmappedRuns:
         self._state = self._mapping.stack(states)
         self._resident = self._mapping.replicate(make_resident(self._pipeline.examples["train"], self._pipeline.widths))
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[list[StepResult | None]]:
+    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields once, after the epoch; see `Execution`."""
         started = time.perf_counter()
         epoch = min(one.epoch for one in progress)
         plan = self._plan(progress, epoch)
         self._state, metrics = self._epoch(self._state, self._resident, plan, self._loss_weights)
         metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
-        results: list[StepResult | None] = []
+        results = {}
         for i, one in enumerate(progress):
-            if one.epoch > epoch:
-                results.append(None)
-                continue
-            own = jax.tree.map(lambda x, i=i: x[i], metrics)
-            taken = np.flatnonzero(plan.active[i])
-            results.append(StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds)))
+            if one.epoch == epoch:
+                own = jax.tree.map(lambda x, i=i: x[i], metrics)
+                taken = np.flatnonzero(plan.active[i])
+                results[i] = StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds))
         yield results
 
     def _plan(self, progress: Sequence[Progress], epoch: int) -> EpochPlan:
@@ -259,9 +258,8 @@ def make_execution(
     model: Model,
     optimizer: optax.GradientTransformation,
     configs: Sequence[ConfigDict],
-    loss_weights: Sequence[Mapping[str, np.float32]],
 ) -> Execution:
     """Returns how runs are computed: one by itself, several side by side; see `SingleRun` and `VmappedRuns`."""
     if len(configs) == 1:
         return SingleRun(pipeline, model, optimizer)
-    return VmappedRuns(pipeline, model, optimizer, [config.seed for config in configs], loss_weights)
+    return VmappedRuns(pipeline, model, optimizer, [config.seed for config in configs], loss_weights(configs))

@@ -115,6 +115,10 @@ class MetricWriter:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
         self._tensorboard.close()
 
 

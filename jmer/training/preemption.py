@@ -4,6 +4,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
+
+from jmer.training.parallel import max_over_processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,10 +23,21 @@ class Preemption:
     """The first SIGINT or SIGTERM.
 
     Attributes:
-      received: the signal, None as long as there was none.
+      received: the signal that this process received, None as long as there was none.
     """
 
     received: signal.Signals | None = None
+
+    @property
+    def agreed(self) -> signal.Signals | None:
+        """The signal that any of the processes received; all must ask, since saving takes all, at the same step."""
+        number = max_over_processes(self.received or 0)
+        return signal.Signals(number) if number else None
+
+    def stop(self, saved: str) -> NoReturn:
+        """Raises Interrupted with the agreed signal and a message on what was saved."""
+        number = self.agreed or signal.SIGTERM
+        raise Interrupted(number, f"{number.name}: {saved}")
 
 
 @contextlib.contextmanager

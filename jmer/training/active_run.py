@@ -1,0 +1,122 @@
+"""A run while it is trained: its progress, and what it writes into its directory."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jmer.evaluation.metrics import classification_report
+from jmer.evaluation.predictor import Predictions
+from jmer.models import Model
+from jmer.pipeline import Pipeline
+from jmer.selection import get_selection
+from jmer.training.checkpointing import Checkpoints
+from jmer.training.metric_writers import MetricWriter
+from jmer.training.optimizer import make_optimizer
+from jmer.training.parallel import is_main_process
+from jmer.training.progress import Progress, not_finite_message, training_values
+from jmer.training.step import Metrics
+from jmer.training.train_state import TrainState, create_train_state
+
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+@dataclasses.dataclass
+class ActiveRun:
+    """A run while it is trained; use it in a `with` block.
+
+    Attributes:
+      config: complete, fitted to the corpus.
+      workdir: its directory, which this process has locked.
+      pipeline: of the run, but for the seed.
+      progress: how far it has come.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    pipeline: Pipeline
+    progress: Progress = dataclasses.field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self._checkpoints = Checkpoints(self.workdir / CHECKPOINT_FOLDER)
+        self._writer: MetricWriter | None = None
+
+    def __enter__(self) -> "ActiveRun":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._checkpoints.close()
+
+    def start_or_resume(self, model: Model, sharding: jax.sharding.Sharding, log: Callable[[str], None]) -> TrainState:
+        """Returns the state of the newest checkpoint or, if there is none, the first state of the run's seed.
+
+        Args:
+          model: the network and its loss.
+          sharding: where a restored state goes.
+          log: prints a line.
+
+        Raises:
+          UserError: if the checkpoint is damaged, or of another network.
+        """
+        pipeline, schedule = self.pipeline, self.pipeline.schedule
+        # Learning rate and weight decay are part of the state, and differ between the runs of a sweep.
+        optimizer = make_optimizer(self.config.optimizer, steps=schedule.steps)
+        frames = pipeline.card.frames
+        state = create_train_state(model, optimizer, pipeline.widths, self.config.seed, frames=frames)
+        newest = self._checkpoints.newest
+        if newest is not None:
+            restored = self._checkpoints.restore(newest, state, pipeline.normalization, sharding)
+            state, self.progress = restored.state, restored.progress
+            epochs = self.config.training.epochs
+            done, batch = self.progress.epoch, self.progress.batch
+            steps = schedule.steps[min(done, epochs - 1)]
+            log(f"{self.workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
+        return state
+
+    def open_writer(self, step: int) -> None:
+        """Opens the writer of the metrics, for the steps after `step`; only the main process writes any."""
+        if is_main_process():
+            self._writer = MetricWriter(self.workdir, step)
+
+    def failure(self, metrics: Metrics, state: TrainState) -> str:
+        """Returns why training stops at a step that was not finite, in one line."""
+        return not_finite_message(metrics, int(state.step) + 1, self.workdir)
+
+    def save(self, state: TrainState, score: float | None = None) -> None:
+        """Saves a checkpoint; without a score it never is the best."""
+        self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
+
+    def finish_epoch(self, state: TrainState, predictions: Mapping[str, Predictions]) -> dict[str, float]:
+        """Writes the metrics and the checkpoint of an epoch.
+
+        Args:
+          state: after its last step.
+          predictions: of the held-out splits.
+
+        Returns:
+          The metrics, named as in `metrics.jsonl`.
+        """
+        pipeline, epoch = self.pipeline, self.progress.epoch
+        values = {"epoch": epoch + 1, **training_values(self.progress, pipeline.card.emotions)}
+        for split, predicted in predictions.items():
+            classes = np.concatenate(predicted.probabilities).argmax(-1)
+            result = classification_report(pipeline.labels(split), classes, pipeline.card.emotions)
+            values |= {f"{split}/weighted_f1": result.weighted_f1, f"{split}/accuracy": result.accuracy}
+        values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
+        self.progress = self.progress.next_epoch()
+        # The metrics come first: a line whose checkpoint was never written is dropped and made again.
+        if self._writer is not None:
+            self._writer.write(int(state.step), values)
+        self.save(state, values.get(f"{get_selection(self.config.selection).split}/weighted_f1"))
+        return values
+
+
+def held_out_splits(pipeline: Pipeline) -> list[str]:
+    """Returns the splits to score after each epoch: validation, and another one if that chooses the epoch."""
+    splits = dict.fromkeys(("validation", get_selection(pipeline.config.selection).split))
+    return [split for split in splits if split is not None and pipeline.is_labelled(split)]
