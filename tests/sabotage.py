@@ -11,7 +11,7 @@ import sys
 
 from jmer.command import exit_status
 from jmer.main import main
-from jmer.training import advance
+from jmer.training import execution, progress
 
 
 def strike_after_steps(count, number):
@@ -22,7 +22,9 @@ def strike_after_steps(count, number):
             os.kill(os.getpid(), number)
         return original(*arguments)
 
-    original, advance.count_step = advance.count_step, count_step
+    # One for steps that are counted one by one, the other for those of a whole epoch.
+    original = progress.count_step
+    execution.count_step = progress.count_step = count_step
 
 
 def strike_at_events(points, number):

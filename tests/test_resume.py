@@ -1,4 +1,4 @@
-"""A run that is stopped, whenever and however, goes on as if nothing had happened."""
+"""A run that is stopped, whenever and however, resumes as if nothing had happened."""
 
 import contextlib
 import dataclasses
@@ -14,20 +14,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import linear_model, start, tiny_config, tiny_corpus
+from tiny import linear_config, start, tiny_config, tiny_corpus, train
 
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
-from jmer.runs.directory import CHECKPOINT_FOLDER
-from jmer.training import loop, setup
+from jmer.training import Interrupted, loop
 from jmer.training.checkpointing import Checkpoints
+from jmer.training.loop import CHECKPOINT_FOLDER
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
+from jmer.training.preemption import catch_preemption
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, STEPS = 3, 3
 SETTINGS = {
-    "model.dag_layers": 1,
     "training.batch_size": 4,
     "training.epochs": EPOCHS,
     "training.parallel": "jit",
@@ -40,30 +40,39 @@ SETTINGS = {
 BY_STEP = {"training__resident_megabytes": 0}
 
 
-def config(**changes):
-    named = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
-    return tiny_config(**named | changes)
+def settings(**changes):
+    return {name.replace(".", "__"): value for name, value in SETTINGS.items()} | changes
+
+
+def linear(**changes):
+    """The configuration of the runs in this process, with the smallest model."""
+    return linear_config(**settings(model__dropout_rate=0.5) | changes)
+
+
+def lfvd(**changes):
+    """The configuration of the runs in processes of their own."""
+    return tiny_config(**settings(**changes))
 
 
 def log(workdir):
-    """Returns the log without what a clock measured."""
+    """Returns the metrics without what a clock measured."""
     rows = read_json_lines(workdir / JSON_LINES_FILE)
     return [{name: value for name, value in row.items() if name != "utterances_per_second"} for row in rows]
 
 
 def newest(workdir, like):
-    """Returns the arrays of the newest checkpoint's state, and its position without what a clock measured."""
+    """Returns the arrays of the newest checkpoint's state, and its progress without what a clock measured."""
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
-        sharding = like.setup.parallel.state_sharding
-        restored = checkpoints.restore(checkpoints.newest, like.state, like.setup.statistics, sharding)
-    state = dataclasses.replace(restored.state, key=jax.random.key_data(restored.state.key))
-    return jax.device_get(state), dataclasses.replace(restored.position, seconds=0.0, batch_seconds=0.0)
+        sharding = like.mapping.state_sharding
+        restored = checkpoints.restore(checkpoints.newest, like.state, like.pipeline.normalization, sharding)
+    state = dataclasses.replace(restored.state, rng=jax.random.key_data(restored.state.rng))
+    return jax.device_get(state), dataclasses.replace(restored.progress, seconds=0.0, batch_seconds=0.0)
 
 
 def assert_same_run(workdir, expected, like):
     assert log(workdir) == log(expected)
-    (state, position), (expected_state, expected_position) = newest(workdir, like), newest(expected, like)
-    assert position == expected_position
+    (state, progress), (expected_state, expected_progress) = newest(workdir, like), newest(expected, like)
+    assert progress == expected_progress
     jax.tree.map(np.testing.assert_array_equal, state, expected_state)
 
 
@@ -71,7 +80,7 @@ def assert_same_run(workdir, expected, like):
 
 
 class Countdown:
-    """Stands for `Interrupts`: a signal is heard when the loop looks for the `count`th time."""
+    """Stands for `Preemption`: a signal is received when the loop looks for the `count`th time."""
 
     def __init__(self, count):
         self.count = count
@@ -85,35 +94,38 @@ class Countdown:
 @pytest.fixture
 def run(monkeypatch):
     """Returns a function that trains in a folder until the loop looks for signals the `looks`th time (0 = never)."""
-    monkeypatch.setattr(setup, "create", lambda config: linear_model(dropout_rate=0.5))
 
-    def train(workdir, looks=0, corpus=None, **changes):
-        monkeypatch.setattr(loop, "interrupts", lambda: contextlib.nullcontext(Countdown(looks)))
+    def run(workdir, looks=0, corpus=None, **changes):
+        monkeypatch.setattr(loop, "catch_preemption", lambda: contextlib.nullcontext(Countdown(looks)))
         lines = []
-        finished = loop.train(config(**changes), corpus or tiny_corpus(), workdir, command="train", say=lines.append)
+        finished = train(linear(**changes), corpus or tiny_corpus(), workdir, lines.append)
         return finished, lines
 
-    return train
+    return run
 
 
 @pytest.fixture
 def whole(run, tmp_path):
     """A run of single steps that nothing disturbed, and a state of its shapes."""
     run(tmp_path / "whole", **BY_STEP)
-    return tmp_path / "whole", start(config(), tiny_corpus())
+    return tmp_path / "whole", start(linear(), tiny_corpus())
+
+
+def resumes(workdir, epochs, batches, steps):
+    """The line of a run that resumes."""
+    return f"{workdir}: resumes after {epochs} of {EPOCHS} epochs and {batches} of {steps} steps"
 
 
 # The loop looks after each batch but an epoch's last, and after each epoch.
 @pytest.mark.parametrize(("looks", "saved"), [(1, 1), (2, 2), (3, 3), (5, 5), (6, 6), (9, 9)])
 def test_stopped_between_any_two_steps(run, whole, tmp_path, looks, saved):
     expected, like = whole
-    with pytest.raises(loop.Interrupted, match=rf"SIGTERM: saved after (step {saved}|epoch {saved // STEPS})$") as stop:
+    with pytest.raises(Interrupted, match=rf"SIGTERM: saved after (step {saved}|epoch {saved // STEPS})$") as stop:
         run(tmp_path / "w", looks, **BY_STEP)
-    assert stop.value.number == signal.SIGTERM
+    assert stop.value.signal == signal.SIGTERM
     assert int(newest(tmp_path / "w", like)[0].step) == saved
     unfinished, lines = run(tmp_path / "w", **BY_STEP)
-    there = f"{saved // STEPS} of {EPOCHS} epochs are done, and {saved % STEPS} of {STEPS} batches more"
-    assert any(there in line for line in lines)
+    assert resumes(tmp_path / "w", saved // STEPS, saved % STEPS, STEPS) in lines
     assert unfinished == (saved < EPOCHS * STEPS)
     assert_same_run(tmp_path / "w", expected, like)
 
@@ -121,7 +133,7 @@ def test_stopped_between_any_two_steps(run, whole, tmp_path, looks, saved):
 def test_stopped_at_every_step(run, whole, tmp_path):
     expected, like = whole
     for _ in range(EPOCHS * STEPS):
-        with pytest.raises(loop.Interrupted):
+        with pytest.raises(Interrupted):
             run(tmp_path / "w", looks=1, **BY_STEP)
     unfinished, _ = run(tmp_path / "w", looks=1, **BY_STEP)
     assert not unfinished
@@ -134,11 +146,11 @@ def test_stopped_after_every_epoch_on_the_device(run, tmp_path, curriculum):
     changes = {"training__curriculum": curriculum}
     run(tmp_path / "whole", **changes)
     for epoch in range(1, EPOCHS + 1):
-        with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after epoch {epoch}$"):
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved after epoch {epoch}$"):
             run(tmp_path / "w", looks=1, **changes)
     unfinished, _ = run(tmp_path / "w", **changes)
     assert not unfinished
-    assert_same_run(tmp_path / "w", tmp_path / "whole", start(config(), tiny_corpus()))
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(linear(), tiny_corpus()))
 
 
 def assert_close_run(workdir, expected, like):
@@ -149,9 +161,9 @@ def assert_close_run(workdir, expected, like):
 
 
 @pytest.mark.parametrize("looks", [1, 5])
-def test_stopped_in_mid_epoch_and_going_on_on_the_device(run, whole, tmp_path, looks):
+def test_stopped_in_mid_epoch_and_resumed_on_the_device(run, whole, tmp_path, looks):
     expected, like = whole
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         run(tmp_path / "w", looks, **BY_STEP)
     run(tmp_path / "w")
     assert_close_run(tmp_path / "w", expected, like)
@@ -162,16 +174,16 @@ def test_stopped_within_and_between_the_epochs_of_a_curriculum(run, tmp_path):
     changes = {"training__curriculum": 3} | BY_STEP
     run(tmp_path / "whole", **changes)
     for looks, saved in ((1, "epoch 1"), (1, "step 2"), (2, "step 4")):
-        with pytest.raises(loop.Interrupted, match=f"SIGTERM: saved after {saved}$"):
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved after {saved}$"):
             run(tmp_path / "w", looks, **changes)
     _, lines = run(tmp_path / "w", **changes)
-    assert any(f"2 of {EPOCHS} epochs are done, and 1 of 3 batches more" in line for line in lines)
-    assert_same_run(tmp_path / "w", tmp_path / "whole", start(config(), tiny_corpus()))
+    assert resumes(tmp_path / "w", 2, 1, 3) in lines
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(linear(), tiny_corpus()))
 
 
-def test_goes_on_on_other_devices(run, whole, tmp_path):
+def test_resumes_on_other_devices(run, whole, tmp_path):
     expected, like = whole
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         run(tmp_path / "w", looks=5, training__parallel="pmap", training__devices=8, **BY_STEP)
     run(tmp_path / "w", training__parallel="shard_map", training__devices=2)
     assert_close_run(tmp_path / "w", expected, like)
@@ -188,8 +200,8 @@ def test_trains_on_for_more_epochs(run, whole, tmp_path):
 def test_stops_at_a_loss_that_is_not_finite(run, tmp_path, way):
     corpus = tiny_corpus()
     training = corpus.conversations("train")
-    like = start(config(), corpus)
-    worst = list(like.batches(2))[1].index[0]
+    like = start(linear(), corpus)
+    worst = list(like.batches(2))[1].conversation_ids[0, 0]
     extreme = dataclasses.replace(
         training[worst],
         features={m: x * np.float32(1e25) for m, x in training[worst].features.items()},
@@ -202,21 +214,21 @@ def test_stops_at_a_loss_that_is_not_finite(run, tmp_path, way):
     for _ in range(2):  # The same command again meets the same end, and loses nothing.
         with pytest.raises(UserError, match=message):
             run(tmp_path / "w", corpus=corpus, data__normalization="none", **way)
-        state, position = newest(tmp_path / "w", like)
-        assert (int(state.step), position.epoch, position.batch) == (1, 0, 1)
+        state, progress = newest(tmp_path / "w", like)
+        assert (int(state.step), progress.epoch, progress.batch) == (1, 0, 1)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
 def test_stops_at_a_step_that_breaks_the_network(run, tmp_path):
-    with pytest.raises(UserError, match=r"^the gradient or the step it makes is not finite in step 1: "):
+    with pytest.raises(UserError, match=r"^the gradient or the parameter update is not finite in step 1: "):
         run(tmp_path / "w", optimizer__name="sgd", optimizer__learning_rate=3e38, optimizer__weight_decay=1e3)
-    like = start(config(optimizer__name="sgd"), tiny_corpus())
+    like = start(linear(optimizer__name="sgd"), tiny_corpus())
     state, _ = newest(tmp_path / "w", like)
     jax.tree.map(np.testing.assert_array_equal, state.params, jax.device_get(like.state.params))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_second_acts(number):
+def test_the_first_signal_is_recorded_and_the_second_acts(number):
     class Acted(Exception):
         pass
 
@@ -225,13 +237,13 @@ def test_the_first_signal_is_noted_and_the_second_acts(number):
 
     before = signal.signal(number, act)
     try:
-        with interrupts() as heard:
-            assert heard.received is None
+        with catch_preemption() as preemption:
+            assert preemption.received is None
             signal.raise_signal(number)
-            assert heard.received == number
+            assert preemption.received == number
             with pytest.raises(Acted):
                 signal.raise_signal(number)
-        with interrupts():
+        with catch_preemption():
             pass
         with pytest.raises(Acted):
             signal.raise_signal(number)
@@ -259,7 +271,7 @@ def call(command, status=0):
 
 
 def arguments(corpus_folder, workdir, **changes):
-    fields = [f"--config.{name}={value}" for name, value in (SETTINGS | changes).items()]
+    fields = [f"--config.{name}={value}" for name, value in (SETTINGS | {"model.dag_layers": 1} | changes).items()]
     return ["--config", "configs/lfvd_meld.py:tiny", "--corpus", str(corpus_folder), "--workdir", str(workdir), *fields]
 
 
@@ -280,7 +292,7 @@ def undisturbed_by_step(corpus_folder, tmp_path_factory):
 def finished(corpus_folder, tmp_path_factory, **changes):
     workdir = tmp_path_factory.mktemp("undisturbed") / "w"
     call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir, **changes)])
-    return workdir, start(config(), tiny_corpus())
+    return workdir, start(lfvd(), tiny_corpus())
 
 
 def assert_same_results(workdir, expected, like):
@@ -323,13 +335,13 @@ def test_asked_to_stop_in_mid_epoch(number, expected, changes, saved, batches, c
     command = arguments(corpus_folder, tmp_path / "w", **changes)
     out, err = sabotage(number, STEPS + 2, *command, status=128 + number)
     last = out.splitlines()[-1]
-    said, command = last.split("; the same command goes on: ")
-    assert (said, err) == (f"{number.name}: saved after {saved}", "")
+    saved_line, command = last.split("; the same command resumes: ")
+    assert (saved_line, err) == (f"{number.name}: saved after {saved}", "")
     program, *rest = shlex.split(command)
     assert program == "python"
     out, _ = call([sys.executable, *rest])
     done = 2 - (batches > 0)
-    assert f"{done} of {EPOCHS} epochs are done, and {batches} of {STEPS} batches more" in out
+    assert resumes(tmp_path / "w", done, batches, STEPS) in out.splitlines()
     assert_same_results(tmp_path / "w", *expected)
 
 
@@ -351,7 +363,7 @@ def test_a_loss_that_is_not_finite_is_one_line(corpus_folder, tmp_path):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert " is not finite in step " in line
-    state, _ = newest(tmp_path / "w", start(config(optimizer__name="sgd"), tiny_corpus()))
+    state, _ = newest(tmp_path / "w", start(lfvd(optimizer__name="sgd"), tiny_corpus()))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -363,7 +375,7 @@ def test_a_truncated_checkpoint_is_one_line(corpus_folder, undisturbed, tmp_path
     for path in (folder / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _, err = call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)], status=2)
-    assert err == f"error: checkpoint {folder} is damaged: remove that folder to go on from an earlier one\n"
+    assert err == f"error: checkpoint {folder} is damaged: remove that folder to resume from an earlier one\n"
     shutil.rmtree(folder)
     call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
     assert_same_results(workdir, *undisturbed)
