@@ -20,8 +20,9 @@ from jmer.pipeline import Pipeline
 from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent, claim
 from jmer.runs.evaluation import is_reported, write_results
 from jmer.training import loop
+from jmer.training.execution import check_execution
 from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import is_main_process, make_parallel
+from jmer.training.parallel import is_main_process
 from jmer.training.sweep import check_alike
 
 
@@ -61,7 +62,7 @@ def train_runs(
     # What else can be refused, is before a directory is made.
     for config in fitted:
         make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
-    make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices)
+    check_execution(pipeline, len(configs))
     batch = example_batch(pipeline.widths, frames=corpus.card.frames)
     shapes = jax.eval_shape(model.module.init, {"params": jax.random.key(0)}, batch)
     parameters = int(parameter_overview.count_parameters(shapes["params"]))

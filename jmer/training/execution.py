@@ -77,9 +77,6 @@ class SingleRun:
           pipeline: of the run.
           model: its model.
           optimizer: its optimizer.
-
-        Raises:
-          UserError: if the configuration asks for devices that are not there.
         """
         config = pipeline.config
         self._pipeline, self._model = pipeline, model
@@ -161,19 +158,7 @@ class VmappedRuns:
           optimizer: of the first run; the rates of the others are in their states.
           seeds: of the runs.
           loss_weights: of the runs, field -> float32 `[]`.
-
-        Raises:
-          UserError: if the training split does not stay on the device, or there are several processes.
         """
-        if jax.process_count() > 1:
-            raise UserError(
-                "several seeds are trained together by one process: leave --coordinator out, or set seeds=1"
-            )
-        if not fits_on_device(pipeline):
-            raise UserError(
-                "seeds are trained together if the training split has no frames and stays on the device: raise "
-                "training.resident_megabytes, or set seeds=1 and train one seed after the other"
-            )
         devices = make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices).devices
         self._pipeline, self._seeds = pipeline, seeds
         self._mapping = map_runs(len(seeds), devices)
@@ -253,13 +238,37 @@ def fits_on_device(pipeline: Pipeline) -> bool:
     return resident_bytes(pipeline.examples["train"], pipeline.widths) <= limit
 
 
+def check_execution(pipeline: Pipeline, count: int) -> None:
+    """Checks that `count` runs can be computed as the configuration asks.
+
+    Raises:
+      UserError: if devices are not there; for several runs also if the training split does not stay on the device, or
+        there are several processes.
+    """
+    make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices)
+    if count == 1:
+        return
+    if jax.process_count() > 1:
+        raise UserError("several seeds are trained together by one process: leave --coordinator out, or set seeds=1")
+    if not fits_on_device(pipeline):
+        raise UserError(
+            "seeds are trained together if the training split has no frames and stays on the device: raise "
+            "training.resident_megabytes, or set seeds=1 and train one seed after the other"
+        )
+
+
 def make_execution(
     pipeline: Pipeline,
     model: Model,
     optimizer: optax.GradientTransformation,
     configs: Sequence[ConfigDict],
 ) -> Execution:
-    """Returns how runs are computed: one by itself, several side by side; see `SingleRun` and `VmappedRuns`."""
+    """Returns how runs are computed: one by itself, several side by side; see `SingleRun` and `VmappedRuns`.
+
+    Raises:
+      UserError: see `check_execution`.
+    """
+    check_execution(pipeline, len(configs))
     if len(configs) == 1:
         return SingleRun(pipeline, model, optimizer)
     return VmappedRuns(pipeline, model, optimizer, [config.seed for config in configs], loss_weights(configs))
