@@ -8,14 +8,16 @@ import types
 
 import numpy as np
 import pytest
-from tiny import SIZES, WIDTHS, linear_model, tiny_config, tiny_corpus
+from tiny import SIZES, WIDTHS, linear_config, tiny_config, tiny_corpus, train
 
-from jmer.data.batching import batches, steps_per_epoch
+from jmer.config import check_config
+from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import curriculum, difficulty
+from jmer.data.packing import steps_per_epoch
 from jmer.errors import UserError
 from jmer.experiment import get_config
-from jmer.training import advance, loop, setup
+from jmer.training import execution, loop
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 
@@ -121,7 +123,7 @@ def test_without_buckets_every_epoch_has_all(buckets):
 
 def test_an_epochs_batches_hold_its_conversations_once_under_their_own_numbers():
     conversations, seen = training(), []
-    options = {"batch_size": 3, "seed": 5, "multiple": 2, "lengths": (8,)}
+    options = {"batch_size": 3, "seed": 5, "row_multiple": 2, "lengths": (8,)}
     epochs = curriculum(conversations, buckets=4, epochs=6)
     for epoch, positions in enumerate(epochs):
         got = list(batches(conversations, WIDTHS, **options, epoch=epoch, chosen=positions))
@@ -144,7 +146,7 @@ def test_an_epochs_batches_hold_its_conversations_once_under_their_own_numbers()
 
 @pytest.fixture
 def follow(monkeypatch, tmp_path):
-    """Trains the smallest model by a clock that gains a second per step; returns the log and what the loop told."""
+    """Trains the smallest model by a clock that gains a second per step; returns the metrics and what the loop told."""
     told = {"left": []}
     ticks = itertools.count()
     make = loop.make_optimizer
@@ -157,17 +159,15 @@ def follow(monkeypatch, tmp_path):
         told["left"].append(seconds_left)
         return ""
 
-    monkeypatch.setattr(setup, "create", lambda config: linear_model())
     monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
     monkeypatch.setattr(loop, "progress_line", progress_line)
-    monkeypatch.setattr(advance, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    monkeypatch.setattr(execution, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
 
-    def train(**changes):
-        config = tiny_config(training__parallel="jit", training__resident_megabytes=0, **changes)
-        loop.train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)
-        return read_json_lines(tmp_path / "w" / JSON_LINES_FILE), told
+    def run(**changes):
+        train(linear_config(training__parallel="jit", training__resident_megabytes=0, **changes), corpus(), tmp_path)
+        return read_json_lines(tmp_path / JSON_LINES_FILE), told
 
-    return train
+    return run
 
 
 def test_a_run_counts_what_it_trained(follow):
@@ -190,11 +190,11 @@ def test_a_run_without_a_curriculum_has_all_in_every_epoch(follow):
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["multidag_iemocap", "lfvd_iemocap"])
 def test_any_model_trains_on_a_curriculum(experiment, tmp_path):
-    config = get_config(f"configs/{experiment}.py:tiny")
+    config = get_config(f"{experiment}:tiny")
     config.model.dag_layers = 1
     config.training.update(curriculum=2, epochs=2, batch_size=4, parallel="jit")
-    assert loop.train(config, corpus(), tmp_path / "w", command="train", say=lambda line: None)
-    assert [row["step"] for row in read_json_lines(tmp_path / "w" / JSON_LINES_FILE)] == [2, 5]
+    assert train(config, corpus(), tmp_path)
+    assert [row["step"] for row in read_json_lines(tmp_path / JSON_LINES_FILE)] == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_mistakes_are_one_line(buckets, frames, message):
     changed = dataclasses.replace(corpus(), card=dataclasses.replace(corpus().card, frames=frames))
     refused = pytest.raises(UserError) if message else contextlib.nullcontext()
     with refused as refusal:
-        loop.check(tiny_config(training__curriculum=buckets, selection="last"), changed)
+        check_config(tiny_config(training__curriculum=buckets, selection="last"), changed)
     if message:
         assert str(refusal.value).startswith(message)
         assert "\n" not in str(refusal.value)

@@ -8,15 +8,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
-from jmer.config import base_config
+from jmer.config import base_config, check_config
 from jmer.data.batching import batches
 from jmer.errors import UserError
 from jmer.models import build_model
 from jmer.precision import PRECISIONS, matmul_precision
-from jmer.training import create_train_state
-from jmer.training.loop import check
-from jmer.training.optimizer import make_optimizer
-from jmer.training.step import train_step
+from jmer.training import create_train_state, make_optimizer, train_step
 
 SIZES = {"d_r": 4, "d_h": 4, "d_x": 4, "d_z": 2, "num_heads": 2, "dag_layers": 1, "num_classes": len(EMOTIONS)}
 
@@ -62,4 +59,4 @@ def test_another_name_is_refused():
     config = base_config("lfvd").unlock()
     config.training.matmul_precision = "half"
     with pytest.raises(UserError, match=r"training\.matmul_precision is 'half': choose one of default, float32"):
-        check(config, tiny_corpus())
+        check_config(config, tiny_corpus())

@@ -1,4 +1,4 @@
-"""Two processes of four devices train as one of eight does, and stop and go on together."""
+"""Two processes of four devices train as one of eight does, and stop and resume together."""
 
 import json
 import os
@@ -104,8 +104,8 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus_folder, one_
     struck = ["tests/sabotage.py", signal.SIGTERM.name, json.dumps(1), "--"]
     statuses, outputs = together([MAIN, struck], rest)
     assert statuses == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
-    assert "SIGTERM: saved after step 1; the same command goes on" in outputs[0]
+    assert "SIGTERM: saved after step 1; the same command resumes" in outputs[0]
     statuses, outputs = together([MAIN, MAIN], rest)
     assert statuses == [0, 0], "\n".join(outputs)
-    assert "0 of 2 epochs are done, and 1 of 3 batches more" in outputs[0]
+    assert "resumes after 0 of 2 epochs and 1 of 3 steps" in outputs[0]
     assert_same_log(tmp_path / "w", one_process)

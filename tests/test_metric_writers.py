@@ -1,4 +1,4 @@
-"""Logs keep every finished step once, through kills and resumes."""
+"""Files of metrics keep every finished step once, through kills and resumes; and the console line of an epoch."""
 
 import json
 import math
@@ -15,7 +15,8 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jmer.errors import UserError
-from jmer.training.metric_writers import JsonLines, Log, TensorBoard, progress_line, read_json_lines
+from jmer.training.metric_writers import JsonLines, MetricWriter, TensorBoard, read_json_lines
+from jmer.training.progress import progress_line
 
 
 def events(folder):
@@ -39,31 +40,31 @@ def scalars(folder):
 
 
 def test_one_json_object_per_line(tmp_path):
-    log = JsonLines(tmp_path / "run" / "metrics.jsonl", 0)
-    log.write(1, {"train/loss": 0.1, "epoch": 1})
-    log.write(2, {"train/loss": np.float32(0.5), "epoch": np.int32(2), "validation/weighted_f1": jnp.float32(0.25)})
-    lines = log.path.read_text().splitlines()
+    writer = JsonLines(tmp_path / "run" / "metrics.jsonl", 0)
+    writer.write(1, {"train/loss": 0.1, "epoch": 1})
+    writer.write(2, {"train/loss": np.float32(0.5), "epoch": np.int32(2), "validation/weighted_f1": jnp.float32(0.25)})
+    lines = writer.path.read_text().splitlines()
     assert json.loads(lines[0]) == {"step": 1, "train/loss": 0.1, "epoch": 1}
     assert json.loads(lines[1]) == {"step": 2, "train/loss": 0.5, "epoch": 2, "validation/weighted_f1": 0.25}
-    assert read_json_lines(log.path) == [json.loads(line) for line in lines]
+    assert read_json_lines(writer.path) == [json.loads(line) for line in lines]
 
 
 def test_non_finite_values_are_null(tmp_path):
-    log = JsonLines(tmp_path / "metrics.jsonl", 0)
-    log.write(1, {"a": math.nan, "b": math.inf, "c": np.float32(-np.inf), "d": 1e308})
+    writer = JsonLines(tmp_path / "metrics.jsonl", 0)
+    writer.write(1, {"a": math.nan, "b": math.inf, "c": np.float32(-np.inf), "d": 1e308})
 
     def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
-    row = json.loads(log.path.read_text(), parse_constant=refuse)
+    row = json.loads(writer.path.read_text(), parse_constant=refuse)
     assert row == {"step": 1, "a": None, "b": None, "c": None, "d": 1e308}
 
 
-def test_resume_drops_later_steps_and_the_torn_line(tmp_path):
+def test_resume_drops_later_steps_and_the_line_that_was_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = JsonLines(path, 0)
+    writer = JsonLines(path, 0)
     for step in range(1, 6):
-        log.write(step, {"loss": step / 3})
+        writer.write(step, {"loss": step / 3})
     whole = path.read_text()
     path.write_text(whole + '{"step": 6, "lo')
     assert [row["step"] for row in read_json_lines(path)] == [1, 2, 3, 4, 5]
@@ -81,7 +82,7 @@ def test_a_complete_line_without_its_newline_is_kept(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
-def test_a_fresh_run_starts_an_empty_log(tmp_path):
+def test_a_fresh_run_starts_an_empty_file(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n')
     JsonLines(path, 0)
@@ -92,34 +93,34 @@ def test_a_fresh_run_starts_an_empty_log(tmp_path):
 def test_a_damaged_line_is_reported_and_the_file_stays(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 3}}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is no log line: repair it"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is not a line of metrics: repair it"):
         JsonLines(path, 1)
     assert path.read_text().count("\n") == 3
 
 
 def test_tensorboard_reads_the_scalars_back(tmp_path):
-    log = TensorBoard(tmp_path, 0)
-    log.write(1, {"train/loss": 1.5, "validation/weighted_f1": np.float32(0.5)})
-    log.write(2, {"train/loss": jnp.float32(0.25)})
+    writer = TensorBoard(tmp_path, 0)
+    writer.write(1, {"train/loss": 1.5, "validation/weighted_f1": np.float32(0.5)})
+    writer.write(2, {"train/loss": jnp.float32(0.25)})
     # Read before the file is closed: what is written is on the disk.
     assert scalars(tmp_path) == [(1, {"train/loss": 1.5, "validation/weighted_f1": 0.5}), (2, {"train/loss": 0.25})]
-    log.close()
+    writer.close()
 
 
-def test_tensorboard_is_told_which_steps_a_resume_redoes(tmp_path):
+def test_tensorboard_learns_which_steps_a_resume_redoes(tmp_path):
     for resumed_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        log = TensorBoard(tmp_path, resumed_step)
+        writer = TensorBoard(tmp_path, resumed_step)
         for step in steps:
-            log.write(step, {"loss": step})
-        log.close()
+            writer.write(step, {"loss": step})
+        writer.close()
     starts = [e.step for e in events(tmp_path) if e.session_log.status == SessionLog.START]
     assert starts == [1, 3]  # TensorBoard forgets steps from here on when it meets this mark.
     assert [step for step, _ in scalars(tmp_path)] == [1, 2, 3, 3, 4]
 
 
-def test_log_writes_both(tmp_path):
-    with Log(tmp_path, 0) as log:
-        log.write(1, {"train/loss": 0.5, "train/bad": math.nan})
+def test_a_metric_writer_writes_both(tmp_path):
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write(1, {"train/loss": 0.5, "train/bad": math.nan})
     assert read_json_lines(tmp_path / "metrics.jsonl") == [{"step": 1, "train/loss": 0.5, "train/bad": None}]
     ((step, values),) = scalars(tmp_path / "tensorboard")
     assert step == 1 and values["train/loss"] == 0.5 and math.isnan(values["train/bad"])
@@ -128,8 +129,9 @@ def test_log_writes_both(tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_keeps_what_it_wrote(tmp_path):
     program = (
-        "import os, signal, sys; from jmer.training.metric_writers import Log; log = Log(sys.argv[1], 0)\n"
-        "for step in range(1, 4): log.write(step, {'loss': step / 4})\n"
+        "import os, signal, sys; from jmer.training.metric_writers import MetricWriter\n"
+        "writer = MetricWriter(sys.argv[1], 0)\n"
+        "for step in range(1, 4): writer.write(step, {'loss': step / 4})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], env=os.environ, check=False)
