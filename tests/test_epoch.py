@@ -54,9 +54,9 @@ def trained(run):
     execution, reached = SingleRun(run.pipeline, run.model, run.optimizer), []
     execution.load([run.state])
     for epoch in range(len(STEPS)):
-        *_, (result,) = execution.train_epoch([Progress(epoch=epoch)])
-        assert result.metrics.finite
-        reached.append(dataclasses.replace(result.progress, batch_seconds=0.0))
+        *_, results = execution.train_epoch([Progress(epoch=epoch)])
+        assert list(results) == [0] and results[0].metrics.finite
+        reached.append(dataclasses.replace(results[0].progress, batch_seconds=0.0))
     (state,) = execution.states()
     return jax.device_get(state.params), int(state.step), reached
 

@@ -20,10 +20,10 @@ from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.training import Interrupted, loop
+from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints
-from jmer.training.loop import CHECKPOINT_FOLDER
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
-from jmer.training.preemption import catch_preemption
+from jmer.training.preemption import Preemption, catch_preemption
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, STEPS = 3, 3
@@ -79,8 +79,8 @@ def assert_same_run(workdir, expected, like):
 # In this process, with the smallest model.
 
 
-class Countdown:
-    """Stands for `Preemption`: a signal is received when the loop looks for the `count`th time."""
+class Countdown(Preemption):
+    """A signal is received when the loop looks for the `count`th time."""
 
     def __init__(self, count):
         self.count = count

@@ -12,7 +12,8 @@ from tiny import start, tiny_corpus, train, train_together
 
 from jmer.errors import UserError
 from jmer.runs import read_config, train_runs
-from jmer.training import Interrupted, create_train_state, loop
+from jmer.training import Interrupted, active_run, create_train_state, loop
+from jmer.training.checkpointing import Checkpoints
 from jmer.training.multi_run import map_runs
 
 SEEDS = (3, 0, 7)
@@ -117,7 +118,7 @@ def test_a_kill_between_two_saves_makes_some_wait_for_the_others(at_once, tmp_pa
         pass
 
     saves = []
-    save = loop.Checkpoints.save
+    save = Checkpoints.save
 
     def kill_at_the_fifth(self, *arguments):
         saves.append(self)
@@ -126,7 +127,7 @@ def test_a_kill_between_two_saves_makes_some_wait_for_the_others(at_once, tmp_pa
         save(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(loop.Checkpoints, "save", kill_at_the_fifth)
+        patched.setattr(Checkpoints, "save", kill_at_the_fifth)
         at_once(tmp_path / "w")
     steps = [int(newest(folder, like())[0].step) for folder in folders(tmp_path / "w")]
     assert steps == [2 * STEPS, STEPS, STEPS]
@@ -155,7 +156,7 @@ def test_a_run_that_breaks_is_named_and_the_others_are_saved(at_once, tmp_path, 
         scale = 1e25 if arguments[-1] == 0 else 1
         return state.replace(params=jax.tree.map(lambda x: x * np.float32(scale), state.params))
 
-    monkeypatch.setattr(loop, "create_train_state", break_seed_0)
+    monkeypatch.setattr(active_run, "create_train_state", break_seed_0)
     for epoch in (1, 2):
         message = r"^seed 0: loss term squares is not finite in step 1: .* saved in .*seed0; lower optimizer"
         with pytest.raises(UserError, match=message):
