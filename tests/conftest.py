@@ -49,12 +49,11 @@ def key():
 
 @pytest.fixture
 def smallest_model(monkeypatch):
-    """Studies know the model of `linear_experiment.py`, and draw no reports: that takes longer than its training."""
-    from experiments.grid import models
+    """Registers the model of `linear_experiment.py`, and draws no figures of reports, which would take longer."""
+    import jmer
     from jmer.evaluation import report
 
-    experiment = models.Experiments(str(Path(__file__).parent / "linear_experiment.py"))
-    monkeypatch.setitem(models.MODELS, "linear", experiment)
+    jmer.get_config(Path(__file__).parent / "linear_experiment.py")
     for plot in ("plot_confusion", "plot_learning_curves"):
         monkeypatch.setattr(report, plot, lambda *_, **__: None)
 

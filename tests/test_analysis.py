@@ -1,4 +1,4 @@
-"""Analyses measure what they say they do, on what a run wrote, and say why where they cannot."""
+"""Analyses compute the statistics that they describe, and name the reason where they cannot."""
 
 import dataclasses
 import itertools
@@ -14,20 +14,17 @@ from matplotlib.image import imread
 from sklearn.metrics import accuracy_score, f1_score
 from tiny import EMOTIONS, tiny_config, tiny_corpus
 
+import jmer
 from experiments.analysis import calibration as reliability
 from experiments.analysis import fusion_weights, missing, noise, posteriors, space, speed
 from experiments.analysis.__main__ import main
 from experiments.analysis.catalogue import ANALYSES
-from experiments.analysis.runs import load_runs
+from experiments.analysis.subjects import load_runs
 from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import Conversation, save_corpus
-from jmer.data.load import load_corpus
 from jmer.evaluation import report
-from jmer.evaluation.predict import predict
-from jmer.main import main as train_and_score
-from jmer.training.results import evaluate
-from jmer.training.seeds import train_seeds
+from jmer.evaluation.predictor import compiled_output
 
 SPLIT = "validation"
 MODALITIES = ("text", "audio", "visual")
@@ -38,33 +35,31 @@ def folder(tmp_path_factory):
     """A corpus and two seeds of LFVD trained on it, as `corpus` and `runs`."""
     folder = tmp_path_factory.mktemp("analysis")
     save_corpus(tiny_corpus(), folder / "corpus")
-    corpus = load_corpus(folder / "corpus")
     # Without the contrastive terms, which take most of the time to compile.
     config = tiny_config(seeds=2, training__parallel="jit", loss__gamma_self=0.0, loss__gamma_full=0.0)
-    config.data.path = str(folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)
-        for run in train_seeds(config, corpus, folder / "runs", command=lambda *_: "", say=lambda _: None):
-            evaluate(run, corpus, say=lambda _: None)
+        jmer.train(config, folder / "corpus", folder / "runs", log=None)
     return folder
 
 
 @pytest.fixture(scope="module")
-def runs(folder):
+def subjects(folder):
     return load_runs([folder / "runs"])
 
 
 @pytest.fixture(scope="module")
-def frames(runs):
-    """What each analysis measures."""
-    return {name: analysis.measure(runs, SPLIT) for name, analysis in ANALYSES.items()}
+def frames(subjects):
+    """The table of each analysis."""
+    return {name: analysis.measure(subjects, SPLIT) for name, analysis in ANALYSES.items()}
 
 
 @pytest.fixture(scope="module")
-def predictions(runs):
-    """What each run wrote about the split, by seed."""
-    tables = {run.seed: pd.read_csv(run.folder / "predictions" / f"{SPLIT}.csv", keep_default_na=False) for run in runs}
+def predictions(subjects):
+    """The predictions for the split in each run's folder, by seed."""
+    paths = {subject.seed: subject.run.folder / "predictions" / f"{SPLIT}.csv" for subject in subjects}
+    tables = {seed: pd.read_csv(path, keep_default_na=False) for seed, path in paths.items()}
     for table in tables.values():
         for m in MODALITIES:
             table[f"weight_{m}"] = pd.to_numeric(table[f"weight_{m}"])
@@ -83,34 +78,35 @@ def scores_of(table):
     )
 
 
-def predicted_from(run, change):
-    """Predicts the split of a corpus in which each conversation was changed before it was normalised."""
-    changed = make_corpus({SPLIT: list(map(change, run.corpus.conversations(SPLIT)))}, run.corpus.card)
-    return predict(run.trained.model, run.trained.variables, changed, statistics=run.trained.statistics)
+def predicted_from(subject, change):
+    """Predicts the split of a corpus whose conversations are changed before they are normalised."""
+    changed = make_corpus({SPLIT: list(map(change, subject.corpus.conversations(SPLIT)))}, subject.corpus.card)
+    return subject.run.predict(changed, SPLIT)
 
 
 # Runs.
 
 
-def test_outputs_are_what_the_run_wrote(runs, predictions):
-    assert [run.seed for run in runs] == [0, 1]
-    assert runs[0].apply is runs[1].apply and runs[0].modalities == MODALITIES
-    for run in runs:
-        conversations, table = run.conversations(SPLIT), predictions[run.seed]
+def test_outputs_are_what_the_run_wrote(subjects, predictions):
+    assert [subject.seed for subject in subjects] == [0, 1]
+    assert compiled_output(subjects[0].run.model) is compiled_output(subjects[1].run.model)
+    assert subjects[0].modalities == MODALITIES
+    for subject in subjects:
+        conversations, table = subject.examples(SPLIT), predictions[subject.seed]
         written = table[[f"probability_{name}" for name in EMOTIONS]].to_numpy()
-        np.testing.assert_allclose(run.probabilities(conversations), written, rtol=1e-4, atol=1e-6)
-        weights = run.outputs(conversations, fusion_weights.weights_of)
-        assert [len(w["audio"]) for w in weights] == list(map(len, conversations))
-        found = np.concatenate([w["audio"] for w in weights])
+        np.testing.assert_allclose(subject.probabilities(conversations), written, rtol=1e-4, atol=1e-6)
+        weights = subject.run.predictor.predict_normalized(conversations).weights
+        assert list(map(len, weights["audio"])) == list(map(len, conversations))
+        found = np.concatenate(weights["audio"])
         np.testing.assert_allclose(found, table["weight_audio"].fillna(0), rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_not_spoilt_has_the_scores_of_the_run(runs, frames):
+def test_what_is_not_spoilt_has_the_scores_of_the_run(subjects, frames):
     for name, level in (("missing", "share"), ("noise", "deviation")):
-        for run in runs:
-            saved = json.loads((run.folder / "scores.json").read_text())["splits"][SPLIT]
+        for subject in subjects:
+            saved = json.loads((subject.run.folder / "scores.json").read_text())["splits"][SPLIT]
             frame = frames[name]
-            rows = frame[(frame["seed"] == run.seed) & (frame[level] == 0)]
+            rows = frame[(frame["seed"] == subject.seed) & (frame[level] == 0)]
             assert len(rows) == {"missing": 6, "noise": 3}[name]
             assert set(rows["weighted_f1"]) == {saved["weighted_f1"]} and set(rows["accuracy"]) == {saved["accuracy"]}
 
@@ -171,23 +167,23 @@ def test_frames_go_missing_and_become_noisy_too():
 
 
 @pytest.mark.parametrize("taken", [("text",), ("audio", "visual")])
-def test_missing_scores_are_those_of_a_corpus_without(runs, frames, taken):
+def test_missing_scores_are_those_of_a_corpus_without(subjects, frames, taken):
     def take(conversation):
         none = np.zeros(len(conversation), bool)
         features = {m: 0 * x if m in taken else x for m, x in conversation.features.items()}
         available = {m: none if m in taken else x for m, x in conversation.available.items()}
         return dataclasses.replace(conversation, features=features, available=available)
 
-    run, frame = runs[1], frames["missing"]
+    subject, frame = subjects[1], frames["missing"]
     row = frame[(frame["seed"] == 1) & (frame["modalities"] == "+".join(taken)) & (frame["share"] == 1)].iloc[0]
-    expected = scores_of(predicted_from(run, take))
+    expected = scores_of(predicted_from(subject, take))
     assert (row["weighted_f1"], row["accuracy"]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_model_answers_where_nothing_is_left(runs):
-    nothing = [missing.without(c, MODALITIES, 1, 0) for c in runs[0].conversations(SPLIT)]
+def test_the_model_answers_where_nothing_is_left(subjects):
+    nothing = [missing.without(c, MODALITIES, 1, 0) for c in subjects[0].examples(SPLIT)]
     assert not any(x.any() for c in nothing for x in (*c.features.values(), *c.available.values()))
-    probabilities = runs[0].probabilities(nothing)
+    probabilities = subjects[0].probabilities(nothing)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-12)
 
 
@@ -215,18 +211,18 @@ def test_noise_is_gaussian_of_its_deviation_and_only_grows():
     assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.1
 
 
-def test_noisy_scores_are_those_of_a_corpus_with_noise(runs, frames):
-    run, frame = runs[0], frames["noise"]
-    normalised = {c.id: c for c in run.conversations(SPLIT)}
+def test_noisy_scores_are_those_of_a_corpus_with_noise(subjects, frames):
+    subject, frame = subjects[0], frames["noise"]
+    normalised = {c.id: c for c in subject.examples(SPLIT)}
 
     def add(conversation):
         clean = normalised[conversation.id]
-        moved = noise.noisy(clean, ["visual"], 2.0, run.seed).features["visual"] - clean.features["visual"]
-        visual = conversation.features["visual"] + moved * run.trained.statistics["visual"].scale
+        moved = noise.noisy(clean, ["visual"], 2.0, subject.seed).features["visual"] - clean.features["visual"]
+        visual = conversation.features["visual"] + moved * subject.run.normalization["visual"].scale
         return dataclasses.replace(conversation, features=conversation.features | {"visual": visual})
 
     row = frame[(frame["seed"] == 0) & (frame["modalities"] == "visual") & (frame["deviation"] == 2)].iloc[0]
-    expected = scores_of(predicted_from(run, add))
+    expected = scores_of(predicted_from(subject, add))
     assert (row["weighted_f1"], row["accuracy"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -327,10 +323,10 @@ def test_constant_weights_have_no_relation_to_anything():
 # Variational heads.
 
 
-def test_monitors_follow_their_formulas(runs, frames):
-    run = runs[0]
-    conversations = run.conversations(SPLIT)
-    outputs = run.outputs(conversations, lambda output: (output.posteriors, output.weights))
+def test_monitors_follow_their_formulas(subjects, frames):
+    subject = subjects[0]
+    conversations = subject.examples(SPLIT)
+    outputs = subject.outputs(conversations, lambda output: (output.posteriors, output.weights))
 
     def gaussian(modality, where):
         found = [q[modality] for q, _ in outputs]
@@ -360,23 +356,23 @@ def test_monitors_follow_their_formulas(runs, frames):
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.0, "collapsed"), (1e4, "saturated")])
-def test_verdicts_on_heads_that_say_nothing_and_on_weights_that_are_all_alike(runs, factor, verdict):
-    params = dict(runs[0].trained.state.params)
+def test_verdicts_on_heads_that_say_nothing_and_on_weights_that_are_all_alike(subjects, factor, verdict):
+    run = subjects[0].run
+    params = dict(run.variables["params"])
     params["posterior"] = jax.tree.map(lambda x: factor * x, params["posterior"])
-    state = runs[0].trained.state.replace(params=params)
-    changed = dataclasses.replace(runs[0], trained=dataclasses.replace(runs[0].trained, state=state))
+    variables = {**run.variables, "params": params}
+    changed = dataclasses.replace(subjects[0], run=dataclasses.replace(run, variables=variables))
     frame = posteriors.measure([changed], SPLIT)
     assert set(frame.loc[frame["modality"] != "text", "verdict"]) == {verdict}
     assert frame["active_units"].eq(0).all() == (verdict == "collapsed")
     assert f"{verdict} (1 of 1)" in posteriors.describe(frame)[0]
 
 
-def test_a_range_follows_the_weighting(runs):
+def test_a_range_follows_the_weighting(subjects):
     def limits(weighting):
-        module = runs[0].trained.model.module.clone(weight_fn=weighting)
-        model = runs[0].trained.model._replace(module=module)
-        trained = dataclasses.replace(runs[0].trained, model=model)
-        return fusion_weights.limits(dataclasses.replace(runs[0], trained=trained))
+        run = subjects[0].run
+        model = dataclasses.replace(run.model, module=run.model.module.clone(weight_fn=weighting))
+        return fusion_weights.limits(dataclasses.replace(subjects[0], run=dataclasses.replace(run, model=model)))
 
     assert [limits(w) for w in ("sigmoid", "two_sigmoid_minus_one", "one_minus")] == [(0.5, 1), (0, 1), (0.5, 0)]
 
@@ -384,11 +380,11 @@ def test_a_range_follows_the_weighting(runs):
 # The space.
 
 
-def test_neighbours_and_silhouettes(runs, frames):
-    run, frame = runs[1], frames["space"]
-    conversations = run.conversations(SPLIT)
+def test_neighbours_and_silhouettes(subjects, frames):
+    subject, frame = subjects[1], frames["space"]
+    conversations = subject.examples(SPLIT)
     gold = np.concatenate([c.labels for c in conversations])
-    points = np.concatenate(run.outputs(conversations, lambda output: output.fused)).astype(np.float64)[gold >= 0]
+    points = np.concatenate(subject.outputs(conversations, lambda output: output.fused)).astype(np.float64)[gold >= 0]
     gold = gold[gold >= 0]
     distance = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
     alike, silhouette = [], []
@@ -405,9 +401,9 @@ def test_neighbours_and_silhouettes(runs, frames):
     assert rows["x"].isna().all() and np.isfinite(frame.loc[frame["seed"] == 0, ["x", "y"]].to_numpy()).all()
 
 
-def test_of_many_utterances_some_are_drawn(runs, monkeypatch):
+def test_of_many_utterances_some_are_drawn(subjects, monkeypatch):
     monkeypatch.setattr(space, "UTTERANCES", 7)
-    frame, again = space.measure(runs[:1], SPLIT), space.measure(runs[:1], SPLIT)
+    frame, again = space.measure(subjects[:1], SPLIT), space.measure(subjects[:1], SPLIT)
     assert len(frame) == 7 and frame["x"].notna().all()
     pd.testing.assert_frame_equal(frame, again)
 
@@ -415,15 +411,15 @@ def test_of_many_utterances_some_are_drawn(runs, monkeypatch):
 # Speed.
 
 
-def test_speed_is_utterances_over_the_median_time(runs, monkeypatch):
+def test_speed_is_utterances_over_the_median_time(subjects, monkeypatch):
     monkeypatch.setattr(speed, "alternate", lambda calls, repeats: {name: [9.0, 2.0, 4.0, 1.0, 5.0] for name in calls})
-    frame = speed.measure(runs, SPLIT)
-    count = sum(map(len, runs[0].conversations(SPLIT)))
+    frame = speed.measure(subjects, SPLIT)
+    count = sum(map(len, subjects[0].examples(SPLIT)))
     assert frame["inference"].tolist() == [count / 4] * 2
-    for run, (_, row) in zip(runs, frame.iterrows(), strict=True):
-        log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    for subject, (_, row) in zip(subjects, frame.iterrows(), strict=True):
+        log = [json.loads(line) for line in (subject.run.folder / "metrics.jsonl").read_text().splitlines()]
         assert row["training"] == np.median([epoch["utterances_per_second"] for epoch in log])
-        assert row["parameters"] == sum(x.size for x in jax.tree.leaves(run.trained.state.params))
+        assert row["parameters"] == sum(x.size for x in jax.tree.leaves(subject.run.variables["params"]))
     assert f"{count / 4:,.0f} ± 0 in inference" in speed.describe(frame)[0]
 
 
@@ -478,9 +474,8 @@ LINEAR = str(Path(__file__).parent / "linear_experiment.py")
 
 @pytest.fixture(scope="module")
 def linear(folder):
-    """The folder of a model whose output has logits alone."""
-    arguments = ["--config", LINEAR, "--corpus", str(folder / "corpus"), "--config.training.epochs=2"]
-    assert exit_status(train_and_score, [*arguments, "--workdir", str(folder / "linear")]) == 0
+    """The folder of a model whose output has logits only."""
+    jmer.train(jmer.get_config(LINEAR, {"training.epochs": 2}), folder / "corpus", folder / "linear", log=None)
     return folder / "linear"
 
 
@@ -490,9 +485,9 @@ def test_a_model_may_lack_what_an_analysis_needs(linear, tmp_path):
     text = (tmp_path / "analysis.md").read_text()
     assert "Left out: this model has no fusion weights." in text
     assert "Left out: this model has no variational heads." in text
-    (run,) = load_runs([linear])
-    frame = space.measure([run], SPLIT)
-    gold = np.concatenate([c.labels for c in run.conversations(SPLIT)])
+    (subject,) = load_runs([linear])
+    frame = space.measure([subject], SPLIT)
+    gold = np.concatenate([c.labels for c in subject.examples(SPLIT)])
     assert len(frame) == (gold >= 0).sum() and frame["x"].notna().all()
     assert "the space of the logits" in space.describe(frame)[0]
 
@@ -507,9 +502,9 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
         assert not (tmp_path / "out").exists()
         return line
 
-    assert "nowhere holds no run: it has no config.json; name a folder" in refused(folder / "nowhere")
-    assert "holds no run" in refused(folder / "corpus")
-    assert "name runs that differ by their seed alone" in refused(one, linear)
+    assert "nowhere is not the folder of a run: it has no config.json" in refused(folder / "nowhere")
+    assert "is not the folder of a run" in refused(folder / "corpus")
+    assert "name runs that differ only in their seed" in refused(one, linear)
     assert "the seeds 0, 1, 0 are not all different" in refused(folder / "runs", one)
     assert "unknown name 'magic' in --only: choose from missing, noise" in refused(one, "--only", "magic")
     assert "has no split 'holdout', only train" in refused(one, "--split", "holdout", *text)
@@ -517,8 +512,9 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
     made = tiny_corpus()
     renamed = dataclasses.replace(made.card, name="other", emotions=EMOTIONS[::-1])
     save_corpus(make_corpus({SPLIT: made.conversations(SPLIT)}, renamed), tmp_path / "other")
-    assert "corpus 'other' does not fit runs on 'synthetic-iemocap4': name one with the same emotions" in refused(
-        one, "--corpus", tmp_path / "other"
+    assert (
+        "corpus 'other' has the emotions angry, neutral, sad, happy, the model was trained for happy, sad"
+        in refused(one, "--corpus", tmp_path / "other")
     )
     unlabelled = [dataclasses.replace(c, labels=np.full(len(c), -1, np.int32)) for c in made.conversations(SPLIT)]
     save_corpus(make_corpus({SPLIT: unlabelled}, made.card), tmp_path / "unlabelled")
@@ -527,7 +523,7 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
     )
     unfinished = shutil.copytree(other, tmp_path / "unfinished")
     (unfinished / "scores.json").unlink()
-    assert f"{unfinished} is not finished: give the command again" in refused(one, unfinished)
+    assert f"{unfinished} is not finished: resume it with the command" in refused(one, unfinished)
     (tmp_path / "file").write_text("")
     assert exit_status(main, [str(one), "--out", str(tmp_path / "file")]) == 2
     assert "is a file, not a folder: name another --out" in capfd.readouterr().err

@@ -163,9 +163,10 @@ class Recorder:
 
 def test_epochs_hold_every_conversation_once_and_pad_as_each_side_does():
     case = cases.make_case("dagerc", "iemocap", smoke=True)
-    conversations = cases.epoch_conversations(case)
+    pipeline = cases.epoch_pipeline(case)
+    conversations = pipeline.examples["train"]
     ours, theirs = Recorder("jmer"), Recorder("PyTorch")
-    found = [epoch.run_epoch(case, side, conversations) for side in (ours, theirs)]
+    found = [epoch.run_epoch(side, pipeline) for side in (ours, theirs)]
     for side in (ours, theirs):
         timed = side.trained[1:]
         assert len(timed) == 3 and side.waited_after == len(side.trained)

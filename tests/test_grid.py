@@ -1,5 +1,6 @@
 """A grid trains every cell once, whatever is interrupted or fails meanwhile, and reads what its runs wrote."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_corpus
 
+import jmer
 from experiments.grid import executor
 from experiments.grid.cells import Row
 from experiments.grid.executor import run_grid
@@ -31,7 +33,7 @@ EXPERIMENT = str(TESTS / "linear_experiment.py")
 
 @pytest.fixture(autouse=True, scope="module")
 def light():
-    """Plots nothing, which would take longer than training, and undoes what the experiment registers."""
+    """Draws no figures of reports, which would take longer than training."""
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)
@@ -85,7 +87,8 @@ def test_cells_run_and_are_read_as_written(corpus, finished):
         result, folder = outcome.results[3], out / "talks" / outcome.row.name / "seed3"
         config, saved = read_config(folder), json.loads((folder / "scores.json").read_text())
         assert (config.seed, config.model.dropout_rate, config.data.path) == (3, dropout, corpus)
-        assert result.scores == saved["splits"]
+        scores = {split: dataclasses.asdict(scores) for split, scores in result.scores.items()}
+        assert json.loads(json.dumps(scores)) == saved["splits"]
         assert (result.selection, result.epoch, result.epochs) == ("validation", saved["epoch"], 7)
         assert result.parameters == read_facts(folder).parameters == 4 * 6 + 4
         history = read_json_lines(folder / "metrics.jsonl")
@@ -131,10 +134,10 @@ def test_a_failing_cell_is_reported_and_stops_no_other(corpus, tmp_path):
 
 
 def test_a_cell_that_breaks_leaves_its_traceback_in_the_log(corpus, tmp_path, monkeypatch):
-    def broken(arguments):
+    def broken(*_, **__):
         raise ZeroDivisionError("no\nway")
 
-    monkeypatch.setattr("experiments.grid.executor.train_and_score", broken)
+    monkeypatch.setattr(jmer, "train", broken)
     (outcome,) = run_grid([Row("a", EXPERIMENT, corpus)], [0], tmp_path, log=print)
     path = tmp_path / "talks" / "a" / "seed0.log"
     assert outcome.failures == {0: f"ZeroDivisionError: no way (see {path})"}
@@ -142,12 +145,12 @@ def test_a_cell_that_breaks_leaves_its_traceback_in_the_log(corpus, tmp_path, mo
 
 
 def test_ctrl_c_stops_after_saving(corpus, tmp_path, monkeypatch):
-    def interrupted(arguments):
-        calls.append(arguments)
-        return 128 + signal.SIGINT
+    def interrupted(config, corpus, workdir, **_):
+        calls.append(workdir)
+        raise jmer.Interrupted(signal.SIGINT, "SIGINT: saved")
 
     calls = []
-    monkeypatch.setattr("experiments.grid.executor.train_and_score", interrupted)
+    monkeypatch.setattr(jmer, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_grid([Row("a", EXPERIMENT, corpus)], range(3), tmp_path, log=print)
     assert len(calls) == 1
@@ -161,7 +164,7 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
             run_grid(rows, [3], out, log=print)
         assert "\n" not in str(error.value)
 
-    monkeypatch.setattr("experiments.grid.executor.train_and_score", lambda arguments: pytest.fail("something ran"))
+    monkeypatch.setattr(jmer, "train", lambda *_, **__: pytest.fail("something ran"))
     refused([row], finished[0], r"model\.dropout_rate is 0\.0 there and 0\.2 here; name another --out")
     longer = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
     refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; name another --out")
@@ -397,12 +400,11 @@ def test_what_another_process_finishes_is_read(corpus, finished, elsewhere, tmp_
     leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
     ran, lines = [], []
 
-    def train_and_score(arguments):
-        ran.append(Path(arguments[arguments.index("--workdir") + 1]))
-        place(finished, ran[-1])
-        return 0
+    def train(config, corpus, workdir, **_):
+        ran.append(workdir)
+        place(finished, workdir)
 
-    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    monkeypatch.setattr(jmer, "train", train)
     # Rows that would be vectorized, were it not for the other process.
     rows = [Row("plain", EXPERIMENT, corpus), Row("dry", EXPERIMENT, corpus, {"model.dropout_rate": "0"})]
     outcomes = run_grid(rows, [3], tmp_path, vectorize=vectorize, log=recorder(leave, lines))
@@ -421,14 +423,13 @@ def test_what_another_process_leaves_unfinished_resumes_here(corpus, finished, e
     leave, never = elsewhere(folders[0]), elsewhere(folders[1], before_leaving=lambda: place(finished, folders[1]))
     ran, lines = [], []
 
-    def train_and_score(arguments):
+    def train(config, corpus, workdir, **_):
         with lock(folders[0]):
-            ran.append(arguments)
+            ran.append(workdir)
         place(finished, folders[0])
         never.set()
-        return 0
 
-    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    monkeypatch.setattr(jmer, "train", train)
     outcomes = run_grid(rows_on(corpus), [3], tmp_path, log=recorder(leave, lines))
     assert len(ran) == 1 and all(len(outcome.results) == 1 for outcome in outcomes)
     assert lines[1] == "waiting for another process that is running talks plain seed 3 and 1 more"
@@ -444,13 +445,13 @@ def test_a_cell_is_locked_while_it_runs_and_free_afterwards(corpus, tmp_path, mo
         except RunInUse:
             seen.append("locked")
 
-    def train_and_score(arguments):
+    def train(*_, **__):
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
         raise UserError("it went wrong")
 
-    monkeypatch.setattr(executor, "train_and_score", train_and_score)
+    monkeypatch.setattr(jmer, "train", train)
     (outcome,) = run_grid([Row("plain", EXPERIMENT, corpus)], [3], tmp_path, log=print)
     look()
     assert seen == ["locked", "free"] and outcome.failures == {3: "it went wrong"}

@@ -95,7 +95,13 @@ LINEAR = ModelSpec(
     "linear",
     Linear,
     mean_square,
-    defaults={"model.dropout_rate": 0.2},
+    defaults={
+        "model.dropout_rate": 0.2,
+        "training.epochs": 7,
+        "training.batch_size": 4,
+        "training.parallel": "jit",
+        "optimizer.learning_rate": 0.01,
+    },
     packing=True,
     variants={
         "slow": {"optimizer.learning_rate": 0.001},

@@ -16,7 +16,7 @@ from absl import logging
 
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.report import REPORT_FILE, analyse
-from experiments.analysis.runs import load_runs
+from experiments.analysis.subjects import load_runs
 from experiments.grid import cli
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError

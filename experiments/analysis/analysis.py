@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.analysis.runs import Run
+from experiments.analysis.subjects import Subject
 
 
-def always(run: Run) -> str:
+def always(subject: Subject) -> str:
     """The `applies` of an analysis that is possible for any model."""
     return ""
 
@@ -20,14 +20,14 @@ class Analysis:
 
     Attributes:
       title: heading.
-      measure: `measure(runs, split)` returns a tidy table of numbers whose first column is `seed`.
+      measure: `measure(subjects, split)` returns a tidy table of numbers whose first column is `seed`.
       draw: `draw(frame, path, title)` draws that table; the suffix of `path` gives the format.
       describe: `describe(frame)` returns Markdown paragraphs that summarise the table.
-      applies: `applies(run)` returns why the analysis is impossible for such runs; empty = it is possible.
+      applies: `applies(subject)` returns why the analysis is impossible for such runs; empty = it is possible.
     """
 
     title: str
-    measure: Callable[[Sequence[Run], str], pd.DataFrame]
+    measure: Callable[[Sequence[Subject], str], pd.DataFrame]
     draw: Callable[[pd.DataFrame, Path, str], None]
     describe: Callable[[pd.DataFrame], list[str]]
-    applies: Callable[[Run], str] = always
+    applies: Callable[[Subject], str] = always

@@ -7,23 +7,23 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run, labels
+from experiments.analysis.subjects import Subject, labels
 from experiments.tables import percent
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.plots import plot_reliability
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed and bin of the predicted emotion's probability (see `jmer.evaluation.calibration`).
 
     Columns `seed`, `bin`, `count`, and the fractions `confidence` and `accuracy`, NaN in an empty bin.
     """
     tables = []
-    for run in runs:
-        conversations = run.conversations(split)
-        found = calibration(run.probabilities(conversations), labels(conversations))
+    for subject in subjects:
+        examples = subject.examples(split)
+        found = calibration(subject.probabilities(examples), labels(examples))
         columns = {"count": found.count, "confidence": found.confidence, "accuracy": found.accuracy}
-        tables.append(pd.DataFrame({"seed": run.seed, "bin": range(len(found.count)), **columns}))
+        tables.append(pd.DataFrame({"seed": subject.seed, "bin": range(len(found.count)), **columns}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -49,18 +49,18 @@ def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
 
 def describe(frame: pd.DataFrame) -> list[str]:
     """Summarises the expected calibration error and its direction."""
-    runs = [merged(rows) for _, rows in frame.groupby("seed")]
-    confidence, accuracy = (_overall(runs, name) for name in ("confidence", "accuracy"))
+    seeds = [merged(rows) for _, rows in frame.groupby("seed")]
+    confidence, accuracy = (_overall(seeds, name) for name in ("confidence", "accuracy"))
     which = "overconfident" if np.mean(confidence) > np.mean(accuracy) else "underconfident"
     return [
-        f"Expected calibration error {percent(run.expected_error for run in runs)} %, largest error of a bin "
-        f"{percent(run.maximum_error for run in runs)} % ({_seeds(frame)}, {len(runs[0].count)} bins). Mean confidence "
-        f"{percent(confidence)} %, accuracy {percent(accuracy)} %: overall {which}. Nothing is recalibrated.",
+        f"Expected calibration error {percent(found.expected_error for found in seeds)} %, largest error of a bin "
+        f"{percent(found.maximum_error for found in seeds)} % ({_seeds(frame)}, {len(seeds[0].count)} bins). Mean "
+        f"confidence {percent(confidence)} %, accuracy {percent(accuracy)} %: {which}. Nothing is recalibrated.",
     ]
 
 
-def _overall(runs: Sequence[Calibration], name: str) -> list[float]:
-    return [float(np.nansum(getattr(run, name) * run.count) / run.count.sum()) for run in runs]
+def _overall(seeds: Sequence[Calibration], name: str) -> list[float]:
+    return [float(np.nansum(getattr(found, name) * found.count) / found.count.sum()) for found in seeds]
 
 
 def _seeds(frame: pd.DataFrame) -> str:

@@ -1,15 +1,14 @@
 """Fusion weights of modalities: their distribution, and their relation to correct predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run, available, labelled, labels
+from experiments.analysis.subjects import Subject, available, labelled, labels
 from experiments.plots import histogram, make_figure, tidy, with_spread
 from experiments.tables import markdown, number, percent
 from jmer.evaluation.plots import STYLES, save
@@ -22,28 +21,22 @@ LIMITS = {"sigmoid": (0.5, 1.0), "two_sigmoid_minus_one": (0.0, 1.0), "one_minus
 CORRECT, WRONG = "correct", "wrong"
 
 
-def weights_of(output: Any) -> Mapping[str, Any]:
-    """Returns the fusion weights in a model's output, empty if it has none."""
-    return dict(getattr(output, "weights", {}))
+def limits(subject: Subject) -> tuple[float, float]:
+    """Returns the limits of a model's weights (see `LIMITS`); 0 and 1 for a gate."""
+    return LIMITS.get(getattr(subject.run.model.module, "weight_fn", ""), (0.0, 1.0))
 
 
-def limits(run: Run) -> tuple[float, float]:
-    """Returns the limits of a run's weights (see `LIMITS`); 0 and 1 for a gate."""
-    return LIMITS.get(getattr(run.trained.model.module, "weight_fn", ""), (0.0, 1.0))
-
-
-def applies(run: Run) -> str:
+def applies(subject: Subject) -> str:
     """Requires weights that can vary."""
-    names = run.shapes(weights_of).keys() - {run.lead}
-    if not names:
+    if not subject.weighted_modalities():
         return "this model has no fusion weights"
-    module = run.trained.model.module
+    module = subject.run.model.module
     if getattr(module, "fusion", "") == "add" or getattr(module, "weight_fn", "") == "ones":
         return "all weights are 1 by configuration (model.fusion, model.weight_fn)"
     return ""
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed, modality and labelled utterance.
 
     Columns `seed`, `modality`, `conversation`, `utterance`, `weight`, `correct` (whether the prediction is
@@ -51,30 +44,25 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
     out, and so are utterances that lack a modality, since a missing modality changes weights by rule.
     """
     tables = []
-    for run in runs:
-        conversations = run.conversations(split)
-        logits, weights = zip(*run.outputs(conversations, _logits_and_weights), strict=True)
-        gold = labels(conversations)
-        complete = np.logical_and.reduce(
-            [labelled(conversations), *(available(conversations, m) for m in run.modalities)]
-        )
-        lowest, highest = sorted(limits(run))
+    for subject in subjects:
+        examples = subject.examples(split)
+        predictions = subject.run.predictor.predict_normalized(examples)
+        complete = labelled(examples)
+        for m in subject.modalities:
+            complete &= available(examples, m)
+        lowest, highest = sorted(limits(subject))
         shared = {
-            "conversation": np.repeat([c.id for c in conversations], list(map(len, conversations))),
-            "utterance": np.concatenate([c.utterances for c in conversations]),
-            "correct": np.concatenate(logits).argmax(-1) == gold,
+            "conversation": np.repeat([example.id for example in examples], list(map(len, examples))),
+            "utterance": np.concatenate([example.utterances for example in examples]),
+            "correct": np.concatenate(predictions.probabilities).argmax(-1) == labels(examples),
             "lowest": lowest,
             "highest": highest,
         }
-        for m in (m for m in run.modalities if m != run.lead):
-            weight = np.concatenate([w[m] for w in weights]).astype(np.float64)
-            table = pd.DataFrame({"seed": run.seed, "modality": m, **shared, "weight": weight})
+        for m in subject.weighted_modalities():
+            weight = np.concatenate(predictions.weights[m]).astype(np.float64)
+            table = pd.DataFrame({"seed": subject.seed, "modality": m, **shared, "weight": weight})
             tables.append(table[complete])
     return pd.concat(tables, ignore_index=True)
-
-
-def _logits_and_weights(output: Any) -> tuple[Any, Mapping[str, Any]]:
-    return output.logits, weights_of(output)
 
 
 def summary(rows: pd.DataFrame) -> dict[str, float]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.analysis import robustness
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run
+from experiments.analysis.subjects import Subject
 from jmer.data.corpus import Conversation
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -55,9 +55,9 @@ def conditions(modalities: Sequence[str]) -> list[tuple[tuple[str, ...], float]]
     return [(g, share) for g in groups for share in SHARES if share < 1 or len(g) < len(modalities)]
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed, set of modalities and share, see `robustness.measure`."""
-    return robustness.measure(runs, split, "share", conditions(runs[0].modalities), without)
+    return robustness.measure(subjects, split, "share", conditions(subjects[0].modalities), without)
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.analysis import robustness
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run
+from experiments.analysis.subjects import Subject
 from jmer.data.corpus import Conversation
 
 DEVIATIONS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -39,10 +39,10 @@ def _noise(rng: np.random.Generator, values: np.ndarray, deviation: float) -> np
     return np.float32(deviation) * rng.standard_normal(values.shape, np.float32)
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed, modality and deviation, see `robustness.measure`."""
-    conditions = [((m,), deviation) for m in runs[0].modalities for deviation in DEVIATIONS]
-    return robustness.measure(runs, split, "deviation", conditions, noisy)
+    conditions = [((m,), deviation) for m in subjects[0].modalities for deviation in DEVIATIONS]
+    return robustness.measure(subjects, split, "deviation", conditions, noisy)
 
 
 def draw(frame: pd.DataFrame, path: Path, title: str) -> None:
@@ -56,9 +56,9 @@ def describe(frame: pd.DataFrame) -> list[str]:
     return robustness.describe(frame, level="deviation", shown=lambda d: f"sd {d:g}", how="noise in {}")
 
 
-def applies(run: Run) -> str:
+def applies(subject: Subject) -> str:
     """Requires normalised features, in whose standard deviations noise is measured."""
-    if run.trained.config.data.normalization != "standard":
+    if subject.run.config.data.normalization != "standard":
         return "features are not normalised (data.normalization), so the noise has no unit"
     return ""
 

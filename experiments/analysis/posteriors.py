@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.fusion_weights import END, limits, weights_of
-from experiments.analysis.runs import Run, available
+from experiments.analysis.fusion_weights import END, limits
+from experiments.analysis.subjects import Subject, available
 from experiments.plots import bars, make_figure, tidy, with_spread
 from experiments.tables import NOTHING, markdown, number
 from jmer.evaluation.plots import STYLES, save
@@ -28,12 +28,12 @@ def posteriors_of(output: Any) -> Mapping[str, Gaussian]:
     return getattr(output, "posteriors", {})
 
 
-def applies(run: Run) -> str:
+def applies(subject: Subject) -> str:
     """Requires Gaussians."""
-    return "" if run.shapes(posteriors_of) else "this model has no variational heads"
+    return "" if subject.output_shapes(posteriors_of) else "this model has no variational heads"
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed and modality, over all utterances that have it, labelled or not.
 
     Columns `seed`, `modality`; `kl`, the mean divergence from N(0, I) per dimension in nats; `units` and
@@ -43,18 +43,18 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
     at infinite divergence. And `verdict`: collapsed, saturated, both or neither.
     """
     rows = []
-    for run in runs:
-        conversations = run.conversations(split)
-        present = {m: available(conversations, m) for m in run.modalities}
-        outputs = run.outputs(conversations, lambda output: (posteriors_of(output), weights_of(output)))
-        posteriors, weights = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
-        for m in run.modalities:
-            row = {"seed": run.seed, "modality": m} | _statistics(_rows(posteriors[m], present[m]))
-            if m != run.lead:
-                both = present[m] & present[run.lead]
-                pair = [_rows(posteriors[name], both) for name in (run.lead, m)]
+    for subject in subjects:
+        examples = subject.examples(split)
+        present = {m: available(examples, m) for m in subject.modalities}
+        posteriors = jax.tree.map(lambda *parts: np.concatenate(parts), *subject.outputs(examples, posteriors_of))
+        weights = {m: np.concatenate(w) for m, w in subject.run.predictor.predict_normalized(examples).weights.items()}
+        for m in subject.modalities:
+            row = {"seed": subject.seed, "modality": m} | _statistics(_rows(posteriors[m], present[m]))
+            if m != subject.dominant:
+                both = present[m] & present[subject.dominant]
+                pair = [_rows(posteriors[name], both) for name in (subject.dominant, m)]
                 row["symmetric_kl"] = float(np.mean(symmetric_kl(*pair)))
-                row |= _weight_statistics(weights[m][both], limits(run)[1]) if m in weights else {}
+                row |= _weight_statistics(weights[m][both], limits(subject)[1]) if m in weights else {}
             rows.append(row | {"verdict": _verdict(row)})
     return pd.DataFrame(rows)
 

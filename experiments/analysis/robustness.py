@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.runs import Run
+from experiments.analysis.subjects import Subject
 from experiments.plots import MARKERS, curve, make_figure, tidy, with_spread
 from experiments.tables import markdown, percent
 from jmer.data.corpus import Conversation
@@ -18,7 +18,7 @@ Perturbation = Callable[[Conversation, Sequence[str], float, int], Conversation]
 
 
 def measure(
-    runs: Sequence[Run],
+    subjects: Sequence[Subject],
     split: str,
     level: str,
     conditions: Iterable[tuple[Sequence[str], float]],
@@ -27,7 +27,7 @@ def measure(
     """Scores runs on a split with perturbed features.
 
     Args:
-      runs: of one configuration.
+      subjects: of one configuration.
       split: of their corpus.
       level: name of the strength, a column.
       conditions: the perturbed modalities, and the strength; 0 = none.
@@ -38,13 +38,13 @@ def measure(
       `accuracy`.
     """
     rows = []
-    for run in runs:
-        conversations = run.conversations(split)
-        unperturbed = run.score(conversations)
+    for subject in subjects:
+        examples = subject.examples(split)
+        unperturbed = subject.score(examples)
         for modalities, strength in conditions:
-            perturbed = (perturb(c, modalities, strength, run.seed) for c in conversations)
-            scores = run.score(list(perturbed)) if strength else unperturbed
-            condition = {"seed": run.seed, "modalities": "+".join(modalities), level: strength}
+            perturbed = (perturb(c, modalities, strength, subject.seed) for c in examples)
+            scores = subject.score(list(perturbed)) if strength else unperturbed
+            condition = {"seed": subject.seed, "modalities": "+".join(modalities), level: strength}
             rows.append(condition | {name: getattr(scores, name) for name in SCORES})
     return pd.DataFrame(rows)
 

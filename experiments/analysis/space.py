@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run, labelled, labels
+from experiments.analysis.subjects import Subject, labelled, labels
 from experiments.plots import MARKERS, make_figure
 from experiments.tables import number, percent
 from jmer.evaluation.plots import STYLES, save
@@ -26,7 +26,7 @@ def classified(output: Any) -> dict[str, Any]:
     return {"fused features": output.fused} if hasattr(output, "fused") else {"logits": output.logits}
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed and labelled utterance, at most 2000 of them, sampled by the seed.
 
     Columns `seed`, `space` (fused features or logits), `emotion`; `silhouette` of the gold emotions and `alike`, the
@@ -34,19 +34,19 @@ def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
     the coordinates `x`, `y` on a t-SNE map, which is for inspection only. NaN where there is no value.
     """
     tables = []
-    for run in runs:
-        conversations = run.conversations(split)
-        known = np.flatnonzero(labelled(conversations))
-        sampled = np.random.default_rng(run.seed).permutation(known)[:UTTERANCES]
-        outputs = run.outputs(conversations, classified)
+    for subject in subjects:
+        examples = subject.examples(split)
+        known = np.flatnonzero(labelled(examples))
+        sampled = np.random.default_rng(subject.seed).permutation(known)[:UTTERANCES]
+        outputs = subject.outputs(examples, classified)
         (name,) = outputs[0]
         points = np.concatenate([output[name] for output in outputs]).astype(np.float64)[sampled]
-        gold = labels(conversations)[sampled]
-        xy = _map(points) if run is runs[0] else np.full((len(points), 2), np.nan)
+        gold = labels(examples)[sampled]
+        xy = _map(points) if subject is subjects[0] else np.full((len(points), 2), np.nan)
         columns = {
-            "seed": run.seed,
+            "seed": subject.seed,
             "space": name,
-            "emotion": np.array(run.corpus.card.emotions)[gold],
+            "emotion": np.array(subject.corpus.card.emotions)[gold],
             "silhouette": _silhouette(points, gold),
             "alike": _alike(points, gold),
             "x": xy[:, 0],

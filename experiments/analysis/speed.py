@@ -9,36 +9,35 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.analysis import Analysis
-from experiments.analysis.runs import Run
+from experiments.analysis.subjects import Subject
 from experiments.benchmarks.clock import alternate
-from experiments.grid.cells import read_result
+from experiments.grid.cells import result_of
 from experiments.plots import bars, make_figure, tidy, with_spread
 from experiments.tables import number
 from jmer.evaluation.plots import STYLES, save
-from jmer.training.folder import SCORES_FILE, read_json
 
 PASSES = 5
 
 
-def measure(runs: Sequence[Run], split: str) -> pd.DataFrame:
+def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     """Returns a row per seed.
 
     Columns `seed`, `parameters`; `training`, the utterances per second that the run logged, median over epochs;
     `inference`, the utterances per second measured now, batching included: median of five passes over the split, each
     after one that is not timed, alternating with the other seeds; and `devices`, those of training.
     """
-    inputs = {run.seed: run.conversations(split) for run in runs}
-    calls = {str(run.seed): functools.partial(run.probabilities, inputs[run.seed]) for run in runs}
+    inputs = {subject.seed: subject.examples(split) for subject in subjects}
+    calls = {str(subject.seed): functools.partial(subject.probabilities, inputs[subject.seed]) for subject in subjects}
     seconds = alternate(calls, PASSES)
     rows = []
-    for run in runs:
-        result, utterances = read_result(run.folder), sum(map(len, inputs[run.seed]))
+    for subject in subjects:
+        result, utterances = result_of(subject.run), sum(map(len, inputs[subject.seed]))
         rows.append(
             {
-                "seed": run.seed,
+                "seed": subject.seed,
                 "parameters": result.parameters,
                 "training": result.utterances_per_second,
-                "inference": utterances / statistics.median(seconds[str(run.seed)]),
+                "inference": utterances / statistics.median(seconds[str(subject.seed)]),
                 "devices": result.devices,
             }
         )
@@ -67,9 +66,9 @@ def describe(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def applies(run: Run) -> str:
+def applies(subject: Subject) -> str:
     """Requires validation scores, which are read together with the log."""
-    scored = "validation" in read_json(run.folder / SCORES_FILE)["splits"]
+    scored = "validation" in subject.run.scores
     return "" if scored else "the run has no validation scores"
 
 

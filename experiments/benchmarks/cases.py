@@ -2,22 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+import jmer
 from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
-from jmer.config import fit_to_corpus
-from jmer.data import normalization
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.data.packing import make_packing
 from jmer.data.synthetic import Size, generate
-from jmer.experiment import get_config
+from jmer.pipeline import Pipeline
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {
     ("lfvd", "iemocap"): "lfvd_iemocap",
     ("lfvd", "meld"): "lfvd_meld",
@@ -27,7 +24,7 @@ EXPERIMENTS = {
     ("sdt", "meld"): "sdt_meld",
     ("lpgnet", "iemocap"): "lpgnet_iemocap6",
 }
-"""(model, shape) -> file of `configs/`, in the order of the table's rows."""
+"""(model, shape) -> experiment, in the order of the table's rows."""
 
 
 class Shape(NamedTuple):
@@ -108,26 +105,19 @@ def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
         sizes={"train": sizes.batch, "validation": Size(1, sizes.single, sizes.single)},
         widths=_widths(smoke),
     )
-    experiment = f"{CONFIGS / EXPERIMENTS[model, shape]}.py" + (":tiny" if smoke else "")
-    conversations = corpus.conversations("train")
-    config = fit_to_corpus(get_config(experiment), corpus.card, conversations)
-    widths = {m: corpus.card.widths[m] for m in config.model.modalities}
-    statistics = normalization.fit(conversations, widths)
-
-    def normalized(split: str) -> list[Conversation]:
-        return normalization.apply(corpus.conversations(split), statistics)
-
-    padded, packed = (layout(normalized("train"), widths) for layout in (padded_to_longest, packed_rows))
-    single = padded_to_longest(normalized("validation"), widths)
-    return Case(model, shape, smoke, config, widths, padded, packed, single)
+    pipeline = Pipeline.for_training(_config(model, shape, smoke), corpus)
+    training, widths = pipeline.examples["train"], pipeline.widths
+    padded, packed = padded_to_longest(training, widths), packed_rows(training, widths)
+    single = padded_to_longest(pipeline.examples["validation"], widths)
+    return Case(model, shape, smoke, pipeline.config, widths, padded, packed, single)
 
 
-def epoch_conversations(case: Case) -> list[Conversation]:
-    """Returns the training split of the case's shape, in the case's widths."""
+def epoch_pipeline(case: Case) -> Pipeline:
+    """Returns the pipeline of the corpus of the case's shape, with the case's widths."""
     shape = _shape(case.shape, case.smoke)
-    sizes = shape.epoch and {"train": shape.epoch}
-    conversations = generate(shape.corpus, sizes=sizes, widths=_widths(case.smoke)).conversations("train")
-    return normalization.apply(conversations, normalization.fit(conversations, case.widths))
+    sizes = shape.epoch and {"train": shape.epoch, "validation": Size(1, shape.single, shape.single)}
+    corpus = generate(shape.corpus, sizes=sizes, widths=_widths(case.smoke))
+    return Pipeline.for_training(_config(case.model, case.shape, case.smoke), corpus)
 
 
 def padded_to_longest(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
@@ -141,6 +131,10 @@ def packed_rows(conversations: Sequence[Conversation], widths: Mapping[str, int]
     packing = make_packing(conversations, batch_size=len(conversations))
     (batch,) = batches(conversations, widths, batch_size=len(conversations), packing=packing)
     return batch
+
+
+def _config(model: str, shape: str, smoke: bool) -> ConfigDict:
+    return jmer.get_config(EXPERIMENTS[model, shape] + (":tiny" if smoke else ""))
 
 
 def _shape(name: str, smoke: bool) -> Shape:

@@ -1,18 +1,17 @@
 """An epoch over a corpus: jmer's packed batches, and shuffled batches padded to their longest conversation."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmarks.cases import Case, padded_to_longest
+from experiments.benchmarks.cases import padded_to_longest
 from experiments.benchmarks.clock import timed
 from experiments.benchmarks.side import JMER, Side
 from jmer.batch import Batch
-from jmer.data.batching import batches, useful_share
-from jmer.data.corpus import Conversation
-from jmer.data.packing import make_packing
+from jmer.data.batching import useful_share
+from jmer.pipeline import Pipeline
 
 
 class Epoch(NamedTuple):
@@ -23,7 +22,7 @@ class Epoch(NamedTuple):
     useful_share: float
 
 
-def run_epoch(case: Case, side: Side, conversations: Sequence[Conversation]) -> Epoch:
+def run_epoch(side: Side, pipeline: Pipeline) -> Epoch:
     """Trains an epoch with a side in batches of the configured size, after a warm-up step."""
     epoch_batches = packed if side.name == JMER else shuffled
 
@@ -32,21 +31,19 @@ def run_epoch(case: Case, side: Side, conversations: Sequence[Conversation]) -> 
             side.train(side.place(batch))
         side.wait()
 
-    train(itertools.islice(epoch_batches(case, conversations), 1))
-    seconds = timed(lambda: train(epoch_batches(case, conversations)))
-    return Epoch(seconds, sum(map(len, conversations)), useful_share(epoch_batches(case, conversations)))
+    train(itertools.islice(epoch_batches(pipeline), 1))
+    seconds = timed(lambda: train(epoch_batches(pipeline)))
+    return Epoch(seconds, sum(map(len, pipeline.examples["train"])), useful_share(epoch_batches(pipeline)))
 
 
-def packed(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
+def packed(pipeline: Pipeline) -> Iterator[Batch]:
     """Yields an epoch's batches as in jmer's training."""
-    size = case.config.training.batch_size
-    packing = make_packing(conversations, batch_size=size)
-    return batches(conversations, case.widths, batch_size=size, packing=packing, seed=0)
+    return pipeline.train_batches(0)
 
 
-def shuffled(case: Case, conversations: Sequence[Conversation]) -> Iterator[Batch]:
+def shuffled(pipeline: Pipeline) -> Iterator[Batch]:
     """Yields an epoch's batches as a typical PyTorch loader makes them."""
+    conversations, size = pipeline.examples["train"], pipeline.config.training.batch_size
     order = np.random.default_rng(0).permutation(len(conversations))
-    size = case.config.training.batch_size
     for start in range(0, len(order), size):
-        yield padded_to_longest([conversations[i] for i in order[start : start + size]], case.widths)
+        yield padded_to_longest([conversations[i] for i in order[start : start + size]], pipeline.widths)

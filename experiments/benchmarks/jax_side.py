@@ -12,12 +12,11 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
-from jmer.evaluation.predict import forward
 from jmer.models import build_model
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import make_parallel
-from jmer.training.state import create_state
 from jmer.training.step import train_step
+from jmer.training.train_state import create_train_state
 
 
 class JaxSide:
@@ -35,10 +34,10 @@ class JaxSide:
         self._model = build_model(config)
         optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
         parallel = make_parallel("jit")
-        self._state = parallel.replicate(create_state(self._model, optimizer, case.widths, config.seed))
+        self._state = parallel.replicate(create_train_state(self._model, optimizer, case.widths, config.seed))
         self._pure_step = functools.partial(train_step, model=self._model, optimizer=optimizer)
         self._step = parallel.step(self._pure_step)
-        self._forward = jax.jit(forward(self._model))
+        self._forward = jax.jit(self._probabilities)
         self._pending: Any = None
 
     def place(self, batch: Batch) -> Batch:
@@ -53,6 +52,9 @@ class JaxSide:
     def infer(self, batch: Batch) -> None:
         """Predicts a batch."""
         self._pending = self._forward(self._state.variables, batch)
+
+    def _probabilities(self, variables: Any, batch: Batch) -> jax.Array:
+        return jax.nn.softmax(self._model.module.apply(variables, batch, train=False).logits)
 
     def wait(self) -> None:
         """Waits for all asynchronous work."""

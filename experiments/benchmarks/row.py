@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.benchmarks.cases import Case, epoch_conversations
+from experiments.benchmarks.cases import Case, epoch_pipeline
 from experiments.benchmarks.clock import alternate
 from experiments.benchmarks.epoch import Epoch, run_epoch
 from experiments.benchmarks.footprint import Footprint, Request, footprint
@@ -89,8 +89,8 @@ def measure_row(case: Case, options: Options) -> Row:
     latency = alternate(calls("infer", singles), LATENCIES_PER_REPEAT * options.repeats)
     epochs = {}
     if options.epoch:
-        conversations = epoch_conversations(case)
-        epochs = {side.name: run_epoch(case, side, conversations) for side in sides if side.name != COMPILED}
+        pipeline = epoch_pipeline(case)
+        epochs = {side.name: run_epoch(side, pipeline) for side in sides if side.name != COMPILED}
     return Row(
         model=case.model,
         shape=case.shape,

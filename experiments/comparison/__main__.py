@@ -27,7 +27,7 @@ from experiments.grid.models import MODELS, choose_models, model_row, row_name
 from jmer.config import fit_to_corpus
 from jmer.errors import UserError
 from jmer.evaluation.predictions import corpus_title
-from jmer.training.folder import read_json, write_json
+from jmer.runs.directory import read_json, write_json
 
 PROGRAM = "experiments.comparison"
 CORPORA = ("synthetic-iemocap4", "synthetic-iemocap6")
@@ -65,9 +65,9 @@ def candidate(model: str, corpus: str, *, variant: str, changes: Mapping[str, st
     """Returns a model on a corpus.
 
     Args:
-      model: name in `experiments.grid.models.MODELS`, or what `--config` takes.
+      model: name in `experiments.grid.models.MODELS`, or what `jmer.get_config` takes.
       corpus: what `--corpus` takes.
-      variant: of an experiment of jmer.
+      variant: of the experiment, besides those after its colon.
       changes: `section.field` -> text.
 
     Raises:
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     options, changes = cli.parse(parser, arguments)
     models = choose_models("--models", options.models)
     candidates = [
-        candidate(model, corpus, variant=options.variant, changes=changes)
+        candidate(model, corpus, variant=options.variant if model in MODELS else "", changes=changes)
         for corpus in options.corpora
         for model in models
     ]

@@ -4,17 +4,15 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
+import jmer
 from experiments.grid.corpora import corpus_name
 from jmer.errors import UserError
-from jmer.experiment import get_config
-from jmer.main import FIELD
+from jmer.evaluation.metrics import Scores
+from jmer.main import FIELD, command_line
 from jmer.selection import get_selection
-from jmer.training.folder import SCORES_FILE, read_facts, read_json
-from jmer.training.log import JSON_LINES_FILE, read_json_lines
 
 LAST_EPOCHS = 5
 
@@ -25,8 +23,8 @@ class Row:
 
     Attributes:
       name: unique among the rows of a corpus; the name of a folder.
-      experiment: what `--config` takes, `configs/x.py:variants`.
-      corpus: what `--corpus` takes.
+      experiment: what `jmer.get_config` takes: the name or path of an experiment, with variants after a colon.
+      corpus: what `jmer.load_corpus` takes.
       overrides: `section.field` -> text, as in `--config.section.field=text`.
     """
 
@@ -38,7 +36,7 @@ class Row:
     @property
     def config(self) -> ConfigDict:
         """The configuration with seed 0. Raises UserError if the experiment or an override is invalid."""
-        return get_config(self.experiment, {**self.overrides, "data.path": self.corpus})
+        return jmer.get_config(self.experiment, {**self.overrides, "data.path": self.corpus})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,13 +60,15 @@ class Cell:
         return config
 
     @property
-    def arguments(self) -> list[str]:
-        """The arguments of `jmer.main` that train the same run."""
+    def command(self) -> str:
+        """The command line that trains the same run."""
         fields = {**self.row.overrides, "seed": self.seed}
-        return [
-            *("--config", self.row.experiment, "--corpus", self.row.corpus, "--workdir", str(self.folder)),
-            *(f"{FIELD}{name}={value}" for name, value in fields.items()),
-        ]
+        return command_line(
+            [
+                *("--config", self.row.experiment, "--corpus", self.row.corpus, "--workdir", str(self.folder)),
+                *(f"{FIELD}{name}={value}" for name, value in fields.items()),
+            ]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Result:
     """The result of a finished run.
 
     Attributes:
-      scores: split -> what `scores.json` has for it, fractions.
+      scores: split -> scores at the selected epoch, fractions.
       selection: the rule that selected the epoch.
       epoch: the selected epoch, of `epochs`.
       last_epochs: mean weighted F1 on the validation split over the last five epochs; selects nothing.
@@ -85,7 +85,7 @@ class Result:
       devices: the devices of training.
     """
 
-    scores: Mapping[str, Mapping[str, Any]]
+    scores: Mapping[str, Scores]
     selection: str
     epoch: int
     epochs: int
@@ -118,19 +118,18 @@ def run_folder(out: Path, row: Row, seed: int) -> Path:
     return out / corpus_name(row.corpus) / row.name / f"seed{seed}"
 
 
-def read_result(folder: Path) -> Result:
-    """Reads the result of a finished run. Raises UserError if one of its files is missing or damaged."""
-    chosen, facts = read_json(folder / SCORES_FILE), read_facts(folder)
-    history = read_json_lines(folder / JSON_LINES_FILE)
+def result_of(run: jmer.Run) -> Result:
+    """Returns the result of a finished run. Raises UserError if one of its files is missing or damaged."""
+    history = run.history
     return Result(
-        scores=chosen["splits"],
-        selection=chosen["selection"],
-        epoch=chosen["epoch"],
-        epochs=chosen["epochs"],
-        last_epochs=statistics.fmean(row["validation/weighted_f1"] for row in history[-LAST_EPOCHS:]),
-        parameters=facts.parameters,
-        utterances_per_second=statistics.median(row["utterances_per_second"] for row in history),
-        devices=facts.versions["devices"],
+        scores=run.scores,
+        selection=run.config.selection,
+        epoch=run.epoch,
+        epochs=run.epochs,
+        last_epochs=statistics.fmean(metrics["validation/weighted_f1"] for metrics in history[-LAST_EPOCHS:]),
+        parameters=run.parameters,
+        utterances_per_second=statistics.median(metrics["utterances_per_second"] for metrics in history),
+        devices=run.versions["devices"],
     )
 
 

@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
+import jmer
 from jmer.data.corpus import Corpus, any_labelled
-from jmer.data.load import load_corpus
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 
@@ -19,7 +19,7 @@ def training_corpus(path: str) -> Corpus:
     Raises:
       UserError: if the corpus is invalid for training, or has no labelled validation split.
     """
-    corpus = load_corpus(path)
+    corpus = jmer.load_corpus(path)
     validate_corpus(corpus, for_training=True)
     if "validation" not in corpus.splits or not any_labelled(corpus.conversations("validation")):
         raise UserError(f"corpus '{corpus.card.name}' has no labelled validation split: convert it with --holdout")

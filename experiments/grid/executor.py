@@ -1,8 +1,7 @@
 """Runs a grid: one run per row and seed (a cell), each in a folder of its own.
 
-A cell is trained as `python -m jmer.main --config ... --workdir OUT/<corpus>/<row>/seed0` trains it, with the same
-checks, checkpoints and results, so that any cell can be repeated by hand. Its output goes to a log file beside its
-folder.
+A cell is trained by `jmer.train`, and its record has the `python -m jmer.main` command that repeats it. Its output goes
+to a log file beside its folder.
 
 Several processes can run one grid at the same time, on several machines if they share the folder: a cell belongs to the
 process that holds the lock of its folder. The other processes continue with the next cell, and read the result later.
@@ -20,28 +19,16 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments.grid.cells import Cell, Outcome, Result, Row, read_result, run_folder
+import jmer
+from experiments.grid.cells import Cell, Outcome, Result, Row, result_of, run_folder
 from experiments.grid.corpora import training_corpus
 from experiments.grid.processes import Died, in_processes
-from jmer.config import fit_to_corpus
+from jmer.config import check_config, fit_to_corpus
 from jmer.errors import UserError
-from jmer.main import command_line
-from jmer.main import main as train_and_score
 from jmer.process import set_up_process
-from jmer.training.folder import (
-    COMPUTATION,
-    CONFIG_FILE,
-    FolderInUse,
-    check_same,
-    is_in_use,
-    read_config,
-    read_facts,
-    working_in,
-)
-from jmer.training.loop import Interrupted, check
-from jmer.training.results import is_reported
-from jmer.training.together import train_together
-from jmer.training.variations import common_fields
+from jmer.runs import RunInUse, check_same, is_in_use, is_reported, lock, read_config, read_facts
+from jmer.runs.directory import COMPUTATION, CONFIG_FILE
+from jmer.training.sweep import common_fields
 
 # Seconds between two looks at cells that other processes are running.
 POLLING_INTERVAL = 1.0
@@ -91,12 +78,18 @@ def run_grid(
             left = datetime.timedelta(seconds=round((time.monotonic() - started) / count * (len(todo) - count)))
             if error is not None:
                 failures[cell] = error
-            status = f"FAILED: {failures[cell]}" if cell in failures else _summary(read_result(cell.folder))
+            status = (
+                f"FAILED: {failures[cell]}" if cell in failures else _summary(result_of(jmer.load_run(cell.folder)))
+            )
             log(f"[{count:{len(str(len(todo)))}}/{len(todo)}] {cell.title}: {status}; ETA {left}")
     return [
         Outcome(
             row,
-            {cell.seed: read_result(cell.folder) for cell in cells if cell.row is row and cell not in failures},
+            {
+                cell.seed: result_of(jmer.load_run(cell.folder))
+                for cell in cells
+                if cell.row is row and cell not in failures
+            },
             {cell.seed: failures[cell] for cell in cells if cell.row is row and cell in failures},
         )
         for row in rows
@@ -117,19 +110,19 @@ def execute_group(cells: Sequence[Cell]) -> dict[int, str | None]:
         todo = []
         for position, cell in enumerate(cells):
             try:
-                locks.enter_context(working_in(cell.folder))
+                locks.enter_context(lock(cell.folder))
                 if _is_finished(cell):  # by another process, since this one last looked
                     errors[position] = None
                 else:
                     todo.append(position)
-            except FolderInUse:
+            except RunInUse:
                 continue
             except UserError as error:
                 errors[position] = str(error)
         if len(todo) > 1:
             _train_vectorized([cells[position] for position in todo])
         for position in todo:
-            errors[position] = execute_cell(cells[position])
+            errors[position] = None if _is_finished(cells[position]) else execute_cell(cells[position])
     return errors
 
 
@@ -143,8 +136,14 @@ def execute_cell(cell: Cell) -> str | None:
       KeyboardInterrupt: after SIGINT or SIGTERM, when the run has been saved.
     """
     with _output_in_log(cell) as path:
+        set_up_process()
         try:
-            status = train_and_score(cell.arguments)
+            jmer.train(
+                cell.config, training_corpus(cell.row.corpus), cell.folder, command=lambda config, folder: cell.command
+            )
+        except jmer.Interrupted as stop:
+            print(stop)
+            raise KeyboardInterrupt from stop
         except UserError as error:
             return str(error)
         except Exception as error:  # any other failure of one run must not stop the others
@@ -154,8 +153,6 @@ def execute_cell(cell: Cell) -> str | None:
         finally:
             # The next cell compiles other programs; these stay in the persistent cache.
             jax.clear_caches()
-    if status:
-        raise KeyboardInterrupt
     return None
 
 
@@ -182,7 +179,7 @@ def _plan(cell: Cell) -> ConfigDict | str:
     """Returns a cell's configuration fitted to its corpus, or why the corpus does not fit."""
     corpus = training_corpus(cell.row.corpus)
     config = cell.config
-    check(config, corpus)
+    check_config(config, corpus)
     try:
         return fit_to_corpus(config, corpus.card, corpus.conversations("train"))
     except UserError as error:
@@ -203,14 +200,14 @@ def _is_finished(cell: Cell) -> bool:
 
 
 def _train_vectorized(cells: Sequence[Cell]) -> None:
-    configs = [cell.config for cell in cells]
-    commands = [command_line(cell.arguments) for cell in cells]
-    folders = [cell.folder for cell in cells]
+    configs, folders = [cell.config for cell in cells], [cell.folder for cell in cells]
+    corpus, commands = training_corpus(cells[0].row.corpus), [cell.command for cell in cells]
     with _output_in_log(cells[0]):
         set_up_process()
         try:
-            train_together(configs, training_corpus(cells[0].row.corpus), folders, commands=commands, say=print)
-        except Interrupted as stop:
+            jmer.train_many(configs, corpus, folders, commands=commands)
+        except jmer.Interrupted as stop:
+            print(stop)
             raise KeyboardInterrupt from stop
         except Exception:  # trained one by one, each cell reports its own error
             traceback.print_exc()
@@ -276,5 +273,5 @@ def _wait_for_any(cells: Sequence[Cell], log: Callable[[str], None]) -> list[Cel
 
 
 def _summary(result: Result) -> str:
-    score = 100 * result.scores["validation"]["weighted_f1"]
+    score = 100 * result.scores["validation"].weighted_f1
     return f"validation W-F1 {score:.2f} % in epoch {result.epoch} of {result.epochs}"

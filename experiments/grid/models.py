@@ -1,28 +1,31 @@
-"""The models of the studies: those of jmer, with an experiment of `configs/` for each corpus, and experiment files."""
+"""The models of the studies: those of jmer, with an experiment for each corpus, and experiments by name or file."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jmer
 from experiments.grid.cells import Row
 from experiments.grid.corpora import training_corpus
 from jmer.errors import UserError
+from jmer.experiment import experiment_files
+from jmer.models import model_names
 
 
 class Experiments(NamedTuple):
-    """A model's files of `configs/`: the default, and those for corpora with a certain number of emotions."""
+    """A model's experiments: the default, and those for corpora with a certain number of emotions."""
 
     default: str
     by_emotions: Mapping[int, str] = {}
 
 
 MODELS = {
-    "lpgnet": Experiments("configs/lpgnet_iemocap6.py", {4: "configs/lpgnet_iemocap4.py"}),
-    "sdt": Experiments("configs/sdt_iemocap.py", {7: "configs/sdt_meld.py"}),
-    "dagerc": Experiments("configs/dagerc_iemocap.py", {7: "configs/dagerc_meld.py"}),
-    "multidag": Experiments("configs/multidag_iemocap.py"),
-    "lfvd": Experiments("configs/lfvd_iemocap.py", {7: "configs/lfvd_meld.py"}),
+    "lpgnet": Experiments("lpgnet_iemocap6", {4: "lpgnet_iemocap4"}),
+    "sdt": Experiments("sdt_iemocap", {7: "sdt_meld"}),
+    "dagerc": Experiments("dagerc_iemocap", {7: "dagerc_meld"}),
+    "multidag": Experiments("multidag_iemocap"),
+    "lfvd": Experiments("lfvd_iemocap", {7: "lfvd_meld"}),
 }
 
 
@@ -30,21 +33,23 @@ def model_row(model: str, corpus: str, *, name: str, variant: str, changes: Mapp
     """Returns the row of a model on a corpus.
 
     Args:
-      model: name in `MODELS`, or what `--config` takes.
+      model: name in `MODELS`, or what `jmer.get_config` takes.
       corpus: what `--corpus` takes.
       name: of the row.
-      variant: of an experiment of `MODELS`, empty = none; other experiments have theirs after a colon.
+      variant: of the experiment, besides those after its colon; empty = none.
       changes: `section.field` -> text.
     """
-    if model not in MODELS:
-        return Row(name, model, corpus, changes)
-    experiments = MODELS[model]
-    experiment = experiments.by_emotions.get(len(training_corpus(corpus).card.emotions), experiments.default)
-    return Row(name, f"{experiment}:{variant}" if variant else experiment, corpus, changes)
+    experiment = model
+    if model in MODELS:
+        experiments = MODELS[model]
+        experiment = experiments.by_emotions.get(len(training_corpus(corpus).card.emotions), experiments.default)
+    path, _, variants = experiment.partition(":")
+    variants = ",".join(filter(None, (variants, variant)))
+    return Row(name, f"{path}:{variants}" if variants else path, corpus, changes)
 
 
 def row_name(model: str) -> str:
-    """Returns a model's name for tables and folders; that of an experiment's file is its stem and its variants."""
+    """Returns a model's name for tables and folders: its name in `MODELS`, else its file's stem and its variants."""
     if model in MODELS:
         return model
     path, _, variants = model.partition(":")
@@ -56,16 +61,20 @@ def choose_models(flag: str, text: str) -> list[str]:
 
     Args:
       flag: named in errors.
-      text: names in `MODELS`, and paths of experiment files with at most one variant each, `mine.py:small`.
+      text: names in `MODELS`, and names or paths of experiments with at most one variant each, `mine.py:small`.
 
     Raises:
-      UserError: for anything else.
+      UserError: if there is no such model or experiment, or its file is invalid.
     """
     wanted = list(dict.fromkeys(text.split(",")))
     for model in wanted:
-        if model not in MODELS and Path(model.partition(":")[0]).suffix != ".py":
+        if model in MODELS:
+            continue
+        name = model.partition(":")[0]
+        if Path(name).suffix != ".py" and name not in (*experiment_files(), *model_names()):
             raise UserError(
-                f"unknown name '{model}' in {flag}: choose from {', '.join(MODELS)}, or give the path of an "
-                "experiment's file"
+                f"unknown name '{model}' in {flag}: choose from {', '.join(MODELS)}, or give the name or the path of "
+                "an experiment"
             )
+        jmer.get_config(model)
     return wanted

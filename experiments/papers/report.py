@@ -152,7 +152,7 @@ def _beside(found: str, printed: float | None) -> str:
 
 def _class_f1(outcome: Outcome | None, split: str, emotion: str) -> list[float]:
     results = outcome.results.values() if outcome else ()
-    return [result.scores[split]["classes"][emotion]["f1"] for result in results]
+    return [result.scores[split].classes[emotion].f1 for result in results]
 
 
 def _explain_tests(study: Study, compared: Mapping[str, Compared]) -> str:

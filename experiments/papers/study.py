@@ -13,10 +13,9 @@ from experiments.grid.corpora import corpus_name, training_corpus
 from experiments.papers.declaration import Table, task_of
 from experiments.papers.planning import Line
 from jmer.data.corpus import Card
-from jmer.errors import UserError
 from jmer.evaluation import confusion_matrix
-from jmer.evaluation.predictions import corpus_title
-from jmer.training.folder import PREDICTION_FOLDER
+from jmer.evaluation.predictions import corpus_title, read_predictions
+from jmer.runs.directory import PREDICTION_FOLDER
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class Study:
 
     @functools.cache  # noqa: B019 (studies live as long as the program)
     def predictions(self) -> dict[str, dict[int, pd.DataFrame]]:
-        """Returns title -> seed -> the table of `jmer.evaluation.prediction_table` for the split.
+        """Returns title -> seed -> the run's table of predictions for the split.
 
         Raises:
           UserError: if a run's predictions are missing.
@@ -95,8 +94,4 @@ class Study:
         return confusion_matrix(gold, predicted, len(self.emotions))
 
     def _read(self, row: Row, seed: int) -> pd.DataFrame:
-        path = run_folder(self.runs, row, seed) / PREDICTION_FOLDER / f"{self.split}.csv"
-        if not path.exists():
-            raise UserError(f"{path} is missing: write it again with --mode evaluate --workdir {path.parent.parent}")
-        # pandas would read names such as "NA" as missing.
-        return pd.read_csv(path, keep_default_na=False, dtype={"conversation": str, "utterance": str, "speaker": str})
+        return read_predictions(run_folder(self.runs, row, seed) / PREDICTION_FOLDER / f"{self.split}.csv")
