@@ -173,7 +173,7 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
     frames = facts.card.frames
     template = jax.eval_shape(lambda: create_train_state(model, optimizer, widths, config.seed, frames=frames))
     normalization = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mapping is None else mapping.state_sharding
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]) if mapping is None else mapping.state_sharding
     with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
         if checkpoints.newest is None:
             raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
