@@ -88,7 +88,7 @@ class Pipeline:
         return make_packing(
             self.examples["train"],
             batch_size=self.config.training.batch_size,
-            chosen=self.schedule.conversation_ids,
+            subsets=self.schedule.conversation_ids,
             pack=self._pack,
         )
 
@@ -101,7 +101,7 @@ class Pipeline:
         ends = np.cumsum([len(found) for found in self.examples.values()])
         splits = np.split(np.arange(len(everything)), ends[:-1])
         size = self.config.training.batch_size
-        return {"packing": make_packing(everything, batch_size=size, chosen=splits, pack=self._pack)}
+        return {"packing": make_packing(everything, batch_size=size, subsets=splits, pack=self._pack)}
 
     def train_batches(self, epoch: int, *, start: int = 0, row_multiple: int = 1) -> Iterator[Batch]:
         """Yields the batches of an epoch.
@@ -120,7 +120,7 @@ class Pipeline:
             seed=self.config.seed,
             epoch=epoch,
             start=start,
-            chosen=self.schedule.conversation_ids[epoch],
+            subset=self.schedule.conversation_ids[epoch],
             row_multiple=row_multiple,
         )
 
@@ -137,7 +137,7 @@ class Pipeline:
             batch_size=self.config.training.batch_size,
             seed=seed,
             epoch=epoch,
-            chosen=self.schedule.conversation_ids[epoch],
+            subset=self.schedule.conversation_ids[epoch],
         )
         rows = round_up(self.packing.rows, row_multiple)
         return make_epoch_plan(planned, rows=rows, steps=max(self.schedule.steps), start=start)

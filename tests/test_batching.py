@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from jmer.data.batching import batches, bucket_lengths, plan_epoch, useful_share
+from jmer.data.batching import batches, bucket_lengths, plan_padded, real_fraction
 from jmer.data.corpus import Conversation
 from jmer.data.packing import steps_per_epoch
 from jmer.errors import UserError
@@ -122,7 +122,7 @@ def test_an_interrupted_epoch_resumes_at_any_batch():
 def planned(conversations, **options):
     return [
         (conversation_ids[:, 0].tolist(), length)
-        for conversation_ids, length in plan_epoch(conversations, batch_size=4, seed=0, **options)
+        for conversation_ids, length in plan_padded(conversations, batch_size=4, seed=0, **options)
     ]
 
 
@@ -141,11 +141,11 @@ def transcribed_lengths(sizes, batch_size, lengths, ceiling):
 def test_padded_lengths_depend_on_the_epoch_but_not_on_the_seed(lengths, chosen):
     conversations = split()
     positions = np.arange(len(conversations)) if chosen is None else chosen
-    options = {"batch_size": 4, "lengths": lengths, "chosen": chosen}
+    options = {"batch_size": 4, "lengths": lengths, "subset": chosen}
     expected = transcribed_lengths([len(conversations[i]) for i in positions], 4, lengths, ceiling=16)
     sequences = set()
     for epoch in range(12):
-        plans = [plan_epoch(conversations, seed=seed, epoch=epoch, **options) for seed in range(3)]
+        plans = [plan_padded(conversations, seed=seed, epoch=epoch, **options) for seed in range(3)]
         (sequence,) = {tuple(length for _, length in plan) for plan in plans}
         assert sorted(sequence) == sorted(expected)
         sequences.add(sequence)
@@ -174,7 +174,7 @@ def test_conversations_change_places_with_those_of_their_class_alone():
 
 def test_evaluation_pads_each_batch_to_its_own_bucket():
     conversations = [conversation(str(i), n) for i, n in enumerate([9, 2, 5, 1, 12, 4])]
-    plan = plan_epoch(conversations, batch_size=2, lengths=(4, 9, 12))
+    plan = plan_padded(conversations, batch_size=2, lengths=(4, 9, 12))
     assert [(conversation_ids[:, 0].tolist(), length) for conversation_ids, length in plan] == [
         ([1, 3], 4),
         ([2, 5], 9),
@@ -221,7 +221,7 @@ def test_sorting_and_buckets_raise_the_useful_share():
     conversations = split(400, longest=40)
 
     def share(**options):
-        return useful_share(batches(conversations, WIDTHS, batch_size=8, **options))
+        return real_fraction(batches(conversations, WIDTHS, batch_size=8, **options))
 
     buckets = bucket_lengths(conversations, batch_size=8)
     real = sum(len(c) for c in conversations)

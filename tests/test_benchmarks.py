@@ -18,7 +18,7 @@ from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.footprint import Footprint
 from experiments.benchmarks.report import report, summary
 from experiments.grid.processes import Died
-from jmer.data.batching import useful_share
+from jmer.data.batching import real_fraction
 from jmer.errors import UserError
 
 
@@ -124,7 +124,7 @@ def test_a_case_has_the_sizes_that_it_promises(model, shape):
     assert sorted(case.packed.conversation_ids[case.packed.conversation_ids >= 0]) == list(
         range(sizes.batch.conversations)
     )
-    assert useful_share([case.packed]) > 0.8 > 0.5 > useful_share([case.padded])
+    assert real_fraction([case.packed]) > 0.8 > 0.5 > real_fraction([case.padded])
     assert case.single.mask.shape == (1, sizes.single) and case.single.mask.all()
     wanted = ("text",) if model == "dagerc" else ("text", "audio", "visual")
     assert case.widths == {m: x.shape[-1] for m, x in case.padded.features.items()}
@@ -176,7 +176,7 @@ def test_epochs_hold_every_conversation_once_and_pad_as_each_side_does():
     assert sorted(i for batch in ours.trained[1:] for i in batch.conversation_ids.flat if i >= 0) == list(range(40))
     assert len({batch.mask.shape for batch in ours.trained}) == 1
     assert all(batch.mask[:, -1].any() for batch in theirs.trained)
-    assert found[0].useful_share == useful_share(ours.trained[1:]) > found[1].useful_share
+    assert found[0].real_fraction == real_fraction(ours.trained[1:]) > found[1].real_fraction
     assert found[0].utterances == found[1].utterances == 400
 
 

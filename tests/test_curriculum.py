@@ -126,7 +126,7 @@ def test_an_epochs_batches_hold_its_conversations_once_under_their_own_numbers()
     options = {"batch_size": 3, "seed": 5, "row_multiple": 2, "lengths": (8,)}
     epochs = curriculum(conversations, buckets=4, epochs=6)
     for epoch, positions in enumerate(epochs):
-        got = list(batches(conversations, WIDTHS, **options, epoch=epoch, chosen=positions))
+        got = list(batches(conversations, WIDTHS, **options, epoch=epoch, subset=positions))
         assert len(got) == steps_per_epoch(len(positions), 3)
         index = np.concatenate([batch.row_ids for batch in got])
         assert sorted(index[index >= 0]) == positions.tolist()
@@ -137,7 +137,7 @@ def test_an_epochs_batches_hold_its_conversations_once_under_their_own_numbers()
                 np.testing.assert_array_equal(batch.labels[row][batch.mask[row]], c.labels)
                 np.testing.assert_array_equal(batch.features["text"][row][batch.mask[row]], c.features["text"])
         for start in range(len(got) + 1):
-            rest = batches(conversations, WIDTHS, **options, epoch=epoch, chosen=positions, start=start)
+            rest = batches(conversations, WIDTHS, **options, epoch=epoch, subset=positions, start=start)
             assert [batch.row_ids.tolist() for batch in rest] == seen[-1][start:]
     # From the epoch on that has all, batches are those of a run without a curriculum.
     for epoch in (3, 4, 5):

@@ -19,7 +19,7 @@ from experiments.baselines.context_regression import regress
 from jmer.command import exit_status
 from jmer.config import base_config, fit_to_corpus
 from jmer.data import make_corpus, normalization
-from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, useful_share
+from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, real_fraction
 from jmer.data.convert import convert
 from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_saved, save_corpus
 from jmer.data.frames import mean_pooled, single_utterances
@@ -318,7 +318,7 @@ def test_buckets_fit_the_longest_modality():
     made = list(batches(rows, WIDTHS, batch_size=1, lengths=two))
     assert [b.frames["text"].shape[-1] for b in made] == [two[0] if n <= two[0] else two[1] for n in sorted(sizes)]
     real = sum(len(c.features[m][0]) for c in rows for m in WIDTHS)
-    np.testing.assert_allclose(useful_share(made), real / (2 * padding(two[0])), rtol=1e-12)
+    np.testing.assert_allclose(real_fraction(made), real / (2 * padding(two[0])), rtol=1e-12)
 
 
 def test_order_and_resumption_are_those_of_any_corpus():

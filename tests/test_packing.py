@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_batching import WIDTHS, conversation, split
 
-from jmer.data.batching import batches, places, useful_share
+from jmer.data.batching import batches, locate, real_fraction
 from jmer.data.packing import Packing, make_packing, plan_packed, steps_per_epoch
 from jmer.errors import UserError
 
@@ -15,7 +15,7 @@ CHOSEN = [None, np.arange(0, 23, 2), np.array([5]), np.arange(0)]
 
 def shape_and_plan(conversations, batch_size, chosen=None, seed=0, epoch=0, pack=True):
     packing = make_packing(conversations, batch_size=batch_size, pack=pack)
-    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
+    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "subset": chosen}
     return packing, plan_packed(conversations, packing, **options)
 
 
@@ -48,7 +48,7 @@ def test_batches_hold_each_conversation_whole_and_apart(batch_size):
             rows = -(-packing.rows // multiple) * multiple
             assert batch.mask.shape == (rows, packing.length) and batch.conversation_ids.shape == (rows, packing.slots)
             held = np.zeros(batch.mask.shape, bool)
-            for position, row, slot, real in places(batch.conversation_ids, conversations):
+            for position, row, slot, real in locate(batch.conversation_ids, conversations):
                 c = conversations[position]
                 assert not held[row, real].any() and len(held[row, real]) == len(c)
                 held[row, real] = True
@@ -91,9 +91,9 @@ def test_an_interrupted_epoch_resumes_at_any_batch():
 def test_the_shape_holds_every_epoch_of_a_curriculum():
     conversations = split(60, longest=30)
     stages = [np.arange(10), np.arange(5, 35), np.arange(60)]
-    packing = make_packing(conversations, batch_size=8, chosen=stages)
+    packing = make_packing(conversations, batch_size=8, subsets=stages)
     for chosen, seed in itertools.product(stages, range(5)):
-        plan = plan_packed(conversations, packing, batch_size=8, seed=seed, chosen=chosen)
+        plan = plan_packed(conversations, packing, batch_size=8, seed=seed, subset=chosen)
         for batch in plan:
             assert all(
                 sum(len(conversations[i]) for i in row if i >= 0) <= packing.length for row in batch.conversation_ids
@@ -112,8 +112,8 @@ def test_shapes_found_by_hand():
 def test_packing_raises_the_useful_share():
     conversations = split(400, longest=40)
     packing = make_packing(conversations, batch_size=16)
-    packed = useful_share(batches(conversations, WIDTHS, batch_size=16, packing=packing, seed=0))
-    assert packed > 0.9 > 0.6 > useful_share(batches(conversations, WIDTHS, batch_size=16, seed=0))
+    packed = real_fraction(batches(conversations, WIDTHS, batch_size=16, packing=packing, seed=0))
+    assert packed > 0.9 > 0.6 > real_fraction(batches(conversations, WIDTHS, batch_size=16, seed=0))
 
 
 @pytest.mark.parametrize("packing", [Packing(1, 4, 60), Packing(9, 1, 12), Packing(4, 2, 4)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import WIDTHS, tiny_corpus
 
-from jmer.data.batching import batches, plan_epoch
+from jmer.data.batching import batches, plan_padded
 from jmer.data.packing import make_packing
 from jmer.data.resident import gather, make_resident, resident_bytes
 
@@ -37,7 +37,7 @@ def test_gathered_batches_are_those_of_the_host(widths, batch_size, multiple, le
     rows, given = conversations(), {"batch_size": batch_size, "lengths": lengths, "seed": 3, "epoch": 1}
     resident = jax.device_put(make_resident(rows, widths))
     built = batches(rows, widths, row_multiple=multiple, **given)
-    for expected, (_, length) in zip(built, plan_epoch(rows, **given), strict=True):
+    for expected, (_, length) in zip(built, plan_padded(rows, **given), strict=True):
         batch = jax.jit(gather, static_argnums=2)(resident, expected.conversation_ids, length)
         assert_equal(batch, expected)
 

@@ -10,7 +10,7 @@ from experiments.benchmarks.cases import padded_to_longest
 from experiments.benchmarks.clock import timed
 from experiments.benchmarks.side import JMER, Side
 from jmer.batch import Batch
-from jmer.data.batching import useful_share
+from jmer.data.batching import real_fraction
 from jmer.pipeline import Pipeline
 
 
@@ -19,7 +19,7 @@ class Epoch(NamedTuple):
 
     seconds: float
     utterances: int
-    useful_share: float
+    real_fraction: float
 
 
 def run_epoch(side: Side, pipeline: Pipeline) -> Epoch:
@@ -33,7 +33,7 @@ def run_epoch(side: Side, pipeline: Pipeline) -> Epoch:
 
     train(itertools.islice(epoch_batches(pipeline), 1))
     seconds = timed(lambda: train(epoch_batches(pipeline)))
-    return Epoch(seconds, sum(map(len, pipeline.examples["train"])), useful_share(epoch_batches(pipeline)))
+    return Epoch(seconds, sum(map(len, pipeline.examples["train"])), real_fraction(epoch_batches(pipeline)))
 
 
 def packed(pipeline: Pipeline) -> Iterator[Batch]:

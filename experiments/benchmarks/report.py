@@ -96,7 +96,7 @@ def _epoch(row: Row) -> dict[str, str]:
         cells |= {
             f"{side} s": _figure(epoch.seconds),
             f"{side} utt/s": _figure(epoch.utterances / epoch.seconds),
-            f"{side} useful share": f"{epoch.useful_share:.2f}",
+            f"{side} useful share": f"{epoch.real_fraction:.2f}",
         }
     return cells | _ratios("", {side: epoch.seconds for side, epoch in row.epochs.items()})
 

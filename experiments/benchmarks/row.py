@@ -11,7 +11,7 @@ from experiments.benchmarks.footprint import Footprint, Request, footprint
 from experiments.benchmarks.jax_side import JaxSide
 from experiments.benchmarks.side import COMPILED, JMER, PYTORCH, Side
 from experiments.grid.processes import Died
-from jmer.data.batching import useful_share
+from jmer.data.batching import real_fraction
 from jmer.errors import UserError
 
 TOLERANCE = 1e-4
@@ -95,7 +95,7 @@ def measure_row(case: Case, options: Options) -> Row:
         model=case.model,
         shape=case.shape,
         utterances=case.utterances,
-        useful_shares={side.name: useful_share([case.batch(side.name)]) for side in sides},
+        useful_shares={side.name: real_fraction([case.batch(side.name)]) for side in sides},
         single=case.single.mask.size,
         flops_per_utterance=ours.flops_per_utterance(),
         training=training,

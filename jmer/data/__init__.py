@@ -1,7 +1,7 @@
 """Corpora on disk and in memory, their checks, and padded batches."""
 
 from jmer.batch import Batch
-from jmer.data.batching import batch_layout, batches, bucket_lengths, places, plan_epoch, useful_share
+from jmer.data.batching import batch_layout, batches, bucket_lengths, locate, plan_padded, real_fraction
 from jmer.data.corpus import Card, Conversation, Corpus, save_corpus
 from jmer.data.examples import make_examples
 from jmer.data.in_memory import make_conversation, make_corpus
@@ -27,14 +27,14 @@ __all__ = [
     "gather",
     "hold_out",
     "load_corpus",
+    "locate",
     "make_conversation",
     "make_corpus",
     "make_examples",
     "make_packing",
     "make_resident",
-    "places",
-    "plan_epoch",
     "plan_packed",
+    "plan_padded",
+    "real_fraction",
     "save_corpus",
-    "useful_share",
 ]

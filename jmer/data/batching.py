@@ -1,4 +1,4 @@
-"""Padded batches of NumPy arrays, in an order that depends on the seed and the epoch alone."""
+"""Padded or packed batches of NumPy arrays, in an order that depends on the seed and the epoch alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from jmer.data.packing import (
 )
 from jmer.errors import UserError
 
-# Without a bucket that holds it, a batch is padded to the longest conversation, rounded up to a multiple of this.
+# A batch that fits into no bucket is padded to the longest conversation, rounded up to a multiple of this.
 LENGTH_STEP = 8
 
 
@@ -34,25 +34,24 @@ def batches(
     epoch: int = 0,
     row_multiple: int = 1,
     start: int = 0,
-    chosen: np.ndarray | None = None,
+    subset: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Puts one epoch's conversations into batches; every conversation comes exactly once.
+    """Yields the batches of an epoch, which hold every conversation exactly once.
 
     A batch holds up to `batch_size` conversations whatever `row_multiple` is, so that a step means the same on any
-    number of devices; rows up to the next multiple, and those that a batch lacks, are padding (conversation_ids -1).
+    number of devices; rows up to the next multiple, and rows without conversations, are padding (conversation_ids -1).
 
-    With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, the padded length
-    is that of the frame axis, the same for all modalities, and what is said of a conversation's length below holds for
-    the number of frames in the utterance's longest modality.
+    With frames a conversation is a single utterance (`jmer.data.frames.single_utterances`): `T` is 1, and the length of
+    a conversation is the number of frames in the utterance's longest modality.
 
     Args:
       conversations: those of one split.
       widths: modality -> width; names the modalities that the batches carry.
       batch_size: conversations per batch.
-      lengths: see `plan_epoch`.
-      packing: a shape from `jmer.data.packing.make_packing`, into which several conversations go end to end; None = one
-        per row, padded as `plan_epoch` says.
-      seed, epoch, chosen: see `plan_epoch` or `jmer.data.packing.plan_packed`.
+      lengths: see `plan_padded`.
+      packing: a shape from `jmer.data.packing.make_packing`, whose rows hold several conversations; None = one per row,
+        padded as in `plan_padded`.
+      seed, epoch, subset: see `plan_padded` or `jmer.data.packing.plan_packed`.
       row_multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
 
@@ -62,51 +61,51 @@ def batches(
     Raises:
       UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
-    order: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "chosen": chosen}
+    order: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "subset": subset}
     if packing is None:
-        rows, plan = batch_size, plan_epoch(conversations, lengths=lengths, **order)
+        rows, plan = batch_size, plan_padded(conversations, lengths=lengths, **order)
     else:
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
     rows = round_up(rows, row_multiple)
     return (_fill(conversations, conversation_ids, widths, rows, length) for conversation_ids, length in plan[start:])
 
 
-def plan_epoch(
+def plan_padded(
     conversations: Sequence[Conversation],
     *,
     batch_size: int,
     lengths: Sequence[int] = (),
     seed: int | None = None,
     epoch: int = 0,
-    chosen: np.ndarray | None = None,
+    subset: np.ndarray | None = None,
 ) -> list[PlannedBatch]:
-    """Decides which conversations share a batch of one per row, and in which order batches come.
+    """Returns the batches of an epoch with one conversation per row, in their order.
 
-    Conversations are sorted by length and cut into batches; the batch that is not full is that of the shortest, where
-    its empty rows cost least. Each batch is padded to the smallest of `lengths` that holds it, and those padded alike
-    form a class, within which conversations change places from epoch to epoch. The sequence of padded lengths depends
-    on the epoch but not on the seed, so that runs with different seeds can advance together.
+    Conversations are sorted by length and cut into batches; the shortest ones are in the batch that is not full, whose
+    empty rows then cost least. Each batch is padded to the smallest of `lengths` that holds it. Conversations are
+    shuffled among batches of the same padded length. The sequence of padded lengths depends on the epoch but not on the
+    seed, so that one program can train runs with different seeds.
 
     Args:
       conversations: those of one split.
       batch_size: conversations per batch.
-      lengths: bucket lengths; a batch that none of them holds is padded to the longest of all `conversations`, rounded
-        up to a multiple of 8.
+      lengths: bucket lengths; a batch that fits into none is padded to the longest conversation, rounded up to a
+        multiple of 8.
       seed: None = sorted by length (evaluation); a seed shuffles.
       epoch: with the seed, determines the order.
-      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
+      subset: positions of the conversations that the epoch has (see `jmer.data.curriculum`); None = all.
 
     Raises:
       UserError: if `batch_size` is less than 1, or several utterances with frames are in one conversation.
     """
     sizes = _sizes(conversations)
-    chosen = np.arange(len(sizes)) if chosen is None else chosen
-    order = chosen[np.argsort(sizes[chosen], kind="stable")]
+    subset = np.arange(len(sizes)) if subset is None else subset
+    order = subset[np.argsort(sizes[subset], kind="stable")]
     ends = _batch_ends(len(order), batch_size)
     ceiling = round_up(int(sizes.max(initial=0)), LENGTH_STEP)
     padded = [_padded_length(longest, lengths, ceiling) for longest in sizes[order[ends - 1]].tolist()]
     if seed is None:
-        # Within a batch they stand as they were given.
+        # Within a batch they keep their order.
         return _one_per_row(map(np.sort, np.split(order, ends[:-1])), padded)
     rng = np.random.default_rng([seed, epoch])
     for length in sorted(set(padded)):
@@ -117,15 +116,15 @@ def plan_epoch(
 
 
 def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, count: int = 6) -> tuple[int, ...]:
-    """Proposes the bucket lengths that leave the least padding when the batches of `plan_epoch` are padded to them.
+    """Returns the bucket lengths that leave the least padding in the batches of `plan_padded`.
 
-    Each batch counts with its longest conversation, and dynamic programming cuts these lengths, sorted, into `count`
-    groups, each padded to its longest.
+    Dynamic programming cuts the lengths of the batches' longest conversations, sorted, into `count` groups, each padded
+    to its longest.
 
     Args:
       conversations: those of the training split, at least one.
       batch_size: conversations per batch.
-      count: the most lengths to propose; each costs one compilation.
+      count: number of lengths at most; each costs one compilation.
 
     Returns:
       Lengths in ascending order; the last is that of the longest conversation.
@@ -134,7 +133,7 @@ def bucket_lengths(conversations: Sequence[Conversation], *, batch_size: int, co
     values, weights = np.unique(longest, return_counts=True)
     below = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: the fewest positions that hold the j smallest values in the buckets so far. The last bucket covers the
-    # values from i to j; cuts keeps the best i for every j, to trace the buckets back.
+    # values from i to j; cuts has the best i for every j, from which the buckets are traced back.
     cost = np.concatenate([[0.0], np.full(len(values), np.inf)])
     cuts = []
     for _ in range(min(count, len(values))):
@@ -171,26 +170,26 @@ def batch_layout(
     return {"packing": make(conversations, batch_size=batch_size, pack=pack)}
 
 
-def places(
+def locate(
     conversation_ids: np.ndarray, conversations: Sequence[Conversation]
 ) -> Iterator[tuple[int, int, int, slice]]:
-    """Says where a batch's conversations stand: each one's position in its split, row, slot, and utterances there.
+    """Yields where each conversation of a batch is: its position in the split, its row, its slot, its utterances there.
 
     Args:
       conversation_ids: int `[B, K]`, see `jmer.batch.Batch`.
       conversations: those of the split.
     """
-    for row, chosen in enumerate(conversation_ids):
+    for row, in_row in enumerate(conversation_ids):
         start = 0
-        for slot, position in enumerate(chosen):
+        for slot, position in enumerate(in_row):
             if position >= 0:
                 end = start + len(conversations[position])
                 yield int(position), row, slot, slice(start, end)
                 start = end
 
 
-def useful_share(padded: Iterable[Batch]) -> float:
-    """Returns the share of positions `[B, T]`, or with frames `[B, T, F_m]`, that hold something real."""
+def real_fraction(padded: Iterable[Batch]) -> float:
+    """Returns the fraction of positions, `[B, T]` or with frames `[B, T, F_m]`, that are not padding."""
     real, positions = 0, 0
     for batch in padded:
         for mask in [batch.mask] if batch.frames is None else batch.frames.values():
@@ -200,13 +199,13 @@ def useful_share(padded: Iterable[Batch]) -> float:
 
 
 def number_speakers(names: Sequence[str]) -> list[int]:
-    """Returns each utterance's speaker as a number, in the order in which speakers first appear."""
+    """Returns the speaker of each utterance as a number, numbered in the order of their first utterances."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
 def _sizes(conversations: Sequence[Conversation]) -> np.ndarray:
-    """Returns what a batch pads: numbers of utterances, or of frames and at least 1."""
+    """Returns the lengths that batches are padded to: numbers of utterances, or of frames, at least 1."""
     return np.array([_frames(c) if c.has_frames else len(c) for c in conversations], np.int64)
 
 
@@ -253,7 +252,7 @@ def _fill(
     labels = np.full(positions, UNLABELLED, np.int32)
     speakers = np.full(positions, -1, np.int32)
     segment_ids = np.zeros(positions, np.int32)
-    for position, row, slot, real in places(conversation_ids, conversations):
+    for position, row, slot, real in locate(conversation_ids, conversations):
         conversation = conversations[position]
         mask[row, real] = True
         labels[row, real] = conversation.labels

@@ -1,8 +1,8 @@
-"""Batches whose rows hold several conversations end to end, all of one shape.
+"""Sequence packing: batches of one shape, whose rows hold several conversations end to end.
 
-Sorted by length, an epoch's conversations are cut into strata of as many as there are steps, and each batch takes one
-of every stratum. So batches differ little in length, and what the longest of each stratum fit into, any batch fits
-into: one shape, compiled once, holds all of them, whichever conversations meet.
+The conversations of an epoch are sorted by length and cut into strata, each with as many conversations as the epoch has
+steps; a batch takes one conversation of each stratum. A shape that holds the longest conversations of all strata then
+holds any batch, and is compiled once.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from flax import struct
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
 
-# Rows may be this much longer than the longest conversation if fewer of them then do. Much longer ones would take a
-# recurrence more steps.
+# Rows may be longer than the longest conversation by this factor, if fewer rows are needed then. Longer ones would take
+# more steps of a recurrence.
 LONGEST_ROW = 1.25
-# Of a coarse packing.
+# Length of the shortest row of a coarse packing.
 SHORTEST_ROW = 4
 
 
@@ -33,7 +33,7 @@ class PlannedBatch(NamedTuple):
     """Which conversations a batch holds.
 
     Attributes:
-      conversation_ids: int32 `[B, K]`, positions in their split, each row's from its first place on; -1 = none.
+      conversation_ids: int32 `[B, K]`, positions in their split; in each row those with -1, which is none, come last.
       length: utterances of a row, or with frames the frames of an utterance.
     """
 
@@ -78,7 +78,7 @@ def make_packing(
     conversations: Sequence[Conversation],
     *,
     batch_size: int,
-    chosen: Sequence[np.ndarray] | None = None,
+    subsets: Sequence[np.ndarray] | None = None,
     pack: bool = True,
 ) -> Packing:
     """Returns the shape that leaves the least padding.
@@ -86,7 +86,7 @@ def make_packing(
     Args:
       conversations: at least one.
       batch_size: conversations per batch.
-      chosen: positions of the conversations that epochs are made of, each to be held; None = all of them.
+      subsets: positions of the conversations of each epoch that the shape must hold; None = one epoch with all.
       pack: whether a row may hold several conversations, which the model must keep apart (`ModelSpec.packing`).
 
     Raises:
@@ -94,7 +94,7 @@ def make_packing(
     """
     sizes = np.array([len(c) for c in conversations])
     longest = max(1, int(sizes.max()))
-    epochs = [sizes[positions] for positions in ([np.arange(len(sizes))] if chosen is None else chosen)]
+    epochs = [sizes[positions] for positions in ([np.arange(len(sizes))] if subsets is None else subsets)]
     tallest = [[int(sizes[stratum].max()) for stratum in _strata(sizes, batch_size)] for sizes in epochs]
     if not pack:
         return Packing(max(map(len, tallest)), 1, longest)
@@ -142,33 +142,33 @@ def plan_packed(
     batch_size: int,
     seed: int | None = None,
     epoch: int = 0,
-    chosen: np.ndarray | None = None,
+    subset: np.ndarray | None = None,
 ) -> list[PlannedBatch]:
-    """Decides which conversations share a batch, and where each of them stands.
+    """Returns the packed batches of an epoch, in their order.
 
     Args:
       conversations: those of one split.
-      packing: from `make_packing`, for these conversations and those chosen.
-      batch_size: conversations per batch at most; batches of an epoch have equally many, give or take one.
-      seed: None = a stratum's in order (evaluation); a seed shuffles.
+      packing: from `make_packing`, for these conversations and this subset.
+      batch_size: conversations per batch at most; the batches of an epoch differ by one at most.
+      seed: None = in the order of the strata (evaluation); a seed shuffles each stratum.
       epoch: with the seed, determines the order.
-      chosen: positions of the conversations that the epoch is made of (see `jmer.data.curriculum`); None = all.
+      subset: positions of the conversations that the epoch has (see `jmer.data.curriculum`); None = all.
 
     Raises:
       UserError: if `batch_size` is less than 1.
-      ValueError: if the packing was made for others.
+      ValueError: if the packing does not hold them.
     """
     sizes = np.array([len(c) for c in conversations], np.int64)
-    chosen = np.arange(len(sizes)) if chosen is None else chosen
-    steps = steps_per_epoch(len(chosen), batch_size)
-    strata = [chosen[stratum] for stratum in _strata(sizes[chosen], batch_size)]
+    subset = np.arange(len(sizes)) if subset is None else subset
+    steps = steps_per_epoch(len(subset), batch_size)
+    strata = [subset[stratum] for stratum in _strata(sizes[subset], batch_size)]
     tallest = [int(sizes[stratum].max()) for stratum in strata]
     rows = _first_fit(tallest, packing.length) if packing.slots > 1 else [[place] for place in range(len(strata))]
     needed = Packing(len(rows), max(map(len, rows), default=0), max(tallest, default=0))
     if any(size > given for size, given in zip(needed, packing, strict=True)):
         raise ValueError(f"{packing} does not hold these conversations: make it of them, with the same batch_size")
-    # The last stratum may be short of some.
-    full = [np.concatenate([stratum, np.full(steps - len(stratum), -1, chosen.dtype)]) for stratum in strata]
+    # The last stratum may have fewer.
+    full = [np.concatenate([stratum, np.full(steps - len(stratum), -1, subset.dtype)]) for stratum in strata]
     if seed is not None:
         rng = np.random.default_rng([seed, epoch])
         full = [rng.permutation(stratum) for stratum in full]
@@ -180,7 +180,7 @@ def plan_packed(
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Returns how many batches `count` conversations make.
+    """Returns the number of batches for `count` conversations.
 
     Raises:
       UserError: if `batch_size` is less than 1.
@@ -203,7 +203,7 @@ def _strata(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def _first_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Lays sizes, the largest first, each into the first row of `length` that has room; returns the rows' positions."""
+    """Puts sizes, the largest first, each into the first row of `length` with room; returns the rows."""
     rows: list[list[int]] = []
     room: list[int] = []
     for place, size in enumerate(sizes):

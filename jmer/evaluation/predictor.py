@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batch_layout, batches, places
+from jmer.data.batching import batch_layout, batches, locate
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
@@ -424,7 +424,7 @@ def unpack(outputs: Iterable[tuple[Any, Any]], examples: Sequence[Conversation])
     """
     found: dict[int, Any] = {}
     for conversation_ids, output in outputs:
-        for position, row, _, real in places(conversation_ids, examples):
+        for position, row, _, real in locate(conversation_ids, examples):
             found[position] = jax.tree.map(lambda x, own=(row, real): x[own], output)
     return [found[position] for position in range(len(examples))]
 
