@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jmer.errors import UserError
 
@@ -18,6 +18,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def launch(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs a command with the command line of this process, and ends the process with its exit status."""
+    sys.unraisablehook = _report_unraisable
+    sys.exit(exit_status(command, sys.argv[1:]))
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """Drops what Orbax's other reads leave behind when one read of a damaged checkpoint has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:

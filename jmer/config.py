@@ -1,7 +1,7 @@
 """Configurations: what every run has, and what a corpus fills in."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,62 +14,76 @@ from jmer.precision import PRECISIONS
 from jmer.selection import get_selection
 
 
+class Field(NamedTuple):
+    """A field of the configuration: its default and what it sets, in a few words."""
+
+    default: Any
+    doc: str
+
+
+FIELDS = {
+    "seed": Field(0, "random seed of initialization, batches and dropout"),
+    "seeds": Field(1, "number of runs trained together, with seeds seed, seed + 1, ..., each in a folder of its own"),
+    "selection": Field(
+        "validation",
+        "epoch that is evaluated: validation (best weighted F1 on the validation split), last, or test_oracle (best on "
+        "the test split, only to compare with papers that select so)",
+    ),
+    "data.path": Field("synthetic-meld", "folder of a converted corpus, or the name of a built-in synthetic one"),
+    "data.normalization": Field(
+        "standard",
+        "standard: features scaled to mean 0 and standard deviation 1 over the training split; none: as they are",
+    ),
+    "data.context": Field(
+        "mask_unlabelled",
+        "utterances without a label: mask_unlabelled keeps them as context of the others, drop_unlabelled removes them",
+    ),
+    "optimizer.name": Field(
+        "adam_l2",
+        "adam_l2 (Adam with L2 regularization, PyTorch's Adam), adamw (decoupled weight decay) or sgd (with L2 "
+        "regularization)",
+    ),
+    "optimizer.learning_rate": Field(1e-4, "peak learning rate"),
+    "optimizer.weight_decay": Field(0.0, "weight decay or L2 coefficient of all parameters, biases included"),
+    "optimizer.clip_norm": Field(0.0, "maximum norm of the whole gradient; 0 = no clipping"),
+    "optimizer.schedule": Field("constant", "learning rate after warm-up: constant, or linear or cosine decay to 0"),
+    "optimizer.warmup_epochs": Field(0, "epochs over which the learning rate rises linearly from 0"),
+    "training.epochs": Field(60, "epochs to train"),
+    "training.batch_size": Field(16, "conversations per batch"),
+    "training.curriculum": Field(
+        0, "buckets of conversations, from easy to hard, of which each epoch adds one; 0 = all from the start"
+    ),
+    "training.buckets": Field(3, "with frames, maximum number of padded lengths per epoch; each is compiled once"),
+    "training.resident_megabytes": Field(
+        1024,
+        "maximum size of a training split that is kept on the device, where an epoch is one compiled call; with a "
+        "larger one, and with 0, each step gets its batch from the host",
+    ),
+    "training.matmul_precision": Field(
+        "default", "precision of matrix products: default, float32, tensorfloat32 or bfloat16"
+    ),
+    "training.parallel": Field(
+        "auto", "mapping over devices: auto (pmap on one process, shard_map on several), jit, pmap or shard_map"
+    ),
+    "training.devices": Field(0, "number of this process's devices to use; 0 = all"),
+}
+"""`section.field` -> default and documentation of the fields that all models share."""
+
+
 def base_config(model: str) -> ConfigDict:
     """Returns the complete configuration of a model, locked; experiments change values and add no fields.
 
-    Sections: `data`, `model` and `loss` (see the model's classes), `optimizer` (see `jmer.training.optimizer`) and
-    `training`.
+    It has the fields of `FIELDS`, and the sections `model` and `loss` with the fields of the model's classes
+    (`jmer.field_docs` documents all of them).
 
     Raises:
       UserError: for an unknown model, or one whose defaults do not fit.
     """
     spec = get_spec(model)
-    config = ConfigDict(
-        {
-            "seed": 0,
-            # How many runs, with seeds seed, seed + 1 and so on, are trained together, each in a folder of its own.
-            "seeds": 1,
-            # Which epoch is reported: validation (best weighted F1), last, or test_oracle (best on the test split, only
-            # to compare with papers that do so).
-            "selection": "validation",
-            "data": {
-                # A folder that `jmer.data.convert` wrote, or a built-in synthetic corpus.
-                "path": "synthetic-meld",
-                # standard: each feature to mean 0 and deviation 1 over the training split; none: as it is.
-                "normalization": "standard",
-                # What utterances without a label are: mask_unlabelled, context for the others, or drop_unlabelled, not
-                # there.
-                "context": "mask_unlabelled",
-            },
-            **spec.sections(),
-            "optimizer": {
-                "name": "adam_l2",
-                "learning_rate": 1e-4,
-                "weight_decay": 0.0,
-                "clip_norm": 0.0,
-                "schedule": "constant",
-                "warmup_epochs": 0,
-            },
-            "training": {
-                "epochs": 60,
-                "batch_size": 16,
-                # Buckets of conversations, from easy to hard, of which each epoch adds one (see
-                # jmer.data.curriculum); 0 = every epoch has all.
-                "curriculum": 0,
-                # With frames, padded lengths per epoch at most; each is compiled once.
-                "buckets": 3,
-                # A training split up to this size (without frames) stays on the device, and an epoch is one call;
-                # otherwise, and with 0, each step gets its batch from the host.
-                "resident_megabytes": 1024,
-                # Of matrix products: default, float32, tensorfloat32 or bfloat16 (see jmer.training.precision).
-                "matmul_precision": "default",
-                # auto: pmap on one process, shard_map on several.
-                "parallel": "auto",
-                # 0 = all devices of this process.
-                "devices": 0,
-            },
-        }
-    )
+    config = ConfigDict({"data": {}, "optimizer": {}, "training": {}, **spec.sections()})
+    for name, field in FIELDS.items():
+        section, _, last = name.rpartition(".")
+        (config[section] if section else config)[last] = field.default
     return _updated(config.lock(), spec.defaults, f"the defaults of model '{model}'")
 
 

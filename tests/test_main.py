@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import jmer
+from jmer.cli import program
 from jmer.command import exit_status
 from jmer.config import base_config, flatten
 from jmer.data.convert import convert
 from jmer.data.corpus import build_corpus, load_saved, save_corpus
+from jmer.data.inspect import inspect
 from jmer.data.synthetic import Size, generate
-from jmer.evaluation import predict
 from jmer.main import main
-from jmer.training import load_run
 
 MELD = "configs/lfvd_meld.py"
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
@@ -60,11 +62,11 @@ def run(trained, tmp_path):
 
 @pytest.fixture
 def told(capfd):
-    """Runs the command; returns its exit status, its lines on stdout and its lines on stderr."""
+    """Runs a command; returns its exit status, its lines on stdout and its lines on stderr."""
 
-    def tell(*arguments):
+    def tell(*arguments, command=main):
         capfd.readouterr()
-        status = exit_status(main, list(map(str, arguments)))
+        status = exit_status(command, list(map(str, arguments)))
         out, err = capfd.readouterr()
         return status, out.splitlines(), err.splitlines()
 
@@ -73,8 +75,8 @@ def told(capfd):
 
 @pytest.fixture
 def refused(told):
-    def tell(*arguments):
-        status, out, err = told(*arguments)
+    def tell(*arguments, command=main):
+        status, out, err = told(*arguments, command=command)
         assert (status, len(err)) == (2, 1), (out, err)
         return err[0]
 
@@ -91,22 +93,27 @@ def test_help_is_short_and_lists_an_experiments_fields(told):
     assert len(lines) < 50 and max(map(len, lines)) <= 120
     assert any(line.strip().startswith("--workdir FOLDER") for line in lines)
     status, longer, errors = told("--help", "--config", MELD)
-    assert (status, errors) == (0, [])
-    fields = [line.strip() for line in longer[len(lines) :]]
-    assert "training.epochs=80" in fields and "model.modalities=()" in fields
-    assert {field.partition("=")[0] for field in fields[2:]} == flatten(base_config("lfvd")).keys()
+    assert (status, errors) == (0, []) and max(map(len, longer)) <= 120
+    # What is indented further continues a field's documentation.
+    fields = [re.fullmatch(r"  (\S+)=(\S+) +(\S.*)", line) for line in longer[len(lines) + 2 :] if line[:3] != "   "]
+    assert {field[1] for field in fields} == flatten(base_config("lfvd")).keys() and len(fields) == len(set(fields))
+    values = {field[1]: field[2] for field in fields}
+    assert values["training.epochs"] == "80" and values["model.modalities"] == "()"
 
 
-def test_help_does_not_wait_for_jax():
-    program = "import sys; from jmer.main import main; main(['--help']); sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+@pytest.mark.parametrize("program", ["jmer.main", "jmer.cli.program"])
+def test_help_does_not_wait_for_jax(program):
+    code = (
+        f"import sys; from {program} import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_a_trained_run_predicts_the_same_in_the_readers_own_program(trained):
     folder, arguments = trained
-    run = load_run(folder)
-    corpus = load_saved(arguments[arguments.index("--corpus") + 1])
-    table = predict(run.model, run.variables, corpus, split="test", statistics=run.statistics)
+    run = jmer.load_run(folder)
+    table = run.predict(arguments[arguments.index("--corpus") + 1], split="test")
     written = predictions(folder)
     assert list(table["predicted"]) == list(written["predicted"])
     names = [name for name in written if name.startswith("probability_")]
@@ -128,6 +135,46 @@ def test_training_leaves_scores_that_evaluation_gives_again(trained, run, told):
     status, lines, errors = told(*arguments)
     assert (status, errors) == (0, [])
     assert any(line.startswith("this run is finished; its report, ") for line in lines)
+
+
+def test_the_command_jmer_does_the_same(trained, run, told):
+    arguments = trained[1]
+    status, lines, errors = told("train", *arguments, command=program.main)
+    assert (status, errors) == (0, [])
+    assert any(line.startswith("this run is finished; its report, ") for line in lines)
+    for mode in ("evaluate", "predict"):
+        (run / "predictions" / "test.csv").unlink()
+        again = told(mode, run, command=program.main)
+        assert again == told("--workdir", run, f"--mode={mode}") and again[0] == 0
+        pd.testing.assert_frame_equal(predictions(run), predictions(trained[0]))
+    corpus_path = arguments[arguments.index("--corpus") + 1]
+    assert told("inspect", corpus_path, command=program.main) == told(corpus_path, command=inspect)
+
+
+def test_the_command_jmer_records_itself(tmp_path, monkeypatch):
+    """In the run, so that it can be repeated; with several seeds, each run by itself."""
+    recorded = []
+
+    def train(config, corpus, workdir, *, log, command, experiment):
+        recorded.append(command(config, workdir))
+
+    monkeypatch.setattr(jmer, "train", train, raising=False)
+    arguments = ["--config", "lfvd_meld", "--config.seed", "3", "--workdir", "runs/a b"]
+    assert program.main(["train", *arguments]) == 0
+    assert main(arguments) == 0
+    assert program.main(["train", *arguments, "--config.seeds=2"]) == 0
+    flags = "--config lfvd_meld --config.seed 3 --workdir 'runs/a b'"
+    alone = "--config.seeds=2 --workdir 'runs/a b' --config.seed=3 --config.seeds=1"
+    assert recorded == [f"jmer train {flags}", f"python -m jmer.main {flags}", f"jmer train {flags} {alone}"]
+
+
+def test_mistakes_with_the_command_jmer(refused, tmp_path):
+    assert "invalid choice: 'trian'" in refused("trian", command=program.main)
+    assert "jmer train needs --config" in refused("train", command=program.main)
+    assert "jmer evaluate needs the folder of a run" in refused("evaluate", command=program.main)
+    assert "holds no run: it has no config.json" in refused("predict", tmp_path, command=program.main)
+    wrong = refused("evaluate", tmp_path, "--corpsu=x", command=program.main)
+    assert "unknown argument '--corpsu=x': did you mean --corpus? See `jmer evaluate --help`" in wrong
 
 
 def test_a_run_is_used_on_other_corpora_without_touching_its_own_results(run, told, refused, tmp_path):
@@ -190,7 +237,7 @@ def test_a_folder_that_is_no_run(trained, refused, tmp_path):
     *arguments, _ = trained[1]
     (tmp_path / "thesis.tex").write_text("years of work")
     line = refused(*arguments, tmp_path)
-    assert "holds no run but other things (thesis.tex): name another --workdir" in line
+    assert "holds no run but other files (thesis.tex): name another --workdir" in line
     assert "is a file, not a folder" in refused(*arguments, tmp_path / "thesis.tex")
     assert "cannot write" in refused(*arguments, tmp_path / "thesis.tex" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -232,7 +279,7 @@ def test_damaged_facts_of_a_run(trained, run, refused, name, damage):
 def test_a_run_without_its_log_or_its_checkpoint(run, refused):
     before = (run / "predictions" / "test.csv").stat().st_mtime_ns
     (run / "metrics.jsonl").write_text("not a step\n{}\n")
-    assert "metrics.jsonl, line 1, is no log line" in refused("--workdir", run, "--mode=evaluate")
+    assert "metrics.jsonl, line 1, is not a line of metrics" in refused("--workdir", run, "--mode=evaluate")
     (run / "metrics.jsonl").unlink()
     assert "metrics.jsonl is missing" in refused("--workdir", run, "--mode=evaluate")
     assert (run / "predictions" / "test.csv").stat().st_mtime_ns == before

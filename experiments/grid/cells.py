@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 import jmer
 from experiments.grid.corpora import corpus_name
+from jmer.cli.flags import FIELD, command_line
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores
-from jmer.main import FIELD, command_line
 from jmer.selection import get_selection
 
 LAST_EPOCHS = 5

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.grid.cells import Outcome
+from jmer.cli.flags import FIELD
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
-from jmer.main import FIELD
 
 # Fields that the grid sets for each run -> the flag to use instead.
 RESERVED = {"seed": "--seeds", "seeds": "--seeds"}

@@ -27,21 +27,22 @@ FORMATS: dict[str, Reader] = {
 }
 
 
-def convert(arguments: Sequence[str]) -> None:
+def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
     """Converts feature files into a saved corpus and prints its sizes.
 
     Args:
       arguments: the command line without the program's name.
+      program: its name, for the help.
 
     Raises:
       UserError: if an argument or a source is invalid; nothing is written then.
     """
-    outer = Parser(prog=PROGRAM, description="Converts feature files of other formats into a saved corpus.")
-    outer.add_argument("format", choices=FORMATS, help=f"format of the sources; `{PROGRAM} FORMAT --help` describes it")
+    outer = Parser(prog=program, description="Converts feature files of other formats into a saved corpus.")
+    outer.add_argument("format", choices=FORMATS, help=f"format of the sources; `{program} FORMAT --help` describes it")
     outer.add_argument("arguments", nargs=argparse.REMAINDER, metavar="SOURCE... DEST")
     chosen = outer.parse_args(arguments)
     reader = FORMATS[chosen.format]
-    options = _parser(chosen.format, reader).parse_intermixed_args(chosen.arguments)
+    options = _parser(f"{program} {chosen.format}", reader).parse_intermixed_args(chosen.arguments)
     if options.dest.exists():
         raise UserError(f"{options.dest} already exists: give a new folder for the corpus after the sources")
     corpus = reader.read(options.sources, options)
@@ -52,10 +53,8 @@ def convert(arguments: Sequence[str]) -> None:
     print(_description(load_saved(options.dest), options.dest, held_out))
 
 
-def _parser(name: str, reader: Reader) -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} {name}", description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser(program: str, reader: Reader) -> Parser:
+    parser = Parser(prog=program, description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file to read")
     parser.add_argument("dest", type=Path, metavar="DEST", help="a new folder for the corpus")
     parser.add_argument("--name", help="short name of the corpus (default: derived from the source)")

@@ -20,16 +20,17 @@ LINE_WIDTH = 100
 QUARTILES = ("shortest", "first quartile", "median", "third quartile", "longest")
 
 
-def inspect(arguments: Sequence[str]) -> None:
+def inspect(arguments: Sequence[str], *, program: str = "python -m jmer.data.inspect") -> None:
     """Prints the contents and the defects of a corpus.
 
     Args:
       arguments: the command line without the program's name.
+      program: its name, for the help.
 
     Raises:
       UserError: if the corpus does not exist or cannot be read.
     """
-    parser = Parser(prog="python -m jmer.data.inspect", description="Prints the contents of a corpus and its defects.")
+    parser = Parser(prog=program, description="Prints the contents of a corpus and its defects.")
     parser.add_argument("corpus", help=f"folder of a corpus, or the name of a built-in one: {', '.join(NAMES)}")
     print(describe(load_corpus(parser.parse_args(arguments).corpus)))
 

@@ -1,0 +1,1 @@
+"""Command lines: flags, errors, process set-up and dispatch to the Python API."""

@@ -1,0 +1,109 @@
+"""What the commands do with runs: train, evaluate, predict."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+import jmer
+from jmer.cli.flags import FIELD, command_line
+from jmer.errors import UserError
+from jmer.process import set_up_process
+
+
+def train(program: str, arguments: Sequence[str], options: argparse.Namespace, changes: Mapping[str, str]) -> int:
+    """Trains an experiment, evaluates it and writes its report.
+
+    Args:
+      program: the command, e.g. `jmer train`.
+      arguments: the rest of the command line, for the run's record.
+      options: the flags.
+      changes: of fields.
+
+    Returns:
+      The exit status: 0, or 128 + signal after an interruption.
+
+    Raises:
+      UserError: if the configuration, the corpus or the folder is refused.
+    """
+    from jmer.api import default_workdir
+
+    config = jmer.get_config(options.config, changes)
+
+    def command(own: ConfigDict, folder: Path) -> str:
+        """Returns the command line that trains one run by itself."""
+        alone = ["--workdir", str(folder), f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
+        return command_line([*arguments, *alone], program)
+
+    workdir = options.workdir or default_workdir(config, options.config)
+    log = set_up(options)
+    try:
+        jmer.train(config, None, workdir, log=log, command=command, experiment=options.config)
+    except jmer.Interrupted as stop:
+        log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
+        return 128 + stop.signal
+    return 0
+
+
+def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bool) -> int:
+    """Evaluates a trained run, or the runs of several seeds, or predicts with them; returns the exit status.
+
+    Args:
+      options: the flags; `workdir` is the run's folder, None = the default one of the experiment.
+      changes: of the run's corpus and devices.
+      labelled: True = evaluate and report; False = write predictions alone.
+
+    Raises:
+      UserError: if there is no such run, or the corpus does not fit it.
+    """
+    from jmer.api import default_workdir
+    from jmer.data.validation import validate_corpus
+    from jmer.experiment import change_fields
+    from jmer.runs import read_config, seed_folders, write_results
+    from jmer.runs.directory import check_use
+
+    # The experiment's file may register the run's model.
+    experiment = jmer.get_config(options.config, changes) if options.config else None
+    workdir = Path(options.workdir or default_workdir(experiment, options.config))
+    folders = seed_folders(workdir) or [workdir]
+    configs = [change_fields(read_config(folder), changes) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        check_use(folder, config)
+    corpus = jmer.load_corpus(configs[0].data.path)
+    validate_corpus(corpus, for_training=False)
+    log = set_up(options)
+    for folder, config in zip(folders, configs, strict=True):
+        write_results(folder, corpus, config=config, log=log, labelled=labelled)
+    runs = jmer.load_run(workdir)
+    if labelled and isinstance(runs, jmer.RunGroup):
+        log(f"mean over the seeds, on the training corpus: {runs.write_report()}")
+    return 0
+
+
+def set_up(options: argparse.Namespace) -> Callable[[str], None]:
+    """Sets up JAX in this process, and returns what prints a line, in the main process alone.
+
+    Raises:
+      UserError: if this process cannot connect to the others.
+    """
+    import jax
+
+    from jmer.training.parallel import is_main_process
+
+    logging.set_verbosity(logging.FATAL)
+    set_up_process()
+    try:
+        if options.coordinator == "auto":
+            jax.distributed.initialize()
+        elif options.coordinator:
+            jax.distributed.initialize(options.coordinator, options.processes, options.process)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--coordinator {options.coordinator}: the processes cannot connect ({reason})") from error
+    return _print if is_main_process() else lambda line: None
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

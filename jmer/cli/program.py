@@ -1,0 +1,142 @@
+"""The command `jmer`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jmer
+from jmer.cli.flags import (
+    add_config_flag,
+    add_corpus_flag,
+    add_process_flags,
+    add_training_flags,
+    make_parser,
+    parse,
+    show_help,
+)
+from jmer.command import Parser, launch
+from jmer.errors import UserError
+
+TRAIN = """Trains a model, evaluates it and writes its report. The same command resumes where a run was stopped.
+
+  jmer train --config lfvd_meld                             on the built-in synthetic corpus
+  jmer train --config lfvd_meld --corpus data/meld          on one that `jmer convert` made
+  jmer train --config lfvd_meld --config.training.epochs=20 --workdir runs/a
+  jmer train --config lfvd_meld --config.seeds=5            five seeds in one program, mean ± sd
+"""
+
+EVALUATE = """Evaluates a trained run, or the runs of several seeds, and writes predictions and a report.
+
+  jmer evaluate runs/a
+  jmer evaluate runs/a --corpus data/other                  results go to a folder of their own inside the run's
+"""
+
+PREDICT = """Predicts with a trained run, or with the runs of several seeds, and writes a table per split.
+
+  jmer predict runs/a --corpus data/new                     labelled or not
+"""
+
+
+def run() -> None:
+    """Runs the command line of this process."""
+    launch(main)
+
+
+def main(arguments: Sequence[str]) -> int | None:
+    """Runs a command.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Returns:
+      The exit status, None = 0.
+
+    Raises:
+      UserError: if anything on the command line, or in what it names, is wrong.
+    """
+    commands = "\n".join(f"  {name:10}{command.purpose}" for name, command in COMMANDS.items())
+    parser = Parser(
+        prog="jmer",
+        usage="jmer [-h] [--version] COMMAND ...",
+        description=f"Multimodal emotion recognition in conversation.\n\ncommands:\n{commands}",
+        epilog="`jmer COMMAND --help` describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jmer {jmer.__version__}")
+    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    return COMMANDS[chosen.command].run(chosen.arguments)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Runs `jmer train`."""
+    parser = make_parser("jmer train", "--config EXPERIMENT", TRAIN)
+    add_training_flags(parser)
+    add_process_flags(parser)
+    options, changes = parse(parser, arguments)
+    if options.help:
+        return show_help(parser, options.config)
+    if options.config is None:
+        raise UserError("jmer train needs --config (see `jmer train --help`)")
+    from jmer.cli import actions
+
+    return actions.train("jmer train", arguments, options, changes)
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Runs `jmer evaluate`."""
+    return _use("jmer evaluate", EVALUATE, arguments, labelled=True)
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """Runs `jmer predict`."""
+    return _use("jmer predict", PREDICT, arguments, labelled=False)
+
+
+def _use(program: str, description: str, arguments: Sequence[str], *, labelled: bool) -> int:
+    parser = make_parser(program, "RUN", description)
+    parser.add_argument(
+        "workdir", nargs="?", metavar="RUN", help="the folder of a run, or of the runs of several seeds"
+    )
+    add_corpus_flag(parser)
+    add_config_flag(parser, "the experiment's file, if it registers the run's model")
+    add_process_flags(parser)
+    options, changes = parse(parser, arguments)
+    if options.help:
+        return show_help(parser, options.config)
+    if options.workdir is None:
+        raise UserError(f"{program} needs the folder of a run (see `{program} --help`)")
+    from jmer.cli import actions
+
+    return actions.use(options, changes, labelled=labelled)
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Runs `jmer convert`."""
+    from jmer.data.convert import convert
+
+    convert(arguments, program="jmer convert")
+
+
+def inspect(arguments: Sequence[str]) -> None:
+    """Runs `jmer inspect`."""
+    from jmer.data.inspect import inspect
+
+    inspect(arguments, program="jmer inspect")
+
+
+class Command(NamedTuple):
+    """A command of `jmer`: what it does, and the function that does it with the rest of the command line."""
+
+    purpose: str
+    run: Callable[[Sequence[str]], int | None]
+
+
+COMMANDS = {
+    "train": Command("train a model, evaluate it and write its report", train),
+    "evaluate": Command("evaluate a trained run, on its own corpus or another", evaluate),
+    "predict": Command("predict a corpus, labelled or not, with a trained run", predict),
+    "convert": Command("convert feature files of other formats into a corpus", convert),
+    "inspect": Command("print the contents of a corpus and its defects", inspect),
+}

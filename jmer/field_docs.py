@@ -1,0 +1,48 @@
+"""Documentation of a configuration's fields, from `jmer.config` and the docstrings of a model's classes."""
+
+import inspect
+import re
+
+from jmer.config import FIELDS
+from jmer.models.registry import get_spec
+
+# Fields of the sections `model` and `loss` that `ModelSpec.sections` adds, or gives a meaning of their own.
+_OF_EVERY_MODEL = {
+    "model.name": "the model; comes with the experiment",
+    "model.num_classes": "number of emotions; 0 = those of the corpus",
+    "model.modalities": "modalities that the model uses, among text, audio and visual; () = all that the corpus has",
+    "loss.class_weights": "weights of emotions in the cross-entropy: none, or inverse_freq (the reciprocals of their "
+    "shares of the labelled training utterances)",
+    "loss.class_weight_values": "the weights that class_weights gives; come from the corpus",
+}
+
+
+def field_docs(model: str) -> dict[str, str]:
+    """Returns `section.field` -> documentation of the fields of a model's configuration, one line each.
+
+    A field that the model's class does not document is left out.
+
+    Raises:
+      UserError: for an unknown model.
+    """
+    spec = get_spec(model)
+    of_model = {f"model.{name}": doc for name, doc in attribute_docs(spec.module).items()}
+    of_loss = {f"loss.{name}": doc for name, doc in attribute_docs(spec.loss).items()}
+    return of_model | of_loss | {name: field.doc for name, field in FIELDS.items()} | _OF_EVERY_MODEL
+
+
+def attribute_docs(described: object) -> dict[str, str]:
+    """Returns name -> text of the entries in the section "Attributes" of a docstring."""
+    lines = inspect.cleandoc(getattr(described, "__doc__", None) or "").splitlines()
+    if "Attributes:" not in lines:
+        return {}
+    entries: list[list[str]] = []
+    for line in lines[lines.index("Attributes:") + 1 :]:
+        if line and not line.startswith(" "):
+            break
+        if re.match(r" {2}\w", line):
+            entries.append([])
+        if entries:
+            entries[-1].append(line.strip())
+    documented = (" ".join(entry).strip().partition(":") for entry in entries)
+    return {name.strip(): doc.strip() for names, _, doc in documented for name in names.split(",")}
