@@ -6,12 +6,12 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tiny import WIDTHS, Linear, linear_model, mean_square, start, tiny_config, tiny_corpus
+from tiny import LINEAR, WIDTHS, linear_model, start, tiny_config, tiny_corpus
 
 from jmer.config import base_config
 from jmer.data.packing import PlannedBatch, make_epoch_plan
 from jmer.data.resident import make_resident
-from jmer.models import ModelSpec, register_model
+from jmer.models import register_model
 from jmer.pipeline import Pipeline
 from jmer.training import create_train_state, make_optimizer, train_epoch, train_step
 from jmer.training.execution import SingleRun, fits_on_device
@@ -32,10 +32,6 @@ CHANGES = {
     "loss__kl_estimator": "mc",
     "loss__recon_weight": 0.1,
 }
-
-
-class Unpacked(Linear):
-    """The smallest model again: it does not declare that it keeps the conversations of a row apart."""
 
 
 @functools.cache
@@ -168,8 +164,7 @@ def test_what_is_too_large_is_trained_step_by_step():
 
 
 def test_a_model_that_does_not_keep_conversations_apart_gets_one_per_row():
-    unpacked = register_model(ModelSpec("unpacked", Unpacked, mean_square))
-    config = base_config(unpacked.name)
+    config = base_config(register_model(LINEAR).name)
     config.training.batch_size = 3
     pipeline = Pipeline.for_training(config, corpus())
     assert (pipeline.packing.slots, pipeline.packing.rows) == (1, 3)

@@ -1,4 +1,4 @@
-"""Mean and deviation over seeds, of runs that differ by nothing else."""
+"""Mean, deviation and ensemble of runs that differ by their seed alone."""
 
 import dataclasses
 import shlex
@@ -15,50 +15,69 @@ from jmer.command import exit_status
 from jmer.data.corpus import Card, save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import classification_report
+from jmer.evaluation.predictions import write_predictions
 from jmer.evaluation.report import SYNTHETIC_BANNER
 from jmer.main import main
-from jmer.runs.directory import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunFacts, read_facts, write_json
+from jmer.runs import Run, group_runs, read_facts
+from jmer.runs.directory import CONFIG_FILE, PREDICTION_FOLDER, SCORES_FILE, RunFacts, write_json
 from jmer.training.metric_writers import read_json_lines
-from jmer.training.seeds import summarize
+
+EMOTIONS = ("calm", "angry")
+GOLD = np.array([0, 0, 1, 1])
 
 
-def run_folder(folder, seed, predictions, **changes):
-    config = tiny_config(seed=seed, **changes)
-    write_json(folder / CONFIG_FILE, config.to_dict())
-    card = Card("made up", {"text": 2}, ("calm", "angry"), "", synthetic=True)
-    write_json(folder / RUN_FILE, dataclasses.asdict(RunFacts(card, {}, "", 1)))
-    scores = classification_report(np.array([0, 0, 1, 1]), np.array(predictions), ("calm", "angry"))
-    chosen = {"corpus": "made up", "selection": "validation", "epoch": seed + 3}
-    write_json(folder / SCORES_FILE, chosen | {"splits": {"validation": dataclasses.asdict(scores)}})
-    return folder
+def make_run(folder, seed, predicted, certainty=0.9, utterances="abcd", **changes):
+    """Returns a run without a network, whose predictions are these, each with the same probability."""
+    scores = classification_report(GOLD, np.array(predicted), EMOTIONS)
+    write_json(folder / SCORES_FILE, {"splits": {"validation": dataclasses.asdict(scores)}})
+    angry = np.where(predicted, certainty, 1 - certainty)
+    columns = {"gold": np.array(EMOTIONS)[GOLD], "probability_calm": 1 - angry, "probability_angry": angry}
+    table = pd.DataFrame({"conversation": "c", "utterance": list(utterances), **columns})
+    write_predictions(table, folder / PREDICTION_FOLDER / "validation.csv")
+    card = Card("made up", {"text": 2}, EMOTIONS, "", synthetic=True)
+    return Run(
+        folder=folder,
+        config=tiny_config(seed=seed, **changes),
+        facts=RunFacts(card, {}, "", 1),
+        model=None,
+        variables={},
+        normalization={},
+        epoch=seed + 3,
+        epochs=9,
+        seconds=1.0,
+    )
 
 
-def test_the_table_has_mean_and_sample_deviation(tmp_path):
-    folders = [
-        run_folder(tmp_path / "a", 0, [0, 0, 1, 1]),
-        run_folder(tmp_path / "b", 1, [0, 1, 1, 1]),
-        run_folder(tmp_path / "c", 5, [1, 1, 1, 1], training__devices=1),
+def test_the_report_has_mean_sample_deviation_and_ensemble(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", 0, [0, 0, 1, 1], certainty=0.95),
+        make_run(tmp_path / "b", 1, [0, 1, 1, 1], certainty=0.6),
+        make_run(tmp_path / "c", 5, [1, 1, 1, 1], certainty=0.6, training__devices=1),
     ]
-    title, banner, choice, table = summarize(folders).split("\n\n")
-    assert title == "# LFVD on made up, 3 seeds"
+    title, banner, choice, table = group_runs(runs).report().split("\n\n")
+    assert title == "# LFVD on made up (synthetic), 3 seeds"
     assert banner == SYNTHETIC_BANNER
     assert choice.endswith("Epochs 3, 4, 8: chosen by validation weighted F1.")
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert header == ["split", "score", "mean ± sd", "seed 0", "seed 1", "seed 5"]
-    assert rows[0] == ["validation", "accuracy", "75.00 ± 25.00", "100.00", "75.00", "50.00"]
+    assert header == ["split", "score", "mean ± sd", "ensemble", "seed 0", "seed 1", "seed 5"]
+    # One run is so certain that its word counts more than that of two.
+    assert rows[0] == ["validation", "accuracy", "75.00 ± 25.00", "100.00", "100.00", "75.00", "50.00"]
     assert [row[1] for row in rows] == ["accuracy", "weighted F1", "macro F1", "unweighted accuracy"]
 
 
 def test_refuses_runs_that_are_no_repetitions(tmp_path):
-    one = run_folder(tmp_path / "a", 0, [0, 0, 1, 1])
+    one = make_run(tmp_path / "a", 0, [0, 0, 1, 1])
     with pytest.raises(UserError, match=r"seeds 0, 0 are not all different: name each run once"):
-        summarize([one, one])
-    other = run_folder(tmp_path / "b", 1, [0, 0, 1, 1], model__d_x=8)
+        group_runs([one, one])
+    other = make_run(tmp_path / "b", 1, [0, 0, 1, 1], model__d_x=8)
     with pytest.raises(UserError, match=r"model.d_x is 8 there and 16 here"):
-        summarize([one, other])
-    (one / SCORES_FILE).unlink()
-    with pytest.raises(UserError, match=r"has no scores.json: let its run finish"):
-        summarize([one])
+        group_runs([one, other])
+    elsewhere = make_run(tmp_path / "c", 1, [0, 0, 1, 1], utterances="abce")
+    with pytest.raises(UserError, match=r"have predicted different utterances of split 'validation': evaluate them"):
+        group_runs([one, elsewhere]).report()
+    (one.folder / SCORES_FILE).unlink()
+    with pytest.raises(UserError, match=r"has no scores.json: train it to the end, or evaluate it"):
+        group_runs([one]).report()
 
 
 # Through the command line, with the smallest model.
@@ -68,7 +87,7 @@ EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of three seeds trained together, the corpus, and the command line that made it."""
+    """The directory of three seeds trained together, the corpus, and the command line that made it."""
     folder = tmp_path_factory.mktemp("seeds")
     save_corpus(tiny_corpus(), folder / "corpus")
     arguments = ["--config", EXPERIMENT, "--corpus", str(folder / "corpus"), "--config.training.epochs=2"]
@@ -83,7 +102,7 @@ def results(folder):
     return {path for path in files if path.parts[0] not in ("checkpoints", "tensorboard")}
 
 
-def test_each_seeds_folder_is_what_its_own_command_makes(trained, tmp_path):
+def test_each_seeds_directory_is_what_its_own_command_makes(trained, tmp_path):
     folder, _ = trained
     assert sorted(path.name for path in folder.iterdir()) == ["report.md", "seed4", "seed5", "seed6"]
     command = shlex.split(read_facts(folder / "seed5").command)
@@ -121,7 +140,7 @@ def test_all_seeds_are_used_at_once(trained, tmp_path, mode):
     assert (folder / "report.md").exists() == (mode == "evaluate")
 
 
-def test_folders_of_one_run_and_of_several_seeds_are_told_apart(trained, capfd):
+def test_directories_of_one_run_and_of_several_seeds_are_told_apart(trained, capfd):
     folder, command = trained
 
     def refused(*arguments):
@@ -130,8 +149,8 @@ def test_folders_of_one_run_and_of_several_seeds_are_told_apart(trained, capfd):
         (line,) = capfd.readouterr().err.splitlines()
         return line
 
-    assert "holds no run but other things (report.md): name another" in refused("--config.seeds=1")
+    assert "holds no run but other files (report.md): name another" in refused("--config.seeds=1")
     single = refused("--workdir", str(folder / "seed4"))
-    assert f"{folder / 'seed4'} is the folder of a single run: name another --workdir for several seeds" in single
+    assert f"{folder / 'seed4'} is the directory of a single run: name another --workdir for several seeds" in single
     assert "seeds is 0: give at least 1" in refused("--config.seeds=0")
     assert "raise training.resident_megabytes" in refused("--config.training.resident_megabytes=0")

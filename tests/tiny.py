@@ -102,7 +102,6 @@ LINEAR = ModelSpec(
         "training.parallel": "jit",
         "optimizer.learning_rate": 0.01,
     },
-    packing=True,
     variants={
         "slow": {"optimizer.learning_rate": 0.001},
         "slower": {"optimizer.learning_rate": 0.0001},
@@ -114,11 +113,15 @@ LINEAR = ModelSpec(
 )
 
 
+# Each utterance is by itself, so that a row may hold several conversations.
+PACKED_LINEAR = dataclasses.replace(LINEAR, name="packed_linear", packing=True)
+
+
 def linear_config(**changes):
-    """Returns the configuration of the smallest model, two epochs of three steps; `changes` as in `tiny_config`."""
-    register_model(LINEAR)
-    config = base_config("linear")
-    config.training.update(epochs=2, batch_size=4)
+    """Returns the configuration of the smallest model, two epochs of three packed steps; see `tiny_config`."""
+    register_model(PACKED_LINEAR)
+    config = base_config(PACKED_LINEAR.name)
+    config.training.epochs = 2
     return _changed(config, changes)
 
 

@@ -66,7 +66,7 @@ def lock(workdir: Path) -> Iterator[None]:
     file stays and means nothing.
 
     Raises:
-      RunInUse: if another process works there.
+      RunInUse: if another process or thread works there.
       UserError: if the directory cannot be written.
     """
     # One object per path: a second one would find the directory locked by the first.
@@ -76,7 +76,7 @@ def lock(workdir: Path) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout as error:
         raise RunInUse(
-            f"another process works in {workdir}: wait until it has ended, stop it, or name another --workdir"
+            f"another process or thread works in {workdir}: wait until it has ended, stop it, or name another --workdir"
         ) from error
     except OSError as error:
         raise UserError(f"cannot write {workdir} ({error.strerror or error}): name another --workdir") from error
@@ -87,7 +87,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def is_in_use(workdir: Path) -> bool:
-    """Returns whether another process works in a run's directory."""
+    """Returns whether another process or thread works in a run's directory."""
     try:
         with lock(workdir):
             return False
@@ -100,7 +100,7 @@ def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> Iterator[None]:
     """Locks a directory within the block and writes a run's configuration and facts there, or finds the same ones.
 
     Raises:
-      RunInUse: if another process works there.
+      RunInUse: if another process or thread works there.
       UserError: if the directory belongs to another configuration or corpus, or cannot be written.
     """
     # Before a lock's file is left there, and again with the lock: another process may have been faster.

@@ -1,19 +1,22 @@
-"""A run's folder belongs to one process at a time, for as long as that lives, and who comes second leaves it alone."""
+"""A run's directory: one process or thread at a time works there, and what lies there is read or refused."""
 
+import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tiny import tiny_corpus
 
+import jmer
 from jmer.command import exit_status
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main
-from jmer.runs.directory import LOCK_FILE, RunInUse, is_in_use, lock
-from jmer.training import load_run
+from jmer.runs.directory import CONFIG_FILE, LOCK_FILE, RUN_FILE, RunInUse, is_in_use, lock, read_facts
 
 EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
 HOLDER = """
@@ -28,7 +31,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def another_process():
-    """Starts a process that works in a folder until it is killed."""
+    """Starts a process that works in a directory until it is killed."""
     processes = []
 
     def start(folder):
@@ -47,7 +50,7 @@ def another_process():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a trained run, and the command line that made it."""
+    """The directory of a trained run, and the command line that made it."""
     folder = tmp_path_factory.mktemp("trained")
     save_corpus(tiny_corpus(), folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +66,7 @@ def contents(folder):
 
 
 def refusal(capfd, *arguments):
-    """Runs the command, which must fail, and returns what it says."""
+    """Runs the command, which must fail, and returns its line on stderr."""
     capfd.readouterr()
     assert exit_status(main, list(map(str, arguments))) == 2
     (line,) = capfd.readouterr().err.splitlines()
@@ -80,7 +83,7 @@ def test_a_process_may_enter_twice_and_leaves_when_it_is_out(tmp_path, monkeypat
 def test_another_process_keeps_this_one_out_until_it_dies(tmp_path, another_process):
     process = another_process(tmp_path / "run")
     assert is_in_use(tmp_path / "run")
-    refused = pytest.raises(RunInUse, match=f"^another process works in {tmp_path / 'run'}: wait until")
+    refused = pytest.raises(RunInUse, match=f"^another process or thread works in {tmp_path / 'run'}: wait until")
     with refused, lock(tmp_path / "run"):
         pytest.fail("two were in")
     process.kill()
@@ -88,7 +91,21 @@ def test_another_process_keeps_this_one_out_until_it_dies(tmp_path, another_proc
     assert not is_in_use(tmp_path / "run")
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_another_thread_is_kept_out_until_this_one_leaves(tmp_path):
+    def enter():
+        with lock(tmp_path / "run"):
+            return "in"
+
+    with ThreadPoolExecutor(1) as other:
+        with lock(tmp_path / "run"):
+            assert other.submit(is_in_use, tmp_path / "run").result()
+            with pytest.raises(RunInUse, match=f"^another process or thread works in {tmp_path / 'run'}: wait until"):
+                other.submit(enter).result()
+        assert other.submit(enter).result() == "in"
+        assert not is_in_use(tmp_path / "run")
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     refused = pytest.raises(UserError, match=rf"^cannot write {tmp_path}/file/run \(Not a directory\): name another")
     with refused, lock(tmp_path / "file" / "run"):
@@ -102,7 +119,7 @@ def test_training_where_another_process_trains_is_refused(trained, another_proce
     another_process(busy)
     line = refusal(capfd, *trained[1], *fields, "--workdir", folder)
     assert line == (
-        f"error: another process works in {busy}: wait until it has ended, stop it, or name another --workdir"
+        f"error: another process or thread works in {busy}: wait until it has ended, stop it, or name another --workdir"
     )
     assert [path.name for path in busy.iterdir()] == [LOCK_FILE]
 
@@ -111,7 +128,7 @@ def test_a_finished_run_is_left_alone_while_another_process_works_there(trained,
     folder, arguments = trained
     another_process(folder)
     before = contents(folder)
-    assert "another process works in" in refusal(capfd, *arguments, "--workdir", folder)
+    assert "another process or thread works in" in refusal(capfd, *arguments, "--workdir", folder)
     assert contents(folder) == before
 
 
@@ -120,5 +137,51 @@ def test_reading_a_run_leaves_what_another_process_is_saving(trained):
     saving = folder / "checkpoints" / "999.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
     saving.mkdir(parents=True)
     (saving / "manifest.ocdbt").write_bytes(b"half")
-    assert load_run(folder).epochs == 7
+    assert jmer.load_run(folder).epochs == 7
     assert (saving / "manifest.ocdbt").read_bytes() == b"half"
+
+
+def changed(trained, tmp_path, name, change):
+    """Returns a copy of the trained run's directory in which a JSON file was changed."""
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    fields = json.loads((folder / name).read_text())
+    change(fields)
+    (folder / name).write_text(json.dumps(fields))
+    return folder
+
+
+@pytest.mark.parametrize("written", [None, 1, 3])
+def test_a_run_of_another_format_is_refused_and_left_alone(trained, tmp_path, capfd, written):
+    def change(fields):
+        del fields["format"]
+        fields |= {} if written is None else {"format": written}
+
+    folder = changed(trained, tmp_path, RUN_FILE, change)
+    before = contents(folder)
+    message = (
+        f"{folder} was written by another version of jmer, whose runs cannot be read: train it again in another "
+        "--workdir"
+    )
+    for use in (read_facts, jmer.load_run):
+        with pytest.raises(UserError) as refused:
+            use(folder)
+        assert str(refused.value) == message
+    assert refusal(capfd, *trained[1], "--workdir", folder) == f"error: {message}"
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("experiment", "remedy"), [("", "--config and the experiment's file"), ("mine.py", "--config mine.py")]
+)
+def test_a_run_of_an_unknown_model_is_refused(trained, tmp_path, capfd, experiment, remedy):
+    folder = changed(trained, tmp_path, CONFIG_FILE, lambda fields: fields["model"].update(name="vanished"))
+    facts = json.loads((folder / RUN_FILE).read_text())
+    (folder / RUN_FILE).write_text(json.dumps(facts | {"experiment": experiment}))
+    message = (
+        f"{folder} was trained with model 'vanished', which is not registered: import the file that registers it, or "
+        f"add {remedy}"
+    )
+    with pytest.raises(UserError) as refused:
+        jmer.load_run(folder)
+    assert str(refused.value) == message
+    assert refusal(capfd, "--mode", "evaluate", "--workdir", folder) == f"error: {message}"
