@@ -1,4 +1,4 @@
-"""What the programs share: a parser and an exit status for which a mistake is one line, never a traceback."""
+"""Command lines: a parser and an exit status that report a mistake in one line, never in a traceback."""
 
 import argparse
 import os
@@ -40,7 +40,7 @@ def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Seque
       arguments: the command line without the program's name.
 
     Returns:
-      The command's status; 2 after a mistake; 128 + signal after Ctrl-C, or when nobody reads the output any more.
+      The command's status; 2 after a mistake; 128 + signal after Ctrl-C, or when the reader of the output has gone.
     """
     try:
         status = command(arguments) or 0

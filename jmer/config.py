@@ -1,4 +1,4 @@
-"""Configurations: what every run has, and what a corpus fills in."""
+"""Configurations: the fields that all runs have, their checks, and what a corpus fills in."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -131,11 +131,11 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
 
     Returns:
       A copy in which `model.num_classes` and `model.modalities` are set, and `loss.class_weight_values` where
-      `loss.class_weights` is `inverse_freq`: the reciprocals of the emotions' shares of labelled training utterances.
+      `loss.class_weights` is `inverse_freq`: labelled training utterances divided by those of each emotion.
 
     Raises:
-      UserError: if a number is out of range, the configuration names a modality or a number of emotions that the corpus
-        has not, one of them has frames and the other has not, or an emotion to be weighted never occurs.
+      UserError: if the corpus lacks a modality that the configuration names, or has another number of emotions; if only
+        one of the two has frames; if an emotion to be weighted never occurs, or the loss has no class weights.
     """
     _check_mode(config, card)
     config = config.copy_and_resolve_references()

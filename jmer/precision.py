@@ -18,7 +18,7 @@ def matmul_precision(name: str) -> contextlib.AbstractContextManager:
     """Returns the context in which programs have to be traced to compute their products so.
 
     Parameters, sums, normalizations and softmaxes stay float32, as do the similarities of contrastive losses, which ask
-    for the highest precision themselves. A CPU computes in float32 whatever is asked.
+    for the highest precision themselves. A CPU always computes in float32.
 
     Args:
       name: of `PRECISIONS`; `default` is what JAX takes the device to be for.

@@ -1,4 +1,4 @@
-"""What a program of jmer sets up in its process, and the library leaves as it is."""
+"""Settings of a process that jmer's programs make, and that the library leaves alone."""
 
 import ctypes
 import os
@@ -24,12 +24,12 @@ def use_compilation_cache() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # Without the cache, or with another process writing to it, programs are compiled again: nothing to worry anyone.
+    # Without the cache, or with another process writing to it, programs are compiled again, which needs no warning.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def keep_freed_memory() -> None:
-    """Lets a CPU's next training step have the memory of the last one.
+    """Keeps freed memory in the process, so that on a CPU a training step reuses that of the one before.
 
     glibc returns large blocks to the system and maps fresh ones, which a step touches page by page: a tenth of the time
     of LFVD's. Other C libraries are left alone.

@@ -29,13 +29,14 @@ def difficulty(conversation: Conversation) -> float:
 def curriculum(conversations: Sequence[Conversation], *, buckets: int, epochs: int) -> list[np.ndarray]:
     """Returns the conversations that each epoch trains on.
 
-    Sorted by difficulty (those alike stay in order) and cut into buckets of equal size, give or take one; the first
-    epoch has the easiest bucket, and each one after it a bucket more, until all are there.
+    They are sorted by difficulty (stably) and cut into buckets whose sizes differ by one at most. The first epoch has the
+    easiest bucket; each later one adds a bucket, until all are included.
 
     Args:
       conversations: those of the training split.
-      buckets: 0 or 1 = all conversations from the start; those beyond the number of conversations are empty.
-      epochs: that will be trained.
+      buckets: number of buckets; 0 or 1 = all conversations from the start. Buckets beyond the number of conversations
+        are empty.
+      epochs: number of epochs.
 
     Returns:
       For each epoch an array of positions in `conversations`, ascending.

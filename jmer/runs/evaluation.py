@@ -144,6 +144,6 @@ def _write_reports(
 
 
 def _folder_name(path: str, card: Card) -> str:
-    """Returns the name of a corpus' directory; no two corpora have the same, whatever they are called."""
+    """Returns the name of a corpus' directory, which differs between corpora even if their names are the same."""
     content = f"{Path(path).absolute()} {card}"
     return f"{re.sub(r'[^A-Za-z0-9_]+', '_', card.name)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

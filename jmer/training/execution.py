@@ -27,7 +27,7 @@ from jmer.training.train_state import TrainState
 
 
 class StepResult(NamedTuple):
-    """Where a run stands after one or more steps.
+    """The outcome of one or more steps of a run.
 
     Attributes:
       metrics: of the last step, on the host. If it was not finite, state and progress are those before it.
@@ -51,7 +51,7 @@ class Execution(Protocol):
         """Takes the state of each run."""
 
     def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
-        """Trains the rest of the earliest epoch that a run stands in.
+        """Trains the rest of the earliest epoch that a run has not finished.
 
         Yields, whenever training could stop, the results of the runs in that epoch, by their position.
         """

@@ -1,4 +1,4 @@
-"""The training loop: epoch by epoch, for one run or for several side by side, from wherever each of them stands."""
+"""The training loop: epoch by epoch, for one run or for several side by side, each resumed where it stopped."""
 
 import contextlib
 from collections.abc import Callable, Sequence
