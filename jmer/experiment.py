@@ -9,7 +9,7 @@ import numbers
 import sys
 import traceback
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def _finite(value: Any) -> float:
 
 
 # Type of a field -> what parses a text.
-_PARSERS = {
+_PARSERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
     int: int,
     float: _finite,
