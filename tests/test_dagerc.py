@@ -19,6 +19,7 @@ from jmer.errors import UserError
 from jmer.experiment import change_fields
 from jmer.models import Model, build_model
 from jmer.models.dagerc import DAGERC, SPEC, DAGERCLoss, DAGERCOutput
+from jmer.pipeline import Pipeline
 
 C = len(EMOTIONS)
 WEIGHTED = DAGERCLoss((0.5, 2.0, 1.0, 3.0))
@@ -361,7 +362,7 @@ MISTAKES = [
 def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
     config = change_fields(base_config("dagerc"), {field: value})
     with pytest.raises(UserError) as refusal:
-        build_model(fit_to_corpus(config, corpus().card, conversations()))
+        build_model(Pipeline.for_training(config, corpus()).config)
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

@@ -16,24 +16,23 @@ from sklearn.metrics import f1_score
 from tiny import Output
 
 from experiments.baselines.context_regression import regress
+from jmer.api import train
 from jmer.command import exit_status
 from jmer.config import base_config, fit_to_corpus
 from jmer.data import make_corpus, normalization
 from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, real_fraction
 from jmer.data.convert import convert
 from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_saved, save_corpus
+from jmer.data.examples import make_examples
 from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
 from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, validate_corpus
 from jmer.errors import UserError
-from jmer.evaluation.predict import predict
+from jmer.evaluation.predictor import Predictor
 from jmer.models import Model, ModelSpec, register_model
-from jmer.training import create_train_state
-from jmer.training.loop import train
-from jmer.training.parallel import make_parallel
-from jmer.training.results import evaluate
-from jmer.training.step import train_step
+from jmer.runs import write_results
+from jmer.training import create_train_state, make_parallel, train_step
 
 WIDTHS = {"text": 3, "audio": 2}
 CARD = Card("made-up", WIDTHS, ("calm", "angry"), "drawn at random", True, frames=True)
@@ -243,17 +242,17 @@ def test_single_utterances_keep_names_and_order():
             assert frames is c.features[m][i]
 
 
-def test_batch_rows_are_utterances_only_where_there_are_frames():
-    assert [len(c) for c in batch_rows(corpus(), "train")] == [1] * 21
+def test_examples_are_utterances_only_where_there_are_frames():
+    assert [len(c) for c in make_examples(corpus().conversations("train"), frames=True)] == [1] * 21
     pooled = make_corpus({"train": mean_pooled(split())}, dataclasses.replace(CARD, frames=False))
-    assert [len(c) for c in batch_rows(pooled, "train")] == [4, 1, 7, 3, 6]
+    assert [len(c) for c in make_examples(pooled.conversations("train"), frames=False)] == [4, 1, 7, 3, 6]
 
 
 @pytest.mark.parametrize(("batch_size", "multiple", "seed", "lengths"), [(4, 1, None, ()), (5, 8, 3, (4, 9, 15))])
 def test_batches_equal_a_naive_construction(batch_size, multiple, seed, lengths):
     conversations = split()
     flat = [(c, i) for c in conversations for i in range(len(c))]
-    options = {"batch_size": batch_size, "multiple": multiple, "seed": seed, "lengths": lengths}
+    options = {"batch_size": batch_size, "row_multiple": multiple, "seed": seed, "lengths": lengths}
     made = list(batches(single_utterances(conversations), WIDTHS, **options))
     seen = []
     for batch in made:
@@ -395,7 +394,7 @@ def test_the_synthetic_corpus_is_small_and_its_modalities_differ_in_length():
     made = generate("synthetic-iemocap4-frames")
     assert made.card.frames and made.card.synthetic
     assert made.card.widths == {"text": 64, "audio": 64}
-    rows = [c for s in made.splits for c in batch_rows(made, s)]
+    rows = [c for s in made.splits for c in make_examples(made.conversations(s), frames=True)]
     assert len(rows) == 5531
     lengths = {m: np.array([len(c.features[m][0]) for c in rows]) for m in made.card.modalities}
     lacking = lengths["audio"] == 0
@@ -468,53 +467,55 @@ POOLING = ModelSpec("pooling", Pooling, cross_entropy, frames_when={"mode": "fra
 
 @functools.cache
 def trained(backend):
-    """Trains for four epochs through the public step; gives the corpus, model, normalisation, variables and losses."""
+    """Trains for four epochs through the public step; returns the corpus, the trained predictor and the losses."""
     made, model, optimizer = small(), Model(POOLING, Pooling(4), cross_entropy), optax.adam(0.05)
-    rows = batch_rows(made, "train")
-    statistics = normalization.fit(rows, made.card.widths)
+    rows = make_examples(made.conversations("train"), frames=True)
+    normalizing = normalization.fit(rows, made.card.widths)
     parallel = make_parallel(backend, 8 if backend == "pmap" else 0)
     state = parallel.replicate(create_train_state(model, optimizer, made.card.widths, 0, frames=True))
-    step = parallel.step(lambda s, b, axis: train_step(s, b, model=model, optimizer=optimizer, axis=axis))
-    inputs, losses = normalization.apply(rows, statistics), []
+    step = parallel.step(functools.partial(train_step, model=model, optimizer=optimizer))
+    inputs, losses = normalization.apply(rows, normalizing), []
+    options = {"batch_size": 6, "seed": 0, "row_multiple": parallel.row_multiple}
     for epoch in range(4):
-        for batch in batches(
-            inputs, made.card.widths, batch_size=6, seed=0, epoch=epoch, row_multiple=parallel.multiple
-        ):
+        for batch in batches(inputs, made.card.widths, epoch=epoch, **options):
             state, metrics = step(state, batch)
             assert metrics.finite
             losses.append(float(metrics.loss))
-    return made, model, statistics, jax.device_get(state.variables), losses
+    variables = jax.device_get(state.variables)
+    return made, Predictor(model, variables, normalizing, made.card.emotions, frames=True, batch_size=4), losses
 
 
 def test_a_network_learns_and_predicts_frames_utterance_by_utterance():
-    made, model, statistics, variables, losses = trained("jit")
+    made, predictor, losses = trained("jit")
     steps = steps_per_epoch(SIZES["train"].utterances, 6)
     assert np.mean(losses[-steps:]) < 0.8 * np.mean(losses[:steps])
-    table = predict(model, variables, made, split="test", statistics=statistics, batch_size=4)
+    table = predictor.predict(made, "test")
     conversations = made.conversations("test")
     assert list(zip(table.conversation, table.utterance, table.speaker, strict=True)) == [
         row for c in conversations for row in zip([c.id] * len(c), c.utterances, c.speakers, strict=True)
     ]
-    kernel, bias = (np.float64(variables["params"]["Dense_0"][name]) for name in ("kernel", "bias"))
+    kernel, bias = (np.float64(predictor.variables["params"]["Dense_0"][name]) for name in ("kernel", "bias"))
     expected = []
     for c in conversations:
         for i in range(len(c)):
             means = []
-            for m, s in sorted(statistics.items()):
+            for m, s in sorted(predictor.normalization.items()):
                 z = (np.float64(c.features[m][i]) - s.mean) / s.scale
                 means.append(z.sum(0) / max(len(z), 1))
             odds = np.exp(np.concatenate(means) @ kernel + bias)
             expected.append(odds / odds.sum())
     probabilities = table[[f"probability_{emotion}" for emotion in made.card.emotions]].to_numpy()
     np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
-    assert len(predict(model, variables, made, statistics=statistics)) == sum(s.utterances for s in SIZES.values())
+    assert len(predictor.predict(made)) == sum(s.utterances for s in SIZES.values())
 
 
 def test_eight_devices_train_as_one_does():
-    *_, alone, losses = trained("jit")
-    *_, together, losses_together = trained("pmap")
+    _, alone, losses = trained("jit")
+    _, together, losses_together = trained("pmap")
     np.testing.assert_allclose(losses_together, losses, rtol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), alone, together)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), alone.variables, together.variables
+    )
 
 
 @pytest.fixture
@@ -529,10 +530,11 @@ def pooling():
 @pytest.mark.slow
 def test_a_whole_run(pooling, tmp_path):
     lines, made = [], small()
-    assert train(pooling, made, tmp_path / "run", command="train", say=lines.append)
+    assert train(pooling, made, tmp_path / "run", log=lines.append).epochs == 2
     assert "utterances with frames train 26, validation 12, test 11" in lines[0]
-    evaluate(tmp_path / "run", made, say=lines.append)
-    assert not train(pooling, made, tmp_path / "run", command="train", say=lines.append)
+    assert not any("this run is finished" in line for line in lines)
+    train(pooling, made, tmp_path / "run", log=lines.append)
+    assert "this run is finished" in lines[-1]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     for s, size in SIZES.items():
         table = (tmp_path / "run" / "predictions" / f"{s}.csv").read_text().splitlines()
@@ -541,7 +543,7 @@ def test_a_whole_run(pooling, tmp_path):
     pooled = {s: mean_pooled(made.conversations(s)) for s in made.splits}
     pooled = make_corpus(pooled, dataclasses.replace(made.card, frames=False))
     with pytest.raises(UserError, match="has one vector per utterance, the model was trained on frames in each utter"):
-        evaluate(tmp_path / "run", pooled, say=lines.append)
+        write_results(tmp_path / "run", pooled, log=lines.append)
 
 
 def test_a_model_of_the_other_mode_is_refused(pooling):
@@ -552,12 +554,12 @@ def test_a_model_of_the_other_mode_is_refused(pooling):
         (
             base_config("lfvd"),
             card,
-            "has frames, but model lfvd takes one vector per utterance: choose a model that has",
+            "has frames, but model lfvd takes one vector per utterance: choose a model that reads frames",
         ),
         (
             pooling,
             flat,
-            "model.mode is frame, but corpus 'synthetic-iemocap4-frames' has one vector per utterance: set",
+            "model.mode=frame reads frames, but corpus 'synthetic-iemocap4-frames' has one vector per utterance: chan",
         ),
     ):
         with pytest.raises(UserError, match=message) as caught:

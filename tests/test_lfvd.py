@@ -14,7 +14,7 @@ from reference import draw_parameters, float64
 from tiny import defaults
 
 from jmer.batch import MODALITIES, Batch
-from jmer.evaluation.predict import forward as forward_of
+from jmer.evaluation.predictor import forward_pass
 from jmer.layers.gaussian import Gaussian
 from jmer.models.lfvd import LFVD, SPEC, LFVDLoss, LFVDOutput
 from jmer.models.spec import Model
@@ -268,7 +268,7 @@ def test_conversations_of_one_row_do_not_hear_each_other(switches):
 def test_the_atmosphere_attention_of_packed_conversations_is_that_of_each(causal):
     model, batch = small(causal=causal), batch_of(conversations())
     together = packed(batch, ORDER, LONGER)
-    run = forward_of(Model(SPEC, model, LOSS), attention=True)
+    run = forward_pass(Model(SPEC, model, LOSS))
     (*_, expected), (*_, found) = (run({"params": parameters(model)}, one) for one in (batch, together))
     real = np.where(batch.mask, expected["atmosphere"], 0)
     assert (real.sum(1) > 0.1).all()

@@ -1,5 +1,6 @@
 """LPGNet against a float64 transcription of its equations, and the laws that hold whatever its parameters."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,21 +13,17 @@ import pytest
 from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
 from tiny import defaults, start, tiny_corpus
+from tiny import train as train_run
 
 from jmer.batch import MODALITIES, Batch
 from jmer.config import base_config, with_variants
-from jmer.evaluation.predict import forward
 from jmer.layers.enhancement import COMPRESSIONS
 from jmer.models import Model
 from jmer.models.lpgnet import SPEC, LPGNet
-from jmer.models.self_distillation import SelfDistillationLoss
-from jmer.runs.directory import read_config
-from jmer.training import create_train_state
+from jmer.models.self_distillation import SelfDistillationLoss, gate_means
+from jmer.runs import read_config, write_results
+from jmer.training import create_train_state, make_parallel, train_step
 from jmer.training.checkpointing import Checkpoints
-from jmer.training.loop import train as train_run
-from jmer.training.parallel import make_parallel
-from jmer.training.results import evaluate
-from jmer.training.step import train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 FRAMES = {"text": 4, "audio": 6, "visual": 3}
@@ -556,7 +553,7 @@ def test_property_3_two_modalities_are_weighed_by_the_sigmoid_of_their_differenc
     close(output.gates["text"][both], weight, "gate")
     close(output.gates["audio"][both], 1 - weight, "gate")
     close(output.fused[both], weight * text + (1 - weight) * audio, "fused")
-    close(output.weights["text"][both], weight.mean(-1), "weights")
+    close(gate_means(output, batch)["text"][both], weight.mean(-1), "weights")
 
 
 @pytest.mark.parametrize(
@@ -782,13 +779,13 @@ def stepper(model, backend, devices):
 def two_steps(model, batch, mode, backend, devices):
     parallel, optimizer, step = stepper(model, backend, devices)
     first = create_train_state(model, optimizer, {m: WIDTHS[m] for m in ("text", "audio")}, 0, frames=mode == "frame")
-    before = jax.device_get((first.params, first.statistics))
+    before = jax.device_get((first.params, first.model_state))
     state, losses = parallel.replicate(first), []
     for _ in range(2):
         state, metrics = step(state, batch)
         assert metrics.finite
         losses.append(metrics.loss)
-    after = jax.device_get((state.params, state.statistics))
+    after = jax.device_get((state.params, state.model_state))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, before, after)
     # The normalization after this bias takes it away again, so that rounding alone moves it.
     del moved[0]["enhancement_0"]["conv"]["bias"]
@@ -806,27 +803,29 @@ def test_running_statistics_are_saved_restored_and_used(tmp_path):
         config.training.update(epochs=epochs, batch_size=4, buckets=1, parallel="jit")
         config.optimizer.learning_rate = 0.01
         config.selection = "last"
-        train_run(config, corpus, workdir, command="train", say=lambda line: None)
-        evaluate(workdir, corpus, say=lambda line: None)
+        train_run(config, corpus, workdir)
+        write_results(workdir, corpus, log=lambda line: None)
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             like = start(read_config(workdir), corpus)
-            sharding = like.setup.parallel.state_sharding
-            return checkpoints.restore(checkpoints.newest, like.state, like.setup.statistics, sharding).state, like
+            template = like.state, like.pipeline.normalization, like.mapping.state_sharding
+            return checkpoints.restore(checkpoints.newest, *template).state, like
 
     first, like = run(tmp_path / "interrupted", 1)
     second, _ = run(tmp_path / "interrupted", 2)
     whole, _ = run(tmp_path / "whole", 2)
     jax.tree.map(np.testing.assert_array_equal, second.variables, whole.variables)
-    fresh, earlier, later = (s.statistics["batch_stats"]["enhancement_0"]["norm"] for s in (like.state, first, second))
+    fresh, earlier, later = (s.model_state["batch_stats"]["enhancement_0"]["norm"] for s in (like.state, first, second))
     assert (earlier["mean"] != fresh["mean"]).any() and (later["mean"] != earlier["mean"]).any()
 
-    predictions = like.setup.predict(jax.jit(forward(like.setup.model)), second.variables, "validation")
+    def predictions(variables):
+        predictor = dataclasses.replace(like.predictor, variables=variables)
+        return np.concatenate(predictor.predict_normalized(like.pipeline.examples["validation"]).probabilities)
+
     written = pd.read_csv(tmp_path / "interrupted" / "predictions" / "validation.csv")
     columns = [name for name in written if name.startswith("probability")]
-    close(written[columns], np.concatenate(predictions.probabilities), "probabilities", atol=1e-4)
-    frozen = second.variables | like.state.statistics
-    others = like.setup.predict(jax.jit(forward(like.setup.model)), frozen, "validation")
-    assert np.abs(np.concatenate(others.probabilities) - written[columns]).max(axis=None) > 1e-3
+    close(written[columns], predictions(second.variables), "probabilities", atol=1e-4)
+    frozen = second.variables | like.state.model_state
+    assert np.abs(predictions(frozen) - written[columns]).max(axis=None) > 1e-3
 
 
 UNKNOWN = {
@@ -905,5 +904,6 @@ def test_golden_values():
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     output = predictor(model)(variables, batch)
     found = [*output.logits[0, 0], output.unimodal_logits["audio"][2, 1, 0], output.fused[3, 2, 0]]
-    found += [output.weights["audio"][2, 1], total(LOSS(output, batch)), train(model, batch, variables)[0][0]]
+    weights = gate_means(output, batch)
+    found += [weights["audio"][2, 1], total(LOSS(output, batch)), train(model, batch, variables)[0][0]]
     np.testing.assert_allclose(found, GOLDEN, rtol=1e-4)

@@ -16,7 +16,7 @@ from reference import attention, draw_parameters, float64, linear, one_of, rows_
 from tiny import defaults, start, tiny_corpus
 
 from jmer.batch import MODALITIES
-from jmer.config import base_config, fit_to_corpus
+from jmer.config import base_config
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
@@ -24,10 +24,9 @@ from jmer.experiment import change_fields, get_config
 from jmer.layers.dropout import ConversationDropout
 from jmer.models import Model, build_model
 from jmer.models.sdt import SDT, SPEC
-from jmer.models.self_distillation import SelfDistillationLoss
-from jmer.training import create_train_state
-from jmer.training.parallel import make_parallel
-from jmer.training.step import train_step
+from jmer.models.self_distillation import SelfDistillationLoss, gate_means
+from jmer.pipeline import Pipeline
+from jmer.training import create_train_state, make_parallel, train_step
 
 WIDTHS = {"text": 6, "audio": 4, "visual": 5}
 C = 4
@@ -404,6 +403,7 @@ def test_everything_is_heard_and_an_absent_modality_is_not():
     """A modality reaches every utterance; weights of those that are there add up to 1, others have none."""
     model, batch = small(), batch_of(conversations())
     before, there = predict(model, batch), np.any(list(batch.available.values()), axis=0)
+    weights = gate_means(before, batch)
     for m in MODALITIES:
         features = batch.features | {
             m: batch.features[m] + np.where(np.arange(6) == 0, 1, 0)[None, :, None].astype("f")
@@ -411,8 +411,8 @@ def test_everything_is_heard_and_an_absent_modality_is_not():
         moved = np.abs(predict(model, batch.replace(features=features)).logits - before.logits).max(-1)
         heard = batch.available[m][:, :1] & there
         assert (moved[heard] > 1e-5).all() and (moved[~heard] == 0).all()
-        np.testing.assert_array_equal(before.weights[m][~batch.available[m]], 0)
-    close(sum(before.weights.values()), there, "weights")
+        np.testing.assert_array_equal(weights[m][~batch.available[m]], 0)
+    close(sum(weights.values()), there, "weights")
     assert (there != batch.mask).any()
 
 
@@ -604,7 +604,7 @@ MISTAKES = [
 def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
     config = change_fields(base_config("sdt"), {field: value})
     with pytest.raises(UserError) as refusal:
-        build_model(fit_to_corpus(config, corpus().card, corpus().conversations("train")))
+        build_model(Pipeline.for_training(config, corpus()).config)
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

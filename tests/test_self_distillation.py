@@ -10,11 +10,12 @@ import pytest
 from reference import draw_parameters, float64, linear, normal, one_of, softmax
 
 from jmer.batch import MODALITIES, Batch
-from jmer.models.sections import loss_fields, loss_section
+from jmer.models.lpgnet import SPEC
 from jmer.models.self_distillation import (
     SelfDistillationHeads,
     SelfDistillationLoss,
     SelfDistilledOutput,
+    gate_means,
 )
 
 B, T, C = 4, 5, 3
@@ -198,15 +199,16 @@ def test_wrong_values_are_refused():
 
 
 def test_the_section_of_a_configuration_holds_every_field():
-    section = loss_section(SelfDistillationLoss)
+    sections = SPEC.sections()
+    model, section = sections["model"] | {"num_classes": C}, sections["loss"]
     fields = {f.name for f in dataclasses.fields(SelfDistillationLoss)}
     assert set(section) == fields | {"class_weight_values"}
     assert section["class_weights"] == "none"
-    assert SelfDistillationLoss(**loss_fields(section)) == SelfDistillationLoss()
+    assert SPEC.build(model, section).loss == SelfDistillationLoss()
     changed = {"gamma_task": 2.0, "gamma_hard": 3.0, "gamma_soft": 4.0, "tau": 5.0}
     changed |= {"detach_teacher": True, "kd_tau_squared": True}
     weighted = {"class_weights": "inverse_freq", "class_weight_values": WEIGHTS}
-    loss = SelfDistillationLoss(**loss_fields(section | changed | weighted))
+    loss = SPEC.build(model, section | changed | weighted).loss
     assert dataclasses.asdict(loss) == changed | {"class_weights": WEIGHTS}
 
 
@@ -269,7 +271,8 @@ def test_heads_drop_unimodal_features_alone(key):
 def test_a_modalitys_weight_is_the_mean_of_its_gate():
     gates = {m: normal([7, i], B, T, WIDTH) for i, m in enumerate(MODALITIES)}
     output = dataclasses.replace(output_of(), gates=gates)
-    for m, weight in output.weights.items():
+    found = gate_means(output, batch_of())
+    for m, weight in found.items():
         np.testing.assert_allclose(weight, gates[m].mean(-1), rtol=1e-6)
-    assert set(output.weights) == set(MODALITIES)
-    assert output_of().weights == {}
+    assert set(found) == set(MODALITIES)
+    assert gate_means(output_of(), batch_of()) == {}
