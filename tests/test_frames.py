@@ -20,7 +20,7 @@ from jmer.api import train
 from jmer.command import exit_status
 from jmer.config import base_config, fit_to_corpus
 from jmer.data import make_corpus, normalization
-from jmer.data.batching import batches, bucket_lengths, steps_per_epoch, real_fraction
+from jmer.data.batching import batches, bucket_lengths, real_fraction, steps_per_epoch
 from jmer.data.convert import convert
 from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_saved, save_corpus
 from jmer.data.examples import make_examples

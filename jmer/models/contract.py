@@ -29,7 +29,9 @@ def check_spec(spec: ModelSpec) -> None:
     if not (isinstance(spec.name, str) and re.fullmatch(r"\w[\w-]*", spec.name)):
         raise UserError(f"a model's name must be letters, digits, '_' and '-', not {spec.name!r}")
     if not (isinstance(spec.module, type) and issubclass(spec.module, nn.Module)):
-        raise _broken(spec, f"module must be a subclass of flax.linen.Module, not {spec.module!r}")
+        given = spec.module
+        name = given.__name__ if isinstance(given, type) else f"an instance of {type(given).__name__}"
+        raise _broken(spec, f"module must be a subclass of flax.linen.Module, not {name}")
     if "num_classes" not in {f.name for f in dataclasses.fields(spec.module)}:
         raise _broken(spec, f"{spec.module.__name__} has no field num_classes, the number of logits: add it")
     for argument in ("batch", "train"):
@@ -39,7 +41,10 @@ def check_spec(spec: ModelSpec) -> None:
             )
     if not callable(spec.loss):
         raise _broken(spec, f"loss must be a dataclass with __call__, or a function, not {spec.loss!r}")
-    if isinstance(spec.loss, type) and not (spec.loss_is_configured and "__call__" in vars(spec.loss)):
+    # `hasattr` would find the `__call__` of every class, which makes instances.
+    if isinstance(spec.loss, type) and not (
+        spec.loss_is_configured and any("__call__" in vars(base) for base in spec.loss.__mro__)
+    ):
         raise _broken(spec, f"{spec.loss.__name__} must be a dataclass whose instances can be called")
     _check_fields(spec)
     _check_loss_weights(spec)
@@ -72,16 +77,18 @@ def _check_loss_weights(spec: ModelSpec) -> None:
 
 
 def _check_overrides(spec: ModelSpec) -> None:
-    """Checks that defaults and variants name fields of the model's own sections; others are checked when applied."""
+    """Checks that what the model declares names fields of its own sections; others are checked when applied."""
     sections = spec.sections()
     known = {f"{section}.{name}" for section, fields in sections.items() for name in fields}
-    for where, values in {"defaults": spec.defaults, **spec.variants}.items():
+    frames_when = {f"model.{name}": value for name, value in (spec.frames_when or {}).items()}
+    variants = {f"variant '{name}'": values for name, values in spec.variants.items()}
+    for where, values in {"defaults": spec.defaults, **variants, "frames_when": frames_when}.items():
         if not isinstance(values, Mapping):
-            raise _broken(spec, f"variant '{where}' must map 'section.field' to a value, not {values!r}")
+            raise _broken(spec, f"{where} must map 'section.field' to a value, not {values!r}")
         for name in values:
             if name.startswith(("model.", "loss.")) and name not in known:
                 fields = ", ".join(sections[name.partition(".")[0]])
-                raise _broken(spec, f"{where} changes {name}, but the section has only {fields}")
+                raise _broken(spec, f"{where} names {name}, but the section has only {fields}")
 
 
 @functools.cache
@@ -99,9 +106,7 @@ def check_model(model: Model, widths: tuple[tuple[str, int], ...], frames: bool)
     spec, batch = model.spec, example_batch(dict(widths), frames=frames)
     call = f"{type(model.module).__name__}.__call__"
     try:
-        variables = dict(jax.eval_shape(model.module.init, {"params": jax.random.key(0)}, batch))
-    except flax.errors.InvalidRngError as error:
-        raise _broken(spec, f"{call} draws random numbers where train is False: {_first_line(error)}") from error
+        variables = dict(jax.eval_shape(model.init, jax.random.key(0), batch))
     except ValueError as error:
         raise UserError(f"invalid configuration: {error}") from error
     if "params" not in variables:
@@ -161,7 +166,12 @@ def _check_summaries(model: Model, params: Any, model_state: Mapping, batch: Bat
         named = {"fusion_weights": summaries.fusion_weights, "attention": summaries.attention}
         return {kind: dict(function(output, batch)) for kind, function in named.items()}
 
-    for kind, values in jax.eval_shape(summarize, params, model_state).items():
+    try:
+        shapes = jax.eval_shape(summarize, params, model_state)
+    except flax.errors.InvalidRngError as error:
+        call = f"{type(model.module).__name__}.__call__"
+        raise _broken(model.spec, f"{call} draws random numbers where train is False: {_first_line(error)}") from error
+    for kind, values in shapes.items():
         for name, value in values.items():
             if value.shape != batch.mask.shape:
                 raise _broken(
@@ -192,4 +202,5 @@ def _broken(spec: ModelSpec, what: str) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(" (https")[0]
+    """Returns what Flax says, without the name of the outermost module (None) and without the address of its manual."""
+    return str(error).partition("\n")[0].partition(" (https")[0].removeprefix("None ")

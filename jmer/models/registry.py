@@ -1,7 +1,8 @@
 """Models by name, as configurations name them: those of jmer, and those that users register."""
 
-import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
@@ -75,8 +76,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
 
 def _origin(spec: ModelSpec) -> tuple[str, str]:
     """Returns the file and the name of a model's module, which stay the same when the file is executed again."""
-    try:
-        file = inspect.getsourcefile(spec.module.__call__) or ""
-    except TypeError:
-        file = ""
-    return file or spec.module.__module__, spec.module.__qualname__
+    name = spec.module.__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    # A notebook has no file.
+    return str(Path(file).resolve()) if file else name, spec.module.__qualname__

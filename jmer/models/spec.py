@@ -172,6 +172,15 @@ class Model:
         # A loss may be a dataclass that cannot be hashed.
         return hash((id(self.spec), self.module))
 
+    def init(self, rng: jax.Array, batch: Batch) -> dict[str, Any]:
+        """Returns the network's initial variables: `params`, and its model state if it has one.
+
+        Args:
+          rng: random key.
+          batch: of any rows, whose shapes alone matter.
+        """
+        return dict(self.module.init({"params": rng}, batch, train=False))
+
     def apply_in_training(
         self, params: Any, model_state: Mapping, batch: Batch, rng: jax.Array, axis_name: str | None = None
     ) -> tuple[Any, dict]:

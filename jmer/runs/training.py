@@ -64,7 +64,7 @@ def train_runs(
         make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
     check_execution(pipeline, len(configs))
     batch = example_batch(pipeline.widths, frames=corpus.card.frames)
-    shapes = jax.eval_shape(model.module.init, {"params": jax.random.key(0)}, batch)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     parameters = int(parameter_overview.count_parameters(shapes["params"]))
     commands = [_this_command()] * len(configs) if commands is None else commands
 

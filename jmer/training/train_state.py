@@ -59,7 +59,7 @@ def create_train_state(
     """
     start, rng = jax.random.split(jax.random.key(seed))
     try:
-        variables = dict(jax.jit(model.module.init)({"params": start}, example_batch(widths, frames=frames)))
+        variables = jax.jit(model.init)(start, example_batch(widths, frames=frames))
     except ValueError as error:
         raise UserError(f"invalid configuration: {error}") from error
     params = variables.pop("params")
