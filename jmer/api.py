@@ -91,8 +91,10 @@ def train_many(
       commands: the command line of each run, for its record; None = that of the process.
 
     Raises:
-      UserError, jmer.Interrupted: see `train`. UserError also if the configurations differ by more.
+      UserError, jmer.Interrupted: see `train`. UserError also if the configurations differ by more, or do not have a
+        directory each.
     """
+    _check_many(configs, workdirs)
     made, folders = _corpus(corpus, configs[0]), [Path(workdir) for workdir in workdirs]
     own = []
     for config in configs:
@@ -140,6 +142,18 @@ def _corpus(corpus: AnyCorpus | None, config: ConfigDict) -> Corpus:
         )
     validate_corpus(corpus, for_training=True)
     return corpus
+
+
+def _check_many(configs: Sequence[ConfigDict], workdirs: Sequence[str | Path]) -> None:
+    if not configs:
+        raise UserError("no configurations: give train_many one for each run")
+    if len(workdirs) != len(configs):
+        raise UserError(f"{len(configs)} configurations, but {len(workdirs)} workdirs: give one for each run")
+    if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
+        raise UserError("workdirs names a directory twice: give each run its own")
+    for config in configs:
+        if config.seeds != 1:
+            raise UserError(f"seeds is {config.seeds}: give train_many a configuration with seeds=1 for each seed")
 
 
 def _recorded(source: str) -> str:
