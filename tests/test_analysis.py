@@ -89,13 +89,13 @@ def predicted_from(subject, change):
 
 def test_outputs_are_what_the_run_wrote(subjects, predictions):
     assert [subject.seed for subject in subjects] == [0, 1]
-    assert compiled_output(subjects[0].run.model) is compiled_output(subjects[1].run.model)
+    assert compiled_output(subjects[0].predictor.model) is compiled_output(subjects[1].predictor.model)
     assert subjects[0].modalities == MODALITIES
     for subject in subjects:
         conversations, table = subject.examples(SPLIT), predictions[subject.seed]
         written = table[[f"probability_{name}" for name in EMOTIONS]].to_numpy()
         np.testing.assert_allclose(subject.probabilities(conversations), written, rtol=1e-4, atol=1e-6)
-        weights = subject.run.predictor.predict_normalized(conversations).weights
+        weights = subject.predictor.predict_normalized(conversations).weights
         assert list(map(len, weights["audio"])) == list(map(len, conversations))
         found = np.concatenate(weights["audio"])
         np.testing.assert_allclose(found, table["weight_audio"].fillna(0), rtol=1e-4, atol=1e-6)
@@ -357,11 +357,11 @@ def test_monitors_follow_their_formulas(subjects, frames):
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.0, "collapsed"), (1e4, "saturated")])
 def test_verdicts_on_heads_that_say_nothing_and_on_weights_that_are_all_alike(subjects, factor, verdict):
-    run = subjects[0].run
-    params = dict(run.variables["params"])
+    predictor = subjects[0].predictor
+    params = dict(predictor.variables["params"])
     params["posterior"] = jax.tree.map(lambda x: factor * x, params["posterior"])
-    variables = {**run.variables, "params": params}
-    changed = dataclasses.replace(subjects[0], run=dataclasses.replace(run, variables=variables))
+    variables = {**predictor.variables, "params": params}
+    changed = dataclasses.replace(subjects[0], predictor=dataclasses.replace(predictor, variables=variables))
     frame = posteriors.measure([changed], SPLIT)
     assert set(frame.loc[frame["modality"] != "text", "verdict"]) == {verdict}
     assert frame["active_units"].eq(0).all() == (verdict == "collapsed")
@@ -370,9 +370,10 @@ def test_verdicts_on_heads_that_say_nothing_and_on_weights_that_are_all_alike(su
 
 def test_a_range_follows_the_weighting(subjects):
     def limits(weighting):
-        run = subjects[0].run
-        model = dataclasses.replace(run.model, module=run.model.module.clone(weight_fn=weighting))
-        return fusion_weights.limits(dataclasses.replace(subjects[0], run=dataclasses.replace(run, model=model)))
+        predictor = subjects[0].predictor
+        model = dataclasses.replace(predictor.model, module=predictor.model.module.clone(weight_fn=weighting))
+        changed = dataclasses.replace(predictor, model=model)
+        return fusion_weights.limits(dataclasses.replace(subjects[0], predictor=changed))
 
     assert [limits(w) for w in ("sigmoid", "two_sigmoid_minus_one", "one_minus")] == [(0.5, 1), (0, 1), (0.5, 0)]
 

@@ -23,14 +23,14 @@ CORRECT, WRONG = "correct", "wrong"
 
 def limits(subject: Subject) -> tuple[float, float]:
     """Returns the limits of a model's weights (see `LIMITS`); 0 and 1 for a gate."""
-    return LIMITS.get(getattr(subject.run.model.module, "weight_fn", ""), (0.0, 1.0))
+    return LIMITS.get(getattr(subject.predictor.model.module, "weight_fn", ""), (0.0, 1.0))
 
 
 def applies(subject: Subject) -> str:
     """Requires weights that can vary."""
     if not subject.weighted_modalities():
         return "this model has no fusion weights"
-    module = subject.run.model.module
+    module = subject.predictor.model.module
     if getattr(module, "fusion", "") == "add" or getattr(module, "weight_fn", "") == "ones":
         return "all weights are 1 by configuration (model.fusion, model.weight_fn)"
     return ""
@@ -46,7 +46,7 @@ def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
     tables = []
     for subject in subjects:
         examples = subject.examples(split)
-        predictions = subject.run.predictor.predict_normalized(examples)
+        predictions = subject.predictor.predict_normalized(examples)
         complete = labelled(examples)
         for m in subject.modalities:
             complete &= available(examples, m)

@@ -47,7 +47,7 @@ def measure(subjects: Sequence[Subject], split: str) -> pd.DataFrame:
         examples = subject.examples(split)
         present = {m: available(examples, m) for m in subject.modalities}
         posteriors = jax.tree.map(lambda *parts: np.concatenate(parts), *subject.outputs(examples, posteriors_of))
-        weights = {m: np.concatenate(w) for m, w in subject.run.predictor.predict_normalized(examples).weights.items()}
+        weights = {m: np.concatenate(w) for m, w in subject.predictor.predict_normalized(examples).weights.items()}
         for m in subject.modalities:
             row = {"seed": subject.seed, "modality": m} | _statistics(_rows(posteriors[m], present[m]))
             if m != subject.dominant:

@@ -15,7 +15,7 @@ from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictor import forward_pass
+from jmer.evaluation.predictor import Predictor, forward_pass
 from jmer.models.contract import example_batch
 from jmer.runs import group_runs, is_reported, read_config, seed_folders
 from jmer.runs.directory import CONFIG_FILE
@@ -28,10 +28,12 @@ class Subject:
     Attributes:
       run: what `jmer.load_run` returned.
       corpus: fits the run's model.
+      predictor: of the run.
     """
 
     run: jmer.Run
     corpus: Corpus
+    predictor: Predictor
 
     @property
     def seed(self) -> int:
@@ -41,12 +43,12 @@ class Subject:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The inputs of the model, in the order text, audio, visual."""
-        return tuple(m for m in MODALITIES if m in self.run.normalization)
+        return tuple(m for m in MODALITIES if m in self.predictor.normalization)
 
     @property
     def dominant(self) -> str | None:
         """The modality that the fusion weights of the others refer to; None for a model without one."""
-        return getattr(self.run.model.module, "lead", None)
+        return getattr(self.predictor.model.module, "lead", None)
 
     def examples(self, split: str) -> list[Conversation]:
         """Returns the examples of a split with normalised features.
@@ -54,27 +56,28 @@ class Subject:
         Raises:
           UserError: if the corpus has no such split, or the split has no labels.
         """
-        predictor = self.run.predictor
         conversations = self.corpus.conversations(split)
-        examples = make_examples(conversations, frames=predictor.frames, context=predictor.context)
+        examples = make_examples(conversations, frames=self.predictor.frames, context=self.predictor.context)
         if not any_labelled(examples):
             raise UserError(f"split '{split}' of corpus '{self.corpus.card.name}' has no labels: name another --split")
-        return predictor.normalize(predictor.complete(examples))
+        return self.predictor.normalize(self.predictor.complete(examples))
 
     def outputs(self, examples: Sequence[Conversation], pick: Callable[[Any], Any]) -> list[Any]:
-        """Returns a part of the network's output for each example, as `run.predictor.outputs` does."""
-        return self.run.predictor.outputs(examples, pick)
+        """Returns a part of the network's output for each example, as `predictor.outputs` does."""
+        return self.predictor.outputs(examples, pick)
 
     def output_shapes(self, pick: Callable[[Any], Any]) -> Any:
         """Returns the shapes of what `outputs` picks, for one utterance; nothing is computed."""
-        batch = example_batch(self.run.predictor.widths, frames=self.run.predictor.frames)
-        output = jax.eval_shape(lambda b: self.run.model.module.apply(self.run.variables, b, train=False), batch)
+        batch = example_batch(self.predictor.widths, frames=self.predictor.frames)
+        output = jax.eval_shape(
+            lambda b: self.predictor.model.module.apply(self.predictor.variables, b, train=False), batch
+        )
         return pick(output)
 
     def weighted_modalities(self) -> list[str]:
         """Returns the modalities with fusion weights, the dominant one left out."""
-        batch = example_batch(self.run.predictor.widths, frames=self.run.predictor.frames)
-        _, weights, _ = jax.eval_shape(forward_pass(self.run.model), self.run.variables, batch)
+        batch = example_batch(self.predictor.widths, frames=self.predictor.frames)
+        _, weights, _ = jax.eval_shape(forward_pass(self.predictor.model), self.predictor.variables, batch)
         return [m for m in self.modalities if m in weights and m != self.dominant]
 
     def probabilities(self, examples: Sequence[Conversation]) -> np.ndarray:
@@ -83,11 +86,11 @@ class Subject:
         Raises:
           UserError: if a probability is not finite.
         """
-        return self.run.predictor.probabilities(examples)
+        return self.predictor.probabilities(examples)
 
     def score(self, examples: Sequence[Conversation]) -> Scores:
         """Scores the predictions for examples, whose features may be perturbed."""
-        return classification_report(labels(examples), self.probabilities(examples).argmax(-1), self.run.card.emotions)
+        return classification_report(labels(examples), self.probabilities(examples).argmax(-1), self.predictor.emotions)
 
 
 def labels(examples: Sequence[Conversation]) -> np.ndarray:
@@ -131,4 +134,4 @@ def load_runs(folders: Sequence[Path], corpus: str | None = None) -> list[Subjec
     loaded = jmer.load_corpus(corpus or runs[0].config.data.path)
     validate_corpus(loaded, for_training=False)
     runs[0].predictor.check_card(loaded.card)
-    return [Subject(run, loaded) for run in runs]
+    return [Subject(run, loaded, run.predictor) for run in runs]

@@ -18,12 +18,12 @@ from jmer.data.corpus import Card, Corpus
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, scores_from_dict
-from jmer.evaluation.predictor import ONE_DEVICE, BasePredictor, Data, DeviceMapping, Predictor
+from jmer.evaluation.predictor import ONE_DEVICE, BasePredictor, Data, Predictor
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
 from jmer.selection import get_selection
 from jmer.training.active_run import CHECKPOINT_FOLDER
-from jmer.training.checkpointing import Checkpoints
+from jmer.training.checkpointing import Checkpoints, Restored
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
 from jmer.training.train_state import create_train_state
@@ -74,9 +74,7 @@ class Run(Predicting):
       folder: its directory.
       config: complete, fitted to the training corpus.
       facts: what it was made with, besides its configuration.
-      model: the network and its loss.
-      variables: what `model.module.apply` takes.
-      normalization: modality -> normalisation of the features that the network was trained with.
+      step: the number of the chosen checkpoint, which is read when the network is first used.
       epoch: the chosen epoch, counted from 1.
       epochs: number of trained epochs.
       seconds: training time up to the chosen epoch.
@@ -86,13 +84,39 @@ class Run(Predicting):
     folder: Path
     config: ConfigDict
     facts: RunFacts
-    model: Model
-    variables: Mapping[str, Any]
-    normalization: Mapping[str, Standardization]
+    step: int
     epoch: int
     epochs: int
     seconds: float
-    mapping: DeviceMapping = ONE_DEVICE
+    mapping: Any = ONE_DEVICE
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The network and its loss."""
+        return build_model(self.config)
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """What `model.module.apply` takes. Raises UserError if the checkpoint is damaged."""
+        return self._restored.state.variables
+
+    @property
+    def normalization(self) -> Mapping[str, Standardization]:
+        """Modality -> normalisation of the features that the network was trained with."""
+        return self._restored.normalization
+
+    @functools.cached_property
+    def _restored(self) -> Restored:
+        widths, frames = {m: self.card.widths[m] for m in self.config.model.modalities}, self.card.frames
+        optimizer = make_optimizer(self.config.optimizer, steps=[1] * self.config.training.epochs)
+        template = jax.eval_shape(
+            lambda: create_train_state(self.model, optimizer, widths, self.config.seed, frames=frames)
+        )
+        normalization = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
+        one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        sharding = one_device if self.mapping is ONE_DEVICE else self.mapping.state_sharding
+        with Checkpoints(self.folder / CHECKPOINT_FOLDER, clean=False) as checkpoints:
+            return checkpoints.restore(self.step, template, normalization, sharding)
 
     @property
     def card(self) -> Card:
@@ -156,7 +180,7 @@ class Run(Predicting):
 
 
 def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None) -> Run:
-    """Reads the epoch that a run's `selection` chose.
+    """Finds the epoch that a run's `selection` chose.
 
     Args:
       workdir: the run's directory.
@@ -167,13 +191,6 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
       UserError: if there is no run, or it has no finished epoch yet.
     """
     config, facts = config or read_config(workdir), read_facts(workdir)
-    widths = {m: facts.card.widths[m] for m in config.model.modalities}
-    optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
-    model = build_model(config)
-    frames = facts.card.frames
-    template = jax.eval_shape(lambda: create_train_state(model, optimizer, widths, config.seed, frames=frames))
-    normalization = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]) if mapping is None else mapping.state_sharding
     with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
         if checkpoints.newest is None:
             raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
@@ -181,19 +198,16 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
         chosen = checkpoints.newest if last else checkpoints.best
         if chosen is None:
             raise UserError(f"no epoch of {workdir} is finished yet: resume it with --mode train")
-        restored = checkpoints.restore(chosen, template, normalization, sharding)
-        epochs = checkpoints.progress(checkpoints.newest).epoch
-    if restored.progress.batch:
+        progress, epochs = checkpoints.progress(chosen), checkpoints.progress(checkpoints.newest).epoch
+    if progress.batch:
         raise UserError(f"{workdir} stopped in the middle of an epoch: resume it with --mode train")
     return Run(
         folder=workdir,
         config=config,
         facts=facts,
-        model=model,
-        variables=restored.state.variables,
-        normalization=restored.normalization,
-        epoch=restored.progress.epoch,
+        step=chosen,
+        epoch=progress.epoch,
         epochs=epochs,
-        seconds=restored.progress.seconds,
+        seconds=progress.seconds,
         mapping=ONE_DEVICE if mapping is None else mapping,
     )
