@@ -3,9 +3,9 @@
 import numpy as np
 
 from jmer.data.corpus import Card, Conversation
+from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_report import PredictedSplit
 from jmer.evaluation.metrics import classification_report
-from jmer.evaluation.predictor import Predictions
 from jmer.evaluation.report import Report, SplitSize
 
 HOSTILE = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'> {{ 7 * 7 }} & \u2028 <!--"

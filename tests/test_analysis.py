@@ -24,7 +24,7 @@ from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import Conversation, save_corpus
 from jmer.evaluation import report
-from jmer.evaluation.predictor import compiled_output
+from jmer.evaluation.forward import compiled_output
 
 SPLIT = "validation"
 MODALITIES = ("text", "audio", "visual")

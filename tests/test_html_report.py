@@ -18,9 +18,9 @@ from jmer.data.frames import single_utterances
 from jmer.errors import UserError
 from jmer.evaluation import html_report
 from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_charts import line_chart, reliability_chart
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
-from jmer.evaluation.predictor import Predictions
 from jmer.main import main
 
 REPORT, SPLITS = report_and_splits()

@@ -150,8 +150,8 @@ def test_given_arrays_are_not_changed():
         ),
         (
             {"features": {"text": 3.0}},
-            "features['text'] is not an array ('float' object is not iterable): expected [n, D], one vector per utterance, "
-            "or n arrays [frames, D]",
+            "features['text'] is not an array ('float' object is not iterable): expected [n, D], one vector per "
+            "utterance, or n arrays [frames, D]",
         ),
         (
             {"features": {"text": []}},

@@ -14,7 +14,7 @@ from reference import draw_parameters, float64
 from tiny import defaults
 
 from jmer.batch import MODALITIES, Batch
-from jmer.evaluation.predictor import forward_pass
+from jmer.evaluation.forward import forward_pass
 from jmer.layers.gaussian import Gaussian
 from jmer.models.lfvd import LFVD, SPEC, LFVDLoss, LFVDOutput
 from jmer.models.spec import Model

@@ -10,7 +10,7 @@ from tiny import start, tiny_config, tiny_corpus
 
 from jmer.config import base_config
 from jmer.data.batching import batches
-from jmer.evaluation.predictor import forward_pass
+from jmer.evaluation.forward import forward_pass
 from jmer.models import build_model
 from jmer.training.parallel import make_parallel
 

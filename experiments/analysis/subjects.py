@@ -14,8 +14,9 @@ from jmer.data import make_examples
 from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
+from jmer.evaluation.forward import forward_pass
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictor import Predictor, forward_pass
+from jmer.evaluation.predictor import Predictor
 from jmer.models.contract import example_batch
 from jmer.runs import group_runs, is_reported, read_config, seed_folders
 from jmer.runs.directory import CONFIG_FILE

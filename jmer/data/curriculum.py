@@ -29,8 +29,8 @@ def difficulty(conversation: Conversation) -> float:
 def curriculum(conversations: Sequence[Conversation], *, buckets: int, epochs: int) -> list[np.ndarray]:
     """Returns the conversations that each epoch trains on.
 
-    They are sorted by difficulty (stably) and cut into buckets whose sizes differ by one at most. The first epoch has the
-    easiest bucket; each later one adds a bucket, until all are included.
+    They are sorted by difficulty (stably) and cut into buckets whose sizes differ by one at most. The first epoch has
+    the easiest bucket; each later one adds a bucket, until all are included.
 
     Args:
       conversations: those of the training split.

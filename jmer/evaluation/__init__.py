@@ -1,10 +1,11 @@
 """Evaluation: predictions, scores, comparisons, calibration, reports and plots."""
 
 from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores, classification_report, confusion_matrix, mean_and_deviation
 from jmer.evaluation.predictions import mean_probabilities, prediction_table, read_predictions, write_predictions
-from jmer.evaluation.predictor import EnsemblePredictor, Predictions, Predictor
+from jmer.evaluation.predictor import EnsemblePredictor, Predictor
 from jmer.evaluation.report import Report, write_report
 from jmer.evaluation.seed_report import seed_report, seed_table
 from jmer.evaluation.significance import (

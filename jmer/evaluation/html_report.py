@@ -15,11 +15,11 @@ from markupsafe import Markup, escape
 
 from jmer.data.corpus import SPLITS, Conversation
 from jmer.evaluation.calibration import Calibration, calibration
+from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_charts import LineChart, ReliabilityChart, line_chart, reliability_chart
 from jmer.evaluation.markdown import percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
-from jmer.evaluation.predictor import Predictions
 from jmer.evaluation.report import (
     Report,
     banners,

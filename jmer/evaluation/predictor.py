@@ -2,9 +2,8 @@
 
 import abc
 import dataclasses
-import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,13 +12,22 @@ from scipy.special import softmax
 
 from jmer.batch import Batch
 from jmer.data import normalization
-from jmer.data.batching import batch_layout, batches, locate
+from jmer.data.batching import batch_layout, batches
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
 from jmer.data.packing import round_up_coarsely
 from jmer.data.validation import defects, validate_corpus
 from jmer.errors import UserError
+from jmer.evaluation.forward import (
+    ONE_DEVICE,
+    DeviceMapping,
+    Predictions,
+    compiled_forward_pass,
+    compiled_output,
+    unpack,
+    unpack_predictions,
+)
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predictions import mean_probabilities, prediction_table
 from jmer.models import Model
@@ -29,76 +37,6 @@ Data = Corpus | Conversation | Sequence[Conversation]
 """What can be predicted: a corpus, a conversation, or several."""
 
 IN_MEMORY = "in-memory"
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a model predicts for `k` examples of `n_i` utterances, without padding and in their order.
-
-    Attributes:
-      probabilities: `k` arrays float32 `[n_i, C]`.
-      weights: modality -> `k` arrays float32 `[n_i]`, the modality's weight in the fusion; empty for a model that
-        declares none.
-      attention: name -> `k` arrays float32 `[n_i]`, the attention paid to each utterance; empty for a model that
-        declares none.
-    """
-
-    probabilities: Sequence[np.ndarray]
-    weights: Mapping[str, Sequence[np.ndarray]]
-    attention: Mapping[str, Sequence[np.ndarray]]
-
-
-class DeviceMapping(Hashable, Protocol):
-    """Maps a function of a batch over devices, see `jmer.training.parallel`."""
-
-    @property
-    def row_multiple(self) -> int:
-        """The rows of a batch must be a multiple of this."""
-
-    def forward(self, forward: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
-        """Returns `(variables, batch)` -> host arrays."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OneDevice:
-    """Runs a function of a batch on JAX's default device."""
-
-    row_multiple: int = 1
-
-    def forward(self, forward: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
-        """Returns `(variables, batch)` -> host arrays."""
-        compiled = jax.jit(forward)
-        return lambda variables, batch: jax.device_get(compiled(variables, batch))
-
-
-ONE_DEVICE = OneDevice()
-
-
-def forward_pass(model: Model) -> Callable[[Any, Batch], tuple]:
-    """Returns the function `(variables, batch)` -> (probabilities `[B, T, C]`, fusion weights, attention).
-
-    The latter two are the model's summaries, name -> `[B, T]`, see `Predictions`.
-    """
-    summaries = model.spec.summaries
-
-    def forward(variables: Any, batch: Batch) -> tuple:
-        output: Any = model.module.apply(variables, batch, train=False, **summaries.call_options)
-        probabilities = jax.nn.softmax(output.logits)
-        return probabilities, dict(summaries.fusion_weights(output, batch)), dict(summaries.attention(output, batch))
-
-    return forward
-
-
-@functools.lru_cache(maxsize=64)
-def compiled_forward_pass(model: Model, mapping: DeviceMapping) -> Callable[[Any, Batch], tuple]:
-    """Returns the model's forward pass, compiled once for each shape of a batch in the life of the process."""
-    return mapping.forward(forward_pass(model))
-
-
-@functools.lru_cache(maxsize=64)
-def compiled_output(model: Model) -> Callable[[Any, Batch], Any]:
-    """Returns `(variables, batch)` -> the network's whole output, compiled once for each shape."""
-    return jax.jit(functools.partial(model.module.apply, train=False))
 
 
 class Task(NamedTuple):
@@ -399,38 +337,6 @@ class EnsemblePredictor(BasePredictor):
             {m: _means([one.weights[m] for one in found]) for m in found[0].weights},
             {name: _means([one.attention[name] for one in found]) for name in found[0].attention},
         )
-
-
-def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[Conversation]) -> Predictions:
-    """Returns the predictions of examples.
-
-    Args:
-      outputs: of each batch its `conversation_ids` and what `forward_pass` gave, NumPy arrays.
-      examples: those that the ids number.
-    """
-    rows = unpack(outputs, examples)
-    return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
-
-
-def unpack(outputs: Iterable[tuple[Any, Any]], examples: Sequence[Conversation]) -> list[Any]:
-    """Takes batches apart into examples, in the order of the examples and without padding.
-
-    Args:
-      outputs: of each batch its `conversation_ids`, and a pytree of NumPy arrays `[B, T, ...]`.
-      examples: `k` examples of `n_i` utterances, which the ids number.
-
-    Returns:
-      `k` pytrees of arrays `[n_i, ...]`.
-    """
-    found: dict[int, Any] = {}
-    for conversation_ids, output in outputs:
-        for position, row, _, real in locate(conversation_ids, examples):
-            found[position] = jax.tree.map(lambda x, own=(row, real): x[own], output)
-    return [found[position] for position in range(len(examples))]
-
-
-def _by_name(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _means(columns: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

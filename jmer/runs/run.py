@@ -17,8 +17,9 @@ from jmer.data import load_corpus
 from jmer.data.corpus import Card, Corpus
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
+from jmer.evaluation.forward import ONE_DEVICE
 from jmer.evaluation.metrics import Scores, scores_from_dict
-from jmer.evaluation.predictor import ONE_DEVICE, BasePredictor, Data, Predictor
+from jmer.evaluation.predictor import BasePredictor, Data, Predictor
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
 from jmer.selection import get_selection

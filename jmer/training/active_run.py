@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jmer.evaluation.forward import Predictions
 from jmer.evaluation.metrics import classification_report
-from jmer.evaluation.predictor import Predictions
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.selection import get_selection

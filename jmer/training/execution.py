@@ -14,7 +14,7 @@ from jmer.batch import Batch
 from jmer.data.packing import EpochPlan
 from jmer.data.resident import make_resident, resident_bytes
 from jmer.errors import UserError
-from jmer.evaluation.predictor import Predictions, compiled_forward_pass, forward_pass, unpack_predictions
+from jmer.evaluation.forward import Predictions, compiled_forward_pass, forward_pass, unpack_predictions
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.training.epoch import train_epoch

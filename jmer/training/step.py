@@ -61,7 +61,7 @@ def train_step(
     def partial_loss(params):
         rng = jax.random.fold_in(state.rng, state.step)
         output, model_state = model.apply_in_training(params, state.model_state, batch, rng, axis_name)
-        total, terms = 0.0, {}
+        total, terms = jnp.zeros(()), {}
         for name, (weight, value, count) in model.loss_terms(output, batch, axis_name, loss_weights).items():
             count = jnp.asarray(count, jnp.float32)
             everywhere = sum_over_devices(jax.lax.stop_gradient(count))
