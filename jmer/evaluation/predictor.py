@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from scipy.special import softmax
 from jmer.batch import Batch
 from jmer.data import normalization
 from jmer.data.batching import batch_layout, batches
-from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
+from jmer.data.corpus import Card, Conversation, Corpus, any_labelled, feature_width
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
 from jmer.data.packing import round_up_coarsely
@@ -137,13 +137,9 @@ class BasePredictor(abc.ABC):
 
     def _conversations(self, data: Conversation | Sequence[Conversation]) -> tuple[list[Conversation], Card]:
         """Returns conversations that were made in memory, checked, and a card for them."""
-        listed = [data] if isinstance(data, Conversation) else list(data)
-        if not listed or not all(isinstance(c, Conversation) for c in listed):
-            given = "an empty list" if not listed else f"a list with {type(listed[0]).__name__}"
-            raise UserError(f"predict takes a corpus or conversations (jmer.data.make_conversation), not {given}")
-        listed = [c if c.id else dataclasses.replace(c, id=str(i)) for i, c in enumerate(listed)]
+        listed = [c if c.id else dataclasses.replace(c, id=str(i)) for i, c in enumerate(_listed(data))]
         for c in listed:
-            widths = {m: _width(values) for m, values in c.features.items()}
+            widths = {m: feature_width(values) for m, values in c.features.items()}
             self._check_features(f"conversation '{c.id}'", c.has_frames, widths)
         card = Card(
             name=IN_MEMORY,
@@ -153,9 +149,9 @@ class BasePredictor(abc.ABC):
             synthetic=False,
             frames=self.task.frames,
         )
-        listed = self.complete(listed)
+        listed = self.complete([_restricted(c, self.task.widths) for c in listed])
         if found := defects({"test": listed}, dataclasses.replace(card, widths=self.task.widths), for_training=False):
-            raise UserError(found[0])
+            raise UserError(found[0].removeprefix("test, "))
         return listed, card
 
     def _check_features(self, what: str, frames: bool, widths: Mapping[str, int]) -> None:
@@ -343,5 +339,21 @@ def _means(columns: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     return [np.mean(arrays, axis=0) for arrays in zip(*columns, strict=True)]
 
 
-def _width(values: np.ndarray | Sequence[np.ndarray]) -> int:
-    return values.shape[-1] if isinstance(values, np.ndarray) else values[0].shape[-1]
+def _listed(data: Any) -> list[Conversation]:
+    """Returns one conversation or several as a list. Raises UserError for anything else, or for none."""
+    several = isinstance(data, Iterable) and not isinstance(data, Conversation)
+    listed = list(data) if several else [data]
+    wrong = [type(item).__name__ for item in listed if not isinstance(item, Conversation)]
+    if listed and not wrong:
+        return listed
+    given = "an empty list" if not listed else f"a list with {wrong[0]}" if several else wrong[0]
+    raise UserError(f"predict takes a corpus or conversations (jmer.data.make_conversation), not {given}")
+
+
+def _restricted(conversation: Conversation, modalities: Collection[str]) -> Conversation:
+    """Returns the conversation without modalities other than these."""
+    return dataclasses.replace(
+        conversation,
+        features={m: values for m, values in conversation.features.items() if m in modalities},
+        available={m: mask for m, mask in conversation.available.items() if m in modalities},
+    )
