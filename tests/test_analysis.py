@@ -3,7 +3,10 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -470,7 +473,8 @@ def test_a_report_says_what_it_is_about(folder, tmp_path, capfd):
     ]
 
 
-LINEAR = str(Path(__file__).parent / "linear_experiment.py")
+TESTS = Path(__file__).parent
+LINEAR = str(TESTS / "linear_experiment.py")
 
 
 @pytest.fixture(scope="module")
@@ -491,6 +495,21 @@ def test_a_model_may_lack_what_an_analysis_needs(linear, tmp_path):
     gold = np.concatenate([c.labels for c in subject.examples(SPLIT)])
     assert len(frame) == (gold >= 0).sum() and frame["x"].notna().all()
     assert "the space of the logits" in space.describe(frame)[0]
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_know_the_model_gets_its_file(linear, tmp_path):
+    def analysed(*flags):
+        command = [sys.executable, "-m", "experiments.analysis", linear, "--only", "calibration", "--out", tmp_path]
+        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+        done = subprocess.run(
+            [*map(str, command), *flags], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        )
+        return done.returncode, done.stderr
+
+    status, errors = analysed()
+    assert status == 2 and "model 'linear', which is not registered" in errors and len(errors.splitlines()) == 1
+    assert analysed("--config", LINEAR) == (0, "")
 
 
 def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from absl import logging
 
+import jmer
 from experiments.analysis.catalogue import ANALYSES
 from experiments.analysis.report import REPORT_FILE, analyse
 from experiments.analysis.subjects import load_runs
 from experiments.grid import cli
+from jmer.cli.flags import add_config_flag
 from jmer.command import Parser, exit_status
 from jmer.errors import UserError
 from jmer.process import set_up_process
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--corpus", help="another corpus with the same emotions and features (default: that of training)"
     )
+    add_config_flag(parser, "the experiment that registers the runs' model, for a model of your own")
     parser.add_argument("--split", default="validation", help="default: validation")
     parser.add_argument("--only", default=",".join(ANALYSES), metavar="NAME,...", help=f"default: all, {names}")
     parser.add_argument("--out", type=Path, default=Path("runs/analysis"), help="folder (default: runs/analysis)")
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.out} is a file, not a folder: name another --out")
     logging.set_verbosity(logging.FATAL)
     set_up_process()
+    if options.config:
+        jmer.get_config(options.config)
     text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, log=cli.log)
     print(f"\n{text}\n\nwrote {options.out / REPORT_FILE}")
 

@@ -139,7 +139,11 @@ def execute_cell(cell: Cell) -> str | None:
         set_up_process()
         try:
             jmer.train(
-                cell.config, training_corpus(cell.row.corpus), cell.folder, command=lambda config, folder: cell.command
+                cell.config,
+                training_corpus(cell.row.corpus),
+                cell.folder,
+                command=lambda config, folder: cell.command,
+                experiment=cell.row.experiment,
             )
         except jmer.Interrupted as stop:
             print(stop)
