@@ -26,7 +26,7 @@ def test_each_conversation_is_convolved_by_itself(width, count):
     segments = Segments(jnp.array(ids), 3) if count == 3 else one_per_row(*IDS.shape)
     x, kernel = normal(1, 2, 7, 4), normal(2, width, 4, 5)
     layer = SegmentConvolution(5, width, jax.nn.initializers.zeros)
-    found = layer.apply({"params": {"kernel": kernel}}, x, segments)
+    found = layer.apply({"params": {"kernel": kernel}}, x, segments=segments)
     for row, k in np.ndindex(2, count):
         own = ids[row] == k
         if own.any():

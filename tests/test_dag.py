@@ -48,7 +48,7 @@ def test_long_conversations_link_as_walking_back_does():
 
 
 def test_a_window_below_one_is_refused():
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(ValueError, match="window: expected at least 1, got 0"):
         predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=0)
 
 
@@ -227,7 +227,7 @@ def test_graphs_of_rows_with_several_conversations(window):
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 def test_conversations_of_one_row_do_not_hear_each_other(slope):
     """Outputs and gradients are those of the conversations in rows of their own."""
-    encoder, x = DAGEncoder(5, 4, 2, slope=slope), normal(17, B, T, 3)
+    encoder, x = DAGEncoder(5, 4, 2, negative_slope=slope), normal(17, B, T, 3)
     weights = normal(18, B, T, 5) * MASK[..., None]
     p = draw_parameters(encoder, x, *graph())
 
@@ -328,7 +328,7 @@ def test_the_same_under_vmap_over_graphs():
 
 def test_impossible_outputs_are_refused():
     x = normal(0, B, T, 3)
-    with pytest.raises(ValueError, match="must be concat_proj or last, not 'first'"):
+    with pytest.raises(ValueError, match="output: expected one of concat_proj, last, got 'first'"):
         DAGEncoder(4, 4, 1, "first").init(jax.random.key(0), x, *graph())
-    with pytest.raises(ValueError, match="needs equal widths, not 4 inside and 5 outside"):
+    with pytest.raises(ValueError, match="features: expected hidden_features, 4, for output 'last', got 5"):
         DAGEncoder(5, 4, 1, "last").init(jax.random.key(0), x, *graph())

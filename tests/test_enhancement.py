@@ -107,7 +107,7 @@ def test_what_is_not_there_changes_nothing(compression):
     module, variables, (x, context, mask, source) = module_and_variables(global_compression=compression)
 
     def total(variables, x, context):
-        out, update = module.apply(variables, x, context, mask, source, True, mutable=["batch_stats"])
+        out, update = module.apply(variables, x, context, mask, source, train=True, mutable=["batch_stats"])
         return (out**2).sum(), (out, update)
 
     call = jax.jit(jax.value_and_grad(total, has_aux=True))
@@ -147,7 +147,7 @@ def test_conversations_that_share_a_row_are_enhanced_as_in_rows_of_their_own(com
 
     def total(variables, x, context, mask, source, segments):
         out, update = module.apply(
-            variables, x, context, mask, source, train, segments=segments, mutable=["batch_stats"]
+            variables, x, context, mask, source, train=train, segments=segments, mutable=["batch_stats"]
         )
         return (out**2).sum(), (out, update)
 
@@ -155,7 +155,8 @@ def test_conversations_that_share_a_row_are_enhanced_as_in_rows_of_their_own(com
     (value, (out, update)), gradient = call(variables, x, context, mask, source, None)
     laid = in_slots(context, np.nan) if compression == "query_mean" else in_two_rows(context)
     there = np.nan_to_num(in_two_rows(mask)) > 0
-    arguments = in_two_rows(x), laid, there, in_slots(source, True), Segments(NUMBER, 3)
+    there_too = np.nan_to_num(in_two_rows(np.repeat(source, T, axis=1))) > 0
+    arguments = in_two_rows(x), laid, there, there_too, Segments(NUMBER, 3)
     (found_value, (found, found_update)), found_gradient = call(variables, *arguments)
     np.testing.assert_allclose(found[ROW, COLUMN], out[MASK], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found[~there], 0)
@@ -170,7 +171,7 @@ def test_a_lone_conversation_is_normalized_by_the_running_statistics():
     """One row has no variance: what is pooled over one conversation trains with what was seen before."""
     module, variables, arguments = module_and_variables()
     alone = [x[:1] for x in arguments]
-    trained, update = module.apply(variables, *alone, True, mutable=["batch_stats"])
+    trained, update = module.apply(variables, *alone, train=True, mutable=["batch_stats"])
     np.testing.assert_array_equal(trained, module.apply(variables, *alone))
     jax.tree.map(np.testing.assert_array_equal, update["batch_stats"], variables["batch_stats"])
 
@@ -178,8 +179,8 @@ def test_a_lone_conversation_is_normalized_by_the_running_statistics():
 def test_dropout_follows_the_conversation(key):
     module, variables, arguments = module_and_variables(dropout_rate=0.5, compress_norm="layer")
     streams, index, order = {"dropout": key()}, np.arange(B), np.array([3, 0, 4, 1, 2])
-    straight = module.apply(variables, *arguments, True, index, rngs=streams)
-    permuted = module.apply(variables, *(x[order] for x in arguments), True, index[order], rngs=streams)
+    straight = module.apply(variables, *arguments, train=True, row_ids=index, rngs=streams)
+    permuted = module.apply(variables, *(x[order] for x in arguments), train=True, row_ids=index[order], rngs=streams)
     np.testing.assert_allclose(permuted, straight[order], rtol=1e-5, atol=1e-6)
     assert np.abs(straight - module.apply(variables, *arguments)).max() > 0.1
 
@@ -187,10 +188,13 @@ def test_dropout_follows_the_conversation(key):
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({"global_compression": "max"}, f"unknown global_compression 'max'; choose one of {', '.join(COMPRESSIONS)}"),
-        ({"compress_norm": "none"}, "unknown compress_norm 'none'; choose one of batch, layer"),
-        ({"ffn_input": "query"}, "unknown ffn_input 'query'; choose one of residual, parallel"),
-        ({"global_compression": "channel", "compress_norm": "layer"}, "channel needs compress_norm batch"),
+        ({"global_compression": "max"}, f"global_compression: expected one of {', '.join(COMPRESSIONS)}, got 'max'"),
+        ({"compress_norm": "none"}, "compress_norm: expected one of batch, layer, got 'none'"),
+        ({"ffn_input": "query"}, "ffn_input: expected one of residual, parallel, got 'query'"),
+        (
+            {"global_compression": "channel", "compress_norm": "layer"},
+            "compress_norm: expected batch for global_compression channel, got layer",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(switches, message):

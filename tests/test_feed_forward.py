@@ -69,7 +69,7 @@ def test_dropout_follows_the_conversation(key):
         [2, 0, 3, 1],
     )
     variables, streams = {"params": draw_parameters(module, x)}, {"dropout": key()}
-    out = module.apply(variables, x, True, index, rngs=streams)
-    moved = module.apply(variables, x[order], True, index[order], rngs=streams)
+    out = module.apply(variables, x, train=True, row_ids=index, rngs=streams)
+    moved = module.apply(variables, x[order], train=True, row_ids=index[order], rngs=streams)
     np.testing.assert_allclose(moved, out[np.array(order)], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(out, module.apply(variables, x, True, index + 1, rngs=streams))
+    assert not np.allclose(out, module.apply(variables, x, train=True, row_ids=index + 1, rngs=streams))

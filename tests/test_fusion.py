@@ -92,11 +92,11 @@ def test_gradients_reach_both_gaussians():
 
 def test_mistakes_are_named():
     given = posteriors()
-    with pytest.raises(ValueError, match="'smell' has no posterior, only text, audio, visual"):
+    with pytest.raises(ValueError, match="dominant: expected one of text, audio, visual, got 'smell'"):
         kl_fusion_weights(given, dominant="smell")
-    with pytest.raises(ValueError, match=r"weighting must be one of sigmoid, .*, ones, not 'tanh'"):
+    with pytest.raises(ValueError, match=r"weighting: expected one of sigmoid, .*, ones, got 'tanh'"):
         kl_fusion_weights(given, weighting="tanh")
-    with pytest.raises(ValueError, match="reduction must be sum or mean, not 'max'"):
+    with pytest.raises(ValueError, match="reduction: expected one of sum, mean, got 'max'"):
         kl_fusion_weights(given, reduction="max")
-    with pytest.raises(ValueError, match="no weight for visual: give one for each modality but 'text'"):
+    with pytest.raises(ValueError, match="weights: expected the modalities audio, visual, got audio"):
         kl_weighted_fusion({m: jnp.ones((2, 3)) for m in MODALITIES}, {"audio": jnp.ones(2)})

@@ -168,10 +168,10 @@ def test_reduction_starts_as_pytorchs_linear_layers(key):
 
 def test_reduction_refuses_what_it_cannot_do(key):
     contexts = contexts_of(FOUR_PATHS)
-    with pytest.raises(ValueError, match=r"^unimodal_gate must be one of learned, identity, none, not 'frozen'"):
+    with pytest.raises(ValueError, match=r"^gate: expected one of learned, identity, none, got 'frozen'"):
         GatedReduction(gate="frozen").init(key(), contexts)
-    with pytest.raises(ValueError, match=r"^as many paths must end on each modality, not .*'audio': \[1\]"):
+    with pytest.raises(ValueError, match=r"^paths: expected the same number to each target, got 2 to text, 1 to audio"):
         GatedReduction(FOUR_PATHS[:3]).init(key(), contexts)
     del contexts["audio", "text"]
-    with pytest.raises(ValueError, match=r"^there is no context for \[\('audio', 'text'\)\], only for "):
+    with pytest.raises(ValueError, match=r"^contexts: expected the modalities .*\('audio', 'text'\).*, got "):
         GatedReduction().init(key(), contexts)

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "jmer"
 GROUND = {"batch", "errors", "files", "precision", "segments", "selection"}
 MAY_IMPORT = {
-    "layers": {"layers", "segments"},
-    "losses": {"losses", "layers"},
+    "layers": {"layers", "segments", "checks"},
+    "losses": {"losses", "layers", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "errors", "files"},
     "evaluation": GROUND | {"evaluation", "models", "data"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from reference import normal
 
-from jmer.layers.initializers import dense, kernel_and_bias, torch_uniform, torch_uniform_bias
+from jmer.layers.initializers import SCHEMES, FanInUniform, dense, torch_uniform
 from jmer.layers.recurrent import BiGRU
 
 
@@ -27,7 +27,7 @@ def test_a_linear_layer_starts_as_pytorchs(key):
 
 def test_kernel_initializers_take_their_bound_from_the_fan_in(key):
     assert_uniform(np.asarray(torch_uniform(key(), (100, 400))), 0.1)
-    assert_uniform(np.asarray(torch_uniform_bias(25)(key(), (5000,))), 0.2)
+    assert_uniform(np.asarray(FanInUniform(25)(key(), (5000,))), 0.2)
 
 
 def test_a_gru_starts_as_pytorchs(key):
@@ -43,17 +43,18 @@ def test_a_gru_starts_as_pytorchs(key):
 
 
 def test_flaxs_scheme_has_zero_biases(key):
-    p = dense(400, 100, scheme="lecun_normal").init(key(), normal(0, 1, 100))["params"]
+    p = dense(400, 100, **SCHEMES["lecun_normal"]).init(key(), normal(0, 1, 100))["params"]
     np.testing.assert_array_equal(p["bias"], np.zeros(400))
     np.testing.assert_allclose(np.asarray(p["kernel"]).std(), 0.1, rtol=0.05)
 
 
-def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ValueError, match="must be one of torch_uniform, lecun_normal, not 'xavier'"):
-        kernel_and_bias("xavier", 4)
+def test_a_bias_does_not_tell_its_fan_in(key):
+    assert tuple(SCHEMES) == ("torch_uniform", "lecun_normal")
+    with pytest.raises(ValueError, match=r"shape: expected that of a kernel, or a fan_in, got \[16\]"):
+        torch_uniform(key(), (16,))
 
 
 def test_parameters_are_float32(key):
-    for scheme in ("torch_uniform", "lecun_normal"):
-        p = dense(4, 3, scheme=scheme).init(key(), normal(0, 1, 3))["params"]
+    for scheme in SCHEMES:
+        p = dense(4, 3, **SCHEMES[scheme]).init(key(), normal(0, 1, 3))["params"]
         assert {leaf.dtype for leaf in jax.tree.leaves(p)} == {np.dtype(np.float32)}

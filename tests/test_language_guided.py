@@ -22,7 +22,7 @@ def streams():
 def test_the_block_matches_the_equations(causal, heads, ffn_mult, bias):
     target, source = streams()
     pair_mask = np.tri(T, dtype=bool) if causal else None
-    block = LanguageGuidedBlock(heads, ffn_mult, qkv_bias=bias)
+    block = LanguageGuidedBlock(heads, ffn_mult * D, qkv_bias=bias)
     for residual in (source, target):
         p = draw_parameters(block, target, source, residual, MASK)
         assert ("bias" in p["query_projection"]) == bias
@@ -50,7 +50,7 @@ def test_queries_that_blocks_share_come_projected():
 
 def test_heads_must_divide_the_width():
     target, source = streams()
-    with pytest.raises(ValueError, match="3 attention heads do not divide the width 8"):
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of the width 8, got 3"):
         LanguageGuidedBlock(3).init(jax.random.key(0), target, source, source, MASK)
 
 

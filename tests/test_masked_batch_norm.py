@@ -26,7 +26,9 @@ def some_variables(seed):
 
 
 def train(variables, x, mask, axis=None, **options):
-    y, update = MaskedBatchNorm(**options).apply(variables, x, mask, train=True, axis=axis, mutable=["batch_stats"])
+    y, update = MaskedBatchNorm(**options).apply(
+        variables, x, mask, train=True, axis_name=axis, mutable=["batch_stats"]
+    )
     return y, update["batch_stats"]
 
 
@@ -68,7 +70,7 @@ def test_evaluation_uses_the_running_statistics():
 
 def test_fresh_parameters_are_those_of_pytorch(key):
     x, mask = sample(5)
-    variables = MaskedBatchNorm().init(key(), x, mask, train=True, axis="batch")
+    variables = MaskedBatchNorm().init(key(), x, mask, train=True, axis_name="batch")
     zeros, ones = np.zeros(D), np.ones(D)
     expected = {"params": {"scale": ones, "bias": zeros}, "batch_stats": {"mean": zeros, "var": ones}}
     jax.tree.map(np.testing.assert_array_equal, variables, expected)

@@ -18,8 +18,8 @@ FORMS = [
     {"projections": "identity", "num_heads": 2},
     {"output_projection": True, "num_heads": 4},
     {"projections": "shared", "output_projection": True},
-    {"bias": True, "num_heads": 2},
-    {"bias": True, "projections": "shared", "output_projection": True},
+    {"qkv_bias": True, "num_heads": 2},
+    {"qkv_bias": True, "projections": "shared", "output_projection": True},
     {"paths": (("text", "text"), ("audio", "audio"))},
     {"paths": tuple((s, t) for t in LENGTHS for s in LENGTHS), "num_heads": 2},
 ]
@@ -40,7 +40,7 @@ def module_and_variables(key, options):
 
 
 def reference(
-    variables, x, masks, num_heads=1, projections="per_path", bias=False, output_projection=False, paths=FOUR_PATHS
+    variables, x, masks, num_heads=1, projections="per_path", qkv_bias=False, output_projection=False, paths=FOUR_PATHS
 ):
     params = jax.tree.map(np.float64, variables.get("params", {}))
     modalities = sorted({m for path in paths for m in path})
@@ -52,7 +52,7 @@ def reference(
             if projections == "identity":
                 return rows
             entry = p if projections == "per_path" else modalities.index(modality)
-            return rows @ params[name][entry] + (params[f"{name}_bias"][entry] if bias else 0)
+            return rows @ params[name][entry] + (params[f"{name}_bias"][entry] if qkv_bias else 0)
 
         query, key, value = project("query", target), project("key", source), project("value", source)
         context = np.zeros(query.shape)
@@ -96,7 +96,7 @@ def test_parameter_shapes_and_start(key):
 
 
 def test_each_bias_is_drawn_within_pytorchs_bounds(key):
-    module = FourWayParallelAttention(bias=True, output_projection=True)
+    module = FourWayParallelAttention(qkv_bias=True, output_projection=True)
     params = jax.jit(module.init)(key(), *sample_of_width(400))["params"]
     for name in ("query", "key", "value", "output"):
         biases = params[f"{name}_bias"]
@@ -206,10 +206,14 @@ def test_an_empty_batch_has_finite_gradients(key):
 def test_refusals_name_what_is_wrong(key):
     x, masks = sample(6)
     for options, features, message in (
-        ({"projections": "none"}, x, "unknown projections 'none'; choose one of per_path, shared, identity"),
-        ({"num_heads": 3}, x, "num_heads must divide the width, but 3 does not divide 4"),
-        ({}, {"text": x["text"]}, "a path needs audio, but the features are of text"),
-        ({}, x | {"audio": x["audio"][..., :2]}, "all modalities must have one width"),
+        ({"projections": "none"}, x, "projections: expected one of per_path, shared, identity, got 'none'"),
+        ({"num_heads": 3}, x, "num_heads: expected a divisor of the width 4, got 3"),
+        ({}, {"text": x["text"]}, "features: expected the modalities audio, text, got text"),
+        (
+            {},
+            x | {"audio": x["audio"][..., :2]},
+            r"features\['text'\]: expected float \[3, T, 2\], got float32 \[3, 5, 4\]",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             FourWayParallelAttention(**options).init(key(), features, masks)

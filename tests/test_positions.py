@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jmer.layers.positions import segment_positions, sinusoidal_positions
+from jmer.layers.positions import sinusoidal_positions
 from jmer.segments import Segments, one_per_row
 
 
@@ -26,9 +26,10 @@ def test_each_entry_is_the_formulas(length, width):
 def test_positions_begin_anew_with_each_conversation():
     ids = np.array([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]], np.int32)
     table = np.asarray(sinusoidal_positions(6, 4))
-    found = segment_positions(Segments(ids, 3), 4)
+    found = sinusoidal_positions(6, 4, segments=Segments(ids, 3))
     np.testing.assert_array_equal(found, table[np.array([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])])
-    np.testing.assert_array_equal(segment_positions(one_per_row(2, 6), 4), table[None])
+    alone = sinusoidal_positions(6, 4, segments=one_per_row(2, 6))
+    np.testing.assert_array_equal(alone, np.stack([table, table]))
 
 
 def test_far_positions_keep_their_digits():

@@ -64,7 +64,7 @@ def test_conversations_of_one_row_do_not_hear_each_other(bidirectional):
 
     def step(weights, mask, segments=None):
         def objective(p, x):
-            out = gru.apply({"params": p}, x, mask, segments)
+            out = gru.apply({"params": p}, x, mask, segments=segments)
             return (out * weights).sum(), out
 
         return jax.jit(jax.grad(objective, (0, 1), has_aux=True))
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_finite_differences(bidirectional):
     with jax.enable_x64(True):
         ours = jax.jit(
             jax.value_and_grad(
-                lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, SEGMENTS) * weights).sum(), (0, 1)
+                lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, segments=SEGMENTS) * weights).sum(), (0, 1)
             )
         )
         value, (p_bar, x_bar) = jax.device_get(ours(p, x))
@@ -113,7 +113,9 @@ def test_several_at_once_are_those_one_by_one():
     """Two parameter sets, as seeds that train together have them, forwards and backwards."""
     gru, xs = BiGRU(6), normal(11, 2, 2, 8, D)
     sets = [draw_parameters(gru, xs[0], PACKED_MASK, seed=seed) for seed in (1, 2)]
-    step = jax.value_and_grad(lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, SEGMENTS) ** 2).sum(), (0, 1))
+    step = jax.value_and_grad(
+        lambda p, x: (gru.apply({"params": p}, x, PACKED_MASK, segments=SEGMENTS) ** 2).sum(), (0, 1)
+    )
     mapped, one = jax.jit(jax.vmap(step))(jax.tree.map(lambda *leaves: np.stack(leaves), *sets), xs), jax.jit(step)
     for i in (0, 1):
         alone = one(sets[i], xs[i])
@@ -125,14 +127,14 @@ def test_modalities_are_read_as_each_alone():
     features = {m: normal(7, 2, 8, width) for m, width in widths.items()}
     grus = ModalityBiGRUs(6)
     p = draw_parameters(grus, features, PACKED_MASK)
-    out = jax.jit(grus.apply)({"params": p}, features, PACKED_MASK, SEGMENTS)
+    out = jax.jit(grus.apply)({"params": p}, features, PACKED_MASK, segments=SEGMENTS)
     for m, x in features.items():
         own = {name.removeprefix(f"{m}_"): leaf for name, leaf in p.items() if name.startswith(m)}
-        alone = BiGRU(6).apply({"params": own}, x, PACKED_MASK, SEGMENTS)
+        alone = BiGRU(6).apply({"params": own}, x, PACKED_MASK, segments=SEGMENTS)
         np.testing.assert_allclose(out[m], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_an_odd_width_is_refused():
-    with pytest.raises(ValueError, match="must be even, not 5"):
+    with pytest.raises(ValueError, match="features: expected a multiple of 2, got 5"):
         BiGRU(5).init(jax.random.key(0), normal(0, B, T, D), MASK)
     assert BiGRU(5, bidirectional=False).init_with_output(jax.random.key(0), normal(0, B, T, D), MASK)[0].shape[-1] == 5

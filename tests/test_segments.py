@@ -22,9 +22,9 @@ def test_borders_and_positions():
 
 
 def test_pairs_and_members():
-    together, members = SEGMENTS.together(), SEGMENTS.membership()
+    same, members = SEGMENTS.same_segment(), SEGMENTS.membership()
     for b, i, j in np.ndindex(2, 7, 7):
-        assert together[b, i, j] == (IDS[b, i] == IDS[b, j])
+        assert same[b, i, j] == (IDS[b, i] == IDS[b, j])
     for b, k, i in np.ndindex(2, 3, 7):
         assert members[b, k, i] == (IDS[b, i] == k)
 
@@ -41,12 +41,12 @@ def test_means_are_of_real_positions_alone():
 
 def test_what_a_conversation_has_is_spread_to_its_positions():
     values = normal(2, 2, 3, 4)
-    spread = SEGMENTS.spread(values)
+    broadcast = SEGMENTS.broadcast(values)
     for b, t in np.ndindex(2, 7):
-        np.testing.assert_array_equal(spread[b, t], values[b, IDS[b, t]])
+        np.testing.assert_array_equal(broadcast[b, t], values[b, IDS[b, t]])
     alone = one_per_row(2, 7)
-    np.testing.assert_array_equal(alone.spread(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
-    assert alone.together().all() and alone.membership().shape == (2, 1, 7)
+    np.testing.assert_array_equal(alone.broadcast(values[:, :1]), np.repeat(values[:, :1], 7, axis=1))
+    assert alone.same_segment().all() and alone.membership().shape == (2, 1, 7)
 
 
 def test_a_batch_that_does_not_say_how_many_conversations_a_row_may_have_is_refused():

@@ -32,7 +32,7 @@ def test_logs_are_clipped(parametrization, bound):
 
 
 def test_an_unknown_parametrization_is_refused():
-    with pytest.raises(ValueError, match="must be one of softplus_std, log_std, log_var, not 'std'"):
+    with pytest.raises(ValueError, match="parametrization: expected one of softplus_std, log_std, log_var, got 'std'"):
         GaussianHead(3, "std").init(jax.random.key(0), normal(0, 2, 4))
 
 

@@ -1,4 +1,8 @@
-"""Layers: Flax Linen modules and pure functions that carry one idea of a paper each."""
+"""Layers for emotion recognition in conversation: Flax Linen modules and pure functions, one idea of a paper each.
+
+They take plain arrays and bool masks. Their arguments have Flax's names; `segments` (several conversations in a row)
+and `row_ids` (random draws that do not depend on the number of devices) are optional everywhere.
+"""
 
 from jmer.layers.attention import masked_attention
 from jmer.layers.convolution import SegmentConvolution
@@ -13,7 +17,7 @@ from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBl
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.pooling import AttentionPool, mean_pool
-from jmer.layers.positions import segment_positions, sinusoidal_positions
+from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.layers.variational import GaussianHead
 from jmer.segments import Segments
@@ -44,7 +48,6 @@ __all__ = [
     "masked_attention",
     "mean_pool",
     "predecessor_graph",
-    "segment_positions",
     "sinusoidal_positions",
     "symmetric_kl",
 ]

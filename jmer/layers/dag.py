@@ -3,41 +3,55 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
-from jmer.layers.dag_recurrence import Links, Weights, links, recurrence
-from jmer.layers.initializers import dense, kernel_and_bias
+from jmer.checks import check_arrays, check_at_least_one, check_choice
+from jmer.layers.dag_recurrence import Links, Weights, links, recurrence, scan_recurrence
+from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform, with_fan_in
 from jmer.layers.recurrent import gru_weights
-from jmer.segments import Segments
+from jmer.segments import Segments, check_segments
+
+OUTPUTS = ("concat_proj", "last")
 
 
 def predecessor_graph(
     speakers: jax.Array, mask: jax.Array, *, window: int = 1, segments: Segments | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Links each utterance to what was said since its speaker's `window`-th last utterance, that one included.
+    r"""Links each utterance to all utterances since its speaker's ω-th last one, that one included (DAG-ERC).
 
-    Where the speaker has spoken less often before, all earlier utterances of the conversation are linked (DAG-ERC;
-    ω = window).
+    .. math:: j \to i \iff j < i \;\text{and}\; |\{k : j < k < i,\; s_k = s_i\}| < \omega
+
+    A speaker who has spoken less often before is linked to all earlier utterances of the conversation.
 
     Args:
-      speakers: int32 `[B, T]`, numbered within a conversation: one number in two conversations is two people.
-      mask: bool `[B, T]`, True where an utterance is real; padding must come last.
+      speakers: int `[B, T]`, numbered within a conversation: one number in two conversations is two people.
+      mask: bool `[B, T]`, True where an utterance is real.
       window: ω, at least 1.
-      segments: the conversations of each row, None = one per row.
+      segments: the conversations of packed rows; None = one per row.
 
     Returns:
-      adjacency: bool `[B, T, T]`, True at `[b, i, j]` where `j < i` is linked to `i`.
+      adjacency: bool `[B, T, T]`, True at `[b, i, j]` where utterance `i` is linked to its predecessor `j`.
       same_speaker: bool `[B, T, T]`, True where real utterances `i` and `j` of one conversation have one speaker.
 
     Raises:
-      ValueError: if `window` is below 1.
+      TypeError, ValueError: for a window below 1, or an argument of another kind or shape.
+
+    Examples:
+      >>> adjacency, _ = predecessor_graph(jnp.array([[0, 1, 0]]), jnp.ones((1, 3), bool))
+      >>> print(adjacency[0].astype(int))
+      [[0 0 0]
+       [1 0 0]
+       [1 1 0]]
     """
-    if window < 1:
-        raise ValueError(f"the graph's window must be at least 1, not {window}")
+    check_arrays(speakers=(speakers, "int [B, T]"), mask=(mask, "bool [B, T]"))
+    check_at_least_one(window=window)
+    rows, length = mask.shape
+    check_segments(segments, length, rows)
     real = mask[:, :, None] & mask[:, None, :]
     if segments is not None:
-        real &= segments.together()
+        real &= segments.same_segment()
     same_speaker = real & (speakers[:, :, None] == speakers[:, None, :])
-    earlier = jnp.tri(speakers.shape[1], k=-1, dtype=bool)[None]
+    earlier = jnp.tri(length, k=-1, dtype=bool)[None]
     own = jnp.where(earlier, same_speaker, False).astype(jnp.int32)
     own_from_here = jnp.flip(jnp.cumsum(jnp.flip(own, -1), -1), -1)
     own_after_here = own_from_here - own
@@ -45,87 +59,185 @@ def predecessor_graph(
 
 
 class DAGLayer(nn.Module):
-    """One layer of DAG-ERC: each utterance hears its predecessors' new states (Shen et al., 2021).
+    r"""One layer of DAG-ERC, in which an utterance attends to the new states of its predecessors (Shen et al., 2021).
+
+    For utterance i with predecessors :math:`\mathcal{N}_i`, layer l and the layer below, l - 1:
+
+    .. math::
+        \alpha_{ij} &= \mathrm{softmax}_{j \in \mathcal{N}_i}\left(W_\alpha [H_j^l \,\|\, H_i^{l-1}]\right) \\
+        M_i &= \sum_{j \in \mathcal{N}_i} \alpha_{ij} W_{r_{ij}} H_j^l \\
+        H_i^l &= \mathrm{GRU}_C(H_i^{l-1}, M_i) + \mathrm{GRU}_P(M_i, H_i^{l-1})
+
+    where r says whether both have one speaker. The derivative is written by hand as that of `BiGRU` is:
+    `custom_derivative=False` has the others.
 
     Attributes:
-      width: `H`, also the width of the input.
-      slope: slope of the scores below zero; 1 = linear scores, as in DAG-ERC's code, where an utterance's own part
-        cancels in the softmax; 0.01 makes a LeakyReLU of it, in which that part counts.
-      initialization: see `jmer.layers.initializers`.
+      features: `H`, width of the input and of the output.
+      negative_slope: of scores below zero; 1 = linear scores, as in DAG-ERC's code, where an utterance's own part
+        cancels in the softmax; 0.01 = a LeakyReLU, in which that part counts.
+      kernel_init, bias_init: initializers; the score has the fan-in 2H.
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+      custom_derivative: False = a scan that JAX differentiates itself, in any mode and order; it takes more memory,
+        O(T²) for a conversation of T utterances.
+
+    Examples:
+      >>> layer, x = DAGLayer(features=8), jnp.ones((1, 3, 8))
+      >>> graph = predecessor_graph(jnp.array([[0, 1, 0]]), jnp.ones((1, 3), bool))
+      >>> layer.init_with_output(jax.random.key(0), x, *graph)[0].shape
+      (1, 3, 8)
     """
 
-    width: int
-    slope: float = 1.0
-    initialization: str = "torch_uniform"
+    features: int
+    negative_slope: float = 1.0
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    custom_derivative: bool = True
 
     def setup(self):
-        width, scheme = self.width, self.initialization
-        score_kernel, score_bias = kernel_and_bias(scheme, 2 * width)
-        relation_kernel, _ = kernel_and_bias(scheme, width)
+        check_at_least_one(features=self.features)
+        width = self.features
+        score_kernel, score_bias = (with_fan_in(init, 2 * width) for init in (self.kernel_init, self.bias_init))
+
+        def parameter(name: str, init: Initializer, *shape: int) -> jax.Array:
+            return self.param(name, init, shape, self.param_dtype)
+
+        def gru(name: str):
+            return gru_weights(
+                self,
+                name,
+                width,
+                width,
+                kernel_init=self.kernel_init,
+                recurrent_kernel_init=self.kernel_init,
+                bias_init=self.bias_init,
+                param_dtype=self.param_dtype,
+            )
+
         self.weights = Weights(
-            query=self.param("score_query_kernel", score_kernel, (width, 1))[:, 0],
-            key=self.param("score_key_kernel", score_kernel, (width, 1))[:, 0],
-            score_bias=self.param("score_bias", score_bias, ()),
-            same=self.param("same_speaker_kernel", relation_kernel, (width, width)),
-            other=self.param("other_speaker_kernel", relation_kernel, (width, width)),
-            node=gru_weights(self, "node", width, width, scheme),
-            context=gru_weights(self, "context", width, width, scheme),
+            query=parameter("score_query_kernel", score_kernel, width, 1)[:, 0],
+            key=parameter("score_key_kernel", score_kernel, width, 1)[:, 0],
+            score_bias=parameter("score_bias", score_bias),
+            same=parameter("same_speaker_kernel", self.kernel_init, width, width),
+            other=parameter("other_speaker_kernel", self.kernel_init, width, width),
+            node=gru("node"),
+            context=gru("context"),
         )
 
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
-        """Maps `x` `[B, T, H]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, H]`.
+        """Runs the layer along conversations.
 
-        An utterance is real where it has the same speaker as itself; elsewhere the result is zero.
+        Args:
+          x: float `[B, T, H]`.
+          adjacency: bool `[B, T, T]`, see `predecessor_graph`.
+          same_speaker: bool `[B, T, T]`, see `predecessor_graph`. An utterance is real where it has the same speaker as
+            itself.
+
+        Returns:
+          `[B, T, H]`, zero where an utterance is not real.
+
+        Raises:
+          TypeError, ValueError: for an argument of another kind or shape.
         """
+        check_graph(x, adjacency, same_speaker, width=self.features)
         out = jnp.moveaxis(self.in_time(jnp.moveaxis(x, 1, 0), links(adjacency, same_speaker)), 0, 1)
         return jnp.where(jnp.diagonal(same_speaker, axis1=1, axis2=2)[..., None], out, 0)
 
     def in_time(self, x: jax.Array, graph: Links) -> jax.Array:
         """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`; what it gives for padding means nothing."""
-        return recurrence(self.slope, self.weights, x, graph)
+        leaves, structure = jax.tree.flatten(self.weights)
+        x, *leaves = promote_dtype(x, *leaves, dtype=self.dtype)
+        run = recurrence if self.custom_derivative else scan_recurrence
+        return run(self.negative_slope, jax.tree.unflatten(structure, leaves), x, graph)
 
 
 class DAGEncoder(nn.Module):
-    """Encodes conversations along their speakers' graph (LFVD Eq. 3; DAG-ERC up to its classifier's first layer).
+    r"""The graph network of DAG-ERC up to its classifier's first layer (LFVD's Eq. 3).
+
+    .. math::
+        H^0 = \mathrm{ReLU}(X W_0 + b_0), \quad H^l = \mathrm{DAGLayer}_l(H^{l-1}), \quad
+        \mathrm{ReLU}\left([H^0 \,\|\, \dots \,\|\, H^L \,\|\, X]\, W + b\right)
 
     Attributes:
-      width: width of the output.
-      hidden: `H`, width of the layers.
-      layers: number of layers.
-      output: `concat_proj` (a ReLU layer over the states of all layers and the input) or `last` (the last layer, which
-        needs `width` = `hidden`).
-      slope: see `DAGLayer`.
-      initialization: see `jmer.layers.initializers`.
+      features: width of the output.
+      hidden_features: `H`, width of the layers.
+      num_layers: `L`, number of layers.
+      output: `concat_proj` (as above) or `last` (the last layer's states, which need `features` = `hidden_features`).
+      negative_slope, custom_derivative: see `DAGLayer`.
+      kernel_init, bias_init: initializers of all layers.
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+
+    Examples:
+      >>> encoder, x = DAGEncoder(features=16, hidden_features=8, num_layers=2), jnp.ones((1, 3, 4))
+      >>> graph = predecessor_graph(jnp.array([[0, 1, 0]]), jnp.ones((1, 3), bool))
+      >>> encoder.init_with_output(jax.random.key(0), x, *graph)[0].shape
+      (1, 3, 16)
     """
 
-    width: int
-    hidden: int
-    layers: int
+    features: int
+    hidden_features: int
+    num_layers: int
     output: str = "concat_proj"
-    slope: float = 1.0
-    initialization: str = "torch_uniform"
+    negative_slope: float = 1.0
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    custom_derivative: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
-        """Maps `x` `[B, T, D]` along `adjacency` and `same_speaker` (bool `[B, T, T]`) to `[B, T, width]`.
+        """Encodes conversations along their speakers' graph.
+
+        Args:
+          x: float `[B, T, D]`.
+          adjacency: bool `[B, T, T]`, see `predecessor_graph`.
+          same_speaker: bool `[B, T, T]`, see `predecessor_graph`.
+
+        Returns:
+          `[B, T, features]`; values of utterances that are not real mean nothing.
 
         Raises:
-          ValueError: for an unknown `output`, or `last` with two widths.
+          TypeError, ValueError: for an unknown `output`, `last` with two widths, a size below 1, or an argument of
+            another kind or shape.
         """
-        if self.output not in ("concat_proj", "last"):
-            raise ValueError(f"dag_output must be concat_proj or last, not '{self.output}'")
-        if self.output == "last" and self.width != self.hidden:
-            raise ValueError(f"dag_output last needs equal widths, not {self.hidden} inside and {self.width} outside")
-        scheme = self.initialization
+        self._check(x, adjacency, same_speaker)
+        options = layer_options(self)
         x = jnp.moveaxis(x, 1, 0)
-        read = nn.relu(dense(self.hidden, x.shape[-1], scheme=scheme, name="input")(x))
-        graph, states = links(adjacency, same_speaker), [read]
-        for layer in range(self.layers):
-            layer = DAGLayer(self.hidden, self.slope, scheme, name=f"layer_{layer}")
+        states = [nn.relu(dense(self.hidden_features, x.shape[-1], name="input", **options)(x))]
+        graph = links(adjacency, same_speaker)
+        for i in range(self.num_layers):
+            layer = DAGLayer(
+                self.hidden_features,
+                self.negative_slope,
+                custom_derivative=self.custom_derivative,
+                name=f"layer_{i}",
+                **options,
+            )
             states.append(layer.in_time(states[-1], graph))
         if self.output == "last":
             return jnp.moveaxis(states[-1], 0, 1)
-        together = jnp.concatenate([*states, x], axis=-1)
-        return jnp.moveaxis(
-            nn.relu(dense(self.width, together.shape[-1], scheme=scheme, name="output")(together)), 0, 1
-        )
+        concatenated = jnp.concatenate([*states, x], axis=-1)
+        out = nn.relu(dense(self.features, concatenated.shape[-1], name="output", **options)(concatenated))
+        return jnp.moveaxis(out, 0, 1)
+
+    def _check(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> None:
+        check_choice("output", self.output, OUTPUTS)
+        check_at_least_one(features=self.features, hidden_features=self.hidden_features, num_layers=self.num_layers)
+        if self.output == "last" and self.features != self.hidden_features:
+            raise ValueError(
+                f"features: expected hidden_features, {self.hidden_features}, for output 'last', got {self.features}"
+            )
+        check_graph(x, adjacency, same_speaker)
+
+
+def check_graph(x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array, width: int | None = None) -> None:
+    """Checks that a batch and its graph fit; `width` is that of the batch, None = any."""
+    check_arrays(
+        x=(x, f"float [B, T, {width or 'D'}]"),
+        adjacency=(adjacency, "bool [B, T, T]"),
+        same_speaker=(same_speaker, "bool [B, T, T]"),
+    )

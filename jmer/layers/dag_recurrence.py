@@ -89,11 +89,11 @@ class _History(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recurrence(slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
+def recurrence(negative_slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
     """Runs one layer over the utterances in order.
 
     Args:
-      slope: of a score below zero.
+      negative_slope: of scores below zero.
       weights: the layer's.
       x: `[T, B, H]`, the layer below.
       graph: the links.
@@ -101,15 +101,15 @@ def recurrence(slope: float, weights: Weights, x: jax.Array, graph: Links) -> ja
     Returns:
       `[T, B, H]`.
     """
-    return _forward(slope, weights, x, graph, keep=False)[0][-len(x) :]
+    return _forward(negative_slope, weights, x, graph, keep=False)[0][-len(x) :]
 
 
-def _recurrence_forward(slope, weights, x, graph):
-    nodes, keys, query, history = _forward(slope, weights, x, graph, keep=True)
+def _recurrence_forward(negative_slope, weights, x, graph):
+    nodes, keys, query, history = _forward(negative_slope, weights, x, graph, keep=True)
     return nodes[-len(x) :], (weights, x, graph, nodes, keys, query, history)
 
 
-def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool):
+def _forward(negative_slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool):
     """Returns nodes `[P + T, B, H]`, `P` = a piece late, keys `[W + T, B]`, `W` late, the queries and the history."""
     (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
     piece, node, context = _piece(window), weights.node, weights.context
@@ -119,7 +119,7 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     def step(t, carry):
         nodes, keys, history = carry
         linked, same = take(graph.adjacency, t), take(graph.same_speaker, t)
-        score = nn.leaky_relu(take(query, t)[:, None] + take(keys, t, window).T, slope)
+        score = nn.leaky_relu(take(query, t)[:, None] + take(keys, t, window).T, negative_slope)
         attention = jax.nn.softmax(score, where=linked)
         to_same = jnp.where(same, attention, 0)
         attention = jnp.stack([to_same, attention - to_same], axis=1)
@@ -151,7 +151,7 @@ def _forward(slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep
     return nodes, keys, query, history
 
 
-def _recurrence_backward(slope, saved, nodes_bar):
+def _recurrence_backward(negative_slope, saved, nodes_bar):
     weights, x, graph, nodes, keys, query, history = saved
     (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
     piece, node, context = _piece(window), weights.node, weights.context
@@ -174,7 +174,7 @@ def _recurrence_backward(slope, saved, nodes_bar):
         attention = made.attention.sum(1)
         score_bar = attention * (attention_bar - (attention * attention_bar).sum(-1, keepdims=True))
         score = take(query, t)[:, None] + take(keys, t, window).T
-        score_bar = jnp.where(score < 0, slope * score_bar, score_bar)
+        score_bar = jnp.where(score < 0, negative_slope * score_bar, score_bar)
         keys_bar = put(keys_bar, take(keys_bar, t, window) + score_bar.T, t, window)
         return nodes_bar, keys_bar, put(scores_bar, score_bar.sum(-1), t), put(messages_bar, message_bar, t)
 
@@ -201,6 +201,37 @@ def _recurrence_backward(slope, saved, nodes_bar):
 
 
 recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+def scan_recurrence(negative_slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
+    """Computes `recurrence` by a scan, whose derivatives of any mode and order are JAX's own.
+
+    Args, Returns: those of `recurrence`.
+    """
+    node, context, window = weights.node, weights.context, graph.adjacency.shape[-1]
+
+    def step(carry, inputs):
+        nodes, keys = carry
+        below, linked, same = inputs
+        score = nn.leaky_relu((below @ weights.query + weights.score_bias)[:, None] + keys.T, negative_slope)
+        attention = jax.nn.softmax(score, where=linked)
+        to_same = jnp.where(same, attention, 0)
+        message = jnp.einsum("bw,wbh->bh", to_same, nodes) @ weights.same
+        message += jnp.einsum("bw,wbh->bh", attention - to_same, nodes) @ weights.other
+        of_node = gru_gates(
+            below @ node.input_kernel + node.input_bias[None], message @ node.state_kernel + node.state_bias[None]
+        )
+        of_context = gru_gates(
+            message @ context.input_kernel + context.input_bias[None],
+            below @ context.state_kernel + context.state_bias[None],
+        )
+        new = gru_next(of_node, message) + gru_next(of_context, below)
+        nodes = jnp.concatenate([nodes[1:], new[None]])
+        return (nodes, jnp.concatenate([keys[1:], (new @ weights.key)[None]])), new
+
+    rows, width = x.shape[1:]
+    start = jnp.zeros((window, rows, width), x.dtype), jnp.zeros((window, rows), x.dtype)
+    return jax.lax.scan(step, start, (x, graph.adjacency, graph.same_speaker))[1]
 
 
 def _gru_weights_backward(bar: GatesBar, inputs: jax.Array, states: jax.Array) -> GRUWeights:

@@ -1,8 +1,10 @@
-"""Random draws keyed by row, so that the same seed gives the same numbers on any number of devices."""
+"""Dropout that draws its noise row by row, so that a seed gives the same numbers on any number of devices."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from jmer.checks import check_array, check_rate
 
 
 def row_keys(key: jax.Array, row_ids: jax.Array | None, count: int) -> jax.Array:
@@ -10,8 +12,8 @@ def row_keys(key: jax.Array, row_ids: jax.Array | None, count: int) -> jax.Array
 
     Args:
       key: one key for the whole batch, the same on every device.
-      row_ids: int32 `[B]`, a number that a row keeps on whatever device it is computed: that of its first conversation
-        (`Batch.row_ids`); None = 0 to `count` - 1.
+      row_ids: int32 `[B]`, an id that a row keeps on whatever device it is computed (`Batch.row_ids`); None = 0 to
+        `count` - 1.
       count: `B`.
     """
     row_ids = jnp.arange(count) if row_ids is None else row_ids
@@ -19,19 +21,40 @@ def row_keys(key: jax.Array, row_ids: jax.Array | None, count: int) -> jax.Array
 
 
 class ConversationDropout(nn.Module):
-    """Dropout whose mask for a row depends on the key and the number of the row's first conversation alone.
+    """Dropout whose noise in a row depends on the random key and the row's id alone.
 
-    `flax.linen.Dropout` draws one mask for the rows that a device holds, so its noise changes with the device count.
+    `flax.linen.Dropout` draws one noise for all rows of a device, which therefore changes with the number of devices.
 
     Attributes:
-      rate: share of entries set to zero; the others are divided by 1 - rate.
+      rate: probability that an entry is set to zero; the others are divided by 1 - rate.
+
+    Examples:
+      >>> layer, x = ConversationDropout(rate=0.5), jnp.ones((2, 5, 8))
+      >>> dropped = layer.apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+      >>> second = layer.apply({}, x[1:], train=True, row_ids=jnp.array([1]), rngs={"dropout": jax.random.key(0)})
+      >>> bool((dropped[1:] == second).all())
+      True
     """
 
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, row_ids: jax.Array | None = None) -> jax.Array:
-        """Drops entries of `x` `[B, ...]` when `train`; needs the random stream `dropout` then."""
+    def __call__(self, x: jax.Array, *, train: bool = False, row_ids: jax.Array | None = None) -> jax.Array:
+        """Drops entries in training.
+
+        Args:
+          x: float `[B, ...]`.
+          train: whether entries are dropped; needs the random stream `dropout` then.
+          row_ids: int32 `[B]`, ids of the rows that do not depend on the device they are on; None = 0 to `B` - 1.
+
+        Returns:
+          The shape of `x`.
+
+        Raises:
+          TypeError, ValueError: for a rate outside [0, 1), or row_ids of another kind or shape.
+        """
+        check_rate("rate", self.rate)
+        check_array("row_ids", row_ids, "int [B]?", {"B": x.shape[0]})
         if not train or self.rate == 0:
             return x
         keys = row_keys(self.make_rng("dropout"), row_ids, x.shape[0])

@@ -1,13 +1,15 @@
-"""Fusion of modalities weighted by how far their Gaussians are apart (LFVD Eqs. 14-17)."""
+"""Fusion of modalities weighted by the divergence of their Gaussians (LFVD's Eqs. 14-17)."""
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from jmer.layers.gaussian import Gaussian, symmetric_kl
+from jmer.checks import check_array, check_arrays, check_choice, check_modalities
+from jmer.layers.gaussian import Gaussian, check_posteriors, symmetric_kl
 
 WEIGHTINGS = ("sigmoid", "two_sigmoid_minus_one", "one_minus", "ones")
+REDUCTIONS = ("sum", "mean")
 
 
 def kl_fusion_weights(
@@ -17,15 +19,15 @@ def kl_fusion_weights(
     weighting: str = "sigmoid",
     reduction: str = "sum",
 ) -> dict[str, jax.Array]:
-    r"""Weighs each auxiliary modality by its divergence from the dominant one (LFVD Eqs. 14-16).
+    r"""Returns a weight for each auxiliary modality, from its divergence from the dominant one (LFVD's Eqs. 14-16).
 
-    .. math:: w_m = σ(½ [KL(q_l \| q_m) + KL(q_m \| q_l)]) ∈ [½, 1)
+    .. math:: w^m = \sigma\left(\frac{1}{2} [KL(q^l \,\|\, q^m) + KL(q^m \,\|\, q^l)]\right)
 
-    As printed, a modality that disagrees more with the dominant one counts more.
+    which lies in [½, 1). As printed, a modality that disagrees more with the dominant one counts more.
 
     Args:
       posteriors: modality -> Gaussian of `[..., D]`.
-      dominant: the modality that the others are compared with.
+      dominant: the modality l that the others are compared with.
       weighting: `sigmoid` (as printed), `two_sigmoid_minus_one` (stretched to [0, 1)), `one_minus` (1 - sigmoid, so
         that agreement counts) or `ones` (plain addition).
       reduction: `sum` of the divergence over its dimensions, or `mean`, which saturates less.
@@ -34,14 +36,19 @@ def kl_fusion_weights(
       Modality -> `[...]`, without the dominant one.
 
     Raises:
-      ValueError: for an unknown dominant modality, weighting or reduction.
+      TypeError, ValueError: for an unknown dominant modality, weighting or reduction, something other than a mapping to
+        Gaussians, or shapes that differ.
+
+    Examples:
+      >>> text = Gaussian(mean=jnp.zeros((2, 4)), scale=jnp.ones((2, 4)))
+      >>> audio = Gaussian(mean=jnp.ones((2, 4)), scale=jnp.ones((2, 4)))
+      >>> print(kl_fusion_weights({"text": text, "audio": audio})["audio"].round(3))
+      [0.881 0.881]
     """
-    if dominant not in posteriors:
-        raise ValueError(f"the dominant modality '{dominant}' has no posterior, only {', '.join(posteriors)}")
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not '{weighting}'")
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be sum or mean, not '{reduction}'")
+    check_posteriors(posteriors)
+    check_choice("dominant", dominant, posteriors)
+    check_choice("weighting", weighting, WEIGHTINGS)
+    check_choice("reduction", reduction, REDUCTIONS)
     weights = {}
     for modality, posterior in posteriors.items():
         if modality == dominant:
@@ -62,21 +69,34 @@ def kl_fusion_weights(
 def kl_weighted_fusion(
     features: Mapping[str, jax.Array], weights: Mapping[str, jax.Array], *, dominant: str = "text"
 ) -> jax.Array:
-    """Adds the auxiliary modalities, weighted, to the dominant one (LFVD Eq. 17).
+    r"""Returns the sum of the dominant modality and the weighted auxiliary ones (LFVD's Eq. 17).
+
+    .. math:: x^f = x^l + \sum_{m \neq l} w^m x^m
 
     Args:
-      features: modality -> `[..., D]`.
-      weights: auxiliary modality -> `[...]`.
-      dominant: the modality of weight 1.
+      features: modality -> float `[..., D]`.
+      weights: auxiliary modality -> float `[...]`. One for the dominant modality is not used: its weight is 1.
+      dominant: the modality l.
 
     Returns:
       `[..., D]`.
 
     Raises:
-      ValueError: if a modality other than the dominant one has no weight.
+      TypeError, ValueError: for an unknown dominant modality, weights of other modalities than the auxiliary ones, or
+        an argument of another kind or shape.
+
+    Examples:
+      >>> features = {"text": jnp.ones((2, 4)), "audio": jnp.ones((2, 4))}
+      >>> print(kl_weighted_fusion(features, {"audio": jnp.array([0.5, 0.75])})[:, 0])
+      [1.5  1.75]
     """
-    missing = [modality for modality in features if modality != dominant and modality not in weights]
-    if missing:
-        raise ValueError(f"no weight for {', '.join(missing)}: give one for each modality but '{dominant}'")
+    sizes = check_arrays(features=(features, "modality -> float [..., D]"))
+    check_choice("dominant", dominant, features)
+    auxiliary = [m for m in features if m != dominant]
+    if auxiliary:
+        check_array("weights", weights, "modality -> float [...]", sizes)
+        check_modalities("weights", weights, auxiliary)
+        for m in weights:
+            check_choice("weights", m, features)
     weighted = (x if m == dominant else weights[m][..., None] * x for m, x in features.items())
     return sum(weighted)

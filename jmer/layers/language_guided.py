@@ -1,36 +1,56 @@
-"""The blocks of LFVD's Language-Focused Augmented Transformer (Eqs. 4-9)."""
+"""The blocks of LFVD's language-focused augmented transformer (Eqs. 4-9)."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
-from jmer.layers.attention import attention_weights
+from jmer.checks import check_arrays, check_at_least_one, check_divides, check_rate
+from jmer.layers.attention import attention_weights, check_pair_mask
 from jmer.layers.dropout import ConversationDropout
-from jmer.layers.initializers import dense
-from jmer.segments import Segments, one_per_row
+from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform
+from jmer.segments import Segments, check_segments, one_per_row
 
 
 class LanguageGuidedBlock(nn.Module):
-    """Lets queries from one stream read another, then refines what was read (LFVD Eqs. 4-6; Eq. 7 with one stream).
+    r"""A transformer block whose queries come from one stream, keys and values from another (LFVD's Eqs. 4-7).
 
     .. math::
-        \\tilde X = MLA(Q, K, V), \\bar X = LN(\\tilde X + R), X' = LN(FFN(\\bar X) + \\bar X)
+        Q = X_t W_Q, \quad K = X_s W_K, \quad V = X_s W_V \quad (4) \\
+        \mathrm{MLA}(Q, K, V) = [h_1 \,\|\, \dots \,\|\, h_H] W_o, \quad
+        h_i = \mathrm{softmax}\left(\frac{Q_i K_i^\top}{\sqrt{d_h}}\right) V_i \quad (5) \\
+        \tilde X = \mathrm{MLA}(Q, K, V), \quad \bar X = \mathrm{LN}(\tilde X + R), \quad
+        X' = \mathrm{LN}(\mathrm{FFN}(\bar X) + \bar X) \quad (6)
+
+    With one stream as target, source and residual it is Eq. 7.
 
     Attributes:
-      num_heads: attention heads; they share the width.
-      ffn_mult: inner width of the feed-forward part as a multiple of the width.
-      dropout_rate: rate, on the attention's and the feed-forward part's output and inside the latter.
+      num_heads: number of attention heads; divides the width.
+      hidden_features: width inside the feed-forward part; None = 4 times the width.
+      dropout_rate: on the output of the attention and of the feed-forward part, and inside the latter.
       qkv_bias: whether the projections have biases; Eq. 4 has none.
-      project_query: False = the targets are queries already, projected by a layer that blocks share.
-      initialization: see `jmer.layers.initializers`.
+      project_query: False = the target is the query already, projected by a layer that blocks share.
+      kernel_init, bias_init: initializers of all linear layers.
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+
+    Examples:
+      >>> text, audio, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+      >>> block = LanguageGuidedBlock(num_heads=2)
+      >>> (out, weights), _ = block.init_with_output(jax.random.key(0), text, audio, audio, mask)
+      >>> out.shape, weights.shape
+      ((2, 5, 8), (2, 2, 5, 5))
     """
 
     num_heads: int
-    ffn_mult: int = 4
+    hidden_features: int | None = None
     dropout_rate: float = 0.0
     qkv_bias: bool = False
     project_query: bool = True
-    initialization: str = "torch_uniform"
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -39,36 +59,46 @@ class LanguageGuidedBlock(nn.Module):
         source: jax.Array,
         residual: jax.Array,
         source_mask: jax.Array,
-        train: bool = False,
+        *,
         pair_mask: jax.Array | None = None,
+        train: bool = False,
         row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Reads `source` for `target`.
+        """Attends from the target to the source.
 
         Args:
-          target: `[B, Tq, D]`, gives the queries.
-          source: `[B, Tk, D]`, gives keys and values.
-          residual: `[B, Tq, D]`, added to what was read (Eq. 6 as printed adds the source).
+          target: float `[B, Tq, D]`, from which the queries come.
+          source: float `[B, Tk, D]`, from which keys and values come.
+          residual: float `[B, Tq, D]`, R, added to the attention's output (Eq. 6 as printed adds the source).
           source_mask: bool `[B, Tk]`, True where the source is real.
+          pair_mask: bool `[B, Tq, Tk]` or `[Tq, Tk]`, True where a query may attend to a key; None = everywhere.
           train: whether dropout is on; needs the random stream `dropout` then.
-          pair_mask: bool `[B, Tq, Tk]` or `[Tq, Tk]`, True where a query may see a key; None = everywhere.
           row_ids: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
-          `[B, Tq, D]` and the attention weights `[B, H, Tq, Tk]`.
+          `[B, Tq, D]`, and the attention weights `[B, H, Tq, Tk]`.
 
         Raises:
-          ValueError: if the heads do not divide the width.
+          TypeError, ValueError: for heads that do not divide the width, a size or rate out of range, or an argument of
+            another kind or shape.
         """
-        width = target.shape[-1]
-        if width % self.num_heads:
-            raise ValueError(f"{self.num_heads} attention heads do not divide the width {width}")
+        sizes = check_arrays(
+            target=(target, "float [B, Tq, D]"),
+            source=(source, "float [B, Tk, D]"),
+            residual=(residual, "float [B, Tq, D]"),
+            source_mask=(source_mask, "bool [B, Tk]"),
+        )
+        check_pair_mask(pair_mask, (sizes["B"], sizes["Tq"], sizes["Tk"]))
+        width = sizes["D"]
+        _check_options(self, width)
+        inner = 4 * width if self.hidden_features is None else self.hidden_features
+        target, source, residual = (promote_dtype(x, dtype=self.dtype)[0] for x in (target, source, residual))
 
-        def layer(features, fan_in, name, use_bias=True):
-            return dense(features, fan_in, use_bias=use_bias, scheme=self.initialization, name=name)
+        def linear(features, fan_in, name, use_bias=True):
+            return dense(features, fan_in, use_bias=use_bias, name=name, **layer_options(self))
 
         def project(x, name):
-            return split(layer(width, width, name, self.qkv_bias)(x))
+            return split(linear(width, width, name, self.qkv_bias)(x))
 
         def split(x):
             return x.reshape(*x.shape[:-1], self.num_heads, width // self.num_heads)
@@ -76,32 +106,52 @@ class LanguageGuidedBlock(nn.Module):
         def drop(x):
             return ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
 
+        def norm(x, name):
+            options = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name, **options)(x)
+
         query = project(target, "query_projection") if self.project_query else split(target)
         key = project(source, "key_projection")
         value = project(source, "value_projection")
         weights = attention_weights(query, key, source_mask, pair_mask=pair_mask)
         heads = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(target.shape)
-        read = drop(layer(width, width, "attention_output")(heads))
-        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="attention_norm")(read + residual)
-        inner = drop(nn.relu(layer(self.ffn_mult * width, width, "ffn_inner")(x)))
-        refined = drop(layer(width, self.ffn_mult * width, "ffn_output")(inner))
-        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ffn_norm")(refined + x), weights
+        attended = drop(linear(width, width, "attention_output")(heads))
+        x = norm(attended + residual, "attention_norm")
+        hidden = drop(nn.relu(linear(inner, width, "ffn_inner")(x)))
+        refined = drop(linear(width, inner, "ffn_output")(hidden))
+        return norm(refined + x, "ffn_norm"), weights
 
 
 class ConversationAtmosphere(nn.Module):
-    """Distils a conversation into one emotional-atmosphere vector with a learnt token (LFVD Eq. 9).
+    r"""Summarizes a conversation in one vector, the output of a learned token that attends to all of it (LFVD's Eq. 9).
+
+    .. math:: [t \,;\, \hat X] = \mathrm{Block}([e \,;\, X])
+
+    with e the token, `Block` a `LanguageGuidedBlock` of one stream, and t the atmosphere.
 
     Attributes:
-      num_heads, ffn_mult, dropout_rate, qkv_bias, initialization: see `LanguageGuidedBlock`.
-      causal: True = a token per utterance that sees this and earlier utterances only.
+      num_heads, hidden_features, dropout_rate, qkv_bias: see `LanguageGuidedBlock`.
+      causal: True = a token per utterance, which attends to this and earlier utterances only.
+      kernel_init, bias_init: initializers of all linear layers; e is drawn from N(0, 0.02²).
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+
+    Examples:
+      >>> layer, x, mask = ConversationAtmosphere(num_heads=2), jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+      >>> (atmosphere, utterances, weights), _ = layer.init_with_output(jax.random.key(0), x, mask)
+      >>> atmosphere.shape, utterances.shape, weights.shape
+      ((2, 1, 8), (2, 5, 8), (2, 2, 1, 6))
     """
 
     num_heads: int
-    ffn_mult: int = 4
+    hidden_features: int | None = None
     dropout_rate: float = 0.0
     qkv_bias: bool = False
     causal: bool = False
-    initialization: str = "torch_uniform"
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -113,39 +163,54 @@ class ConversationAtmosphere(nn.Module):
         train: bool = False,
         row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Reads conversations.
+        """Summarizes conversations.
 
         Args:
-          x: `[B, T, D]`.
-          mask: bool `[B, T]`.
-          segments: the conversations of each row, `K` at most; None = one.
-          train, row_ids: see `LanguageGuidedBlock`.
+          x: float `[B, T, D]`.
+          mask: bool `[B, T]`, True where an utterance is real.
+          segments: the conversations of packed rows, `K` at most; None = one per row.
+          train: whether dropout is on; needs the random stream `dropout` then.
+          row_ids: int32 `[B]`, see `ConversationDropout`.
 
         Returns:
-          The atmosphere of each conversation, `[B, K, D]`, or causally at each utterance, `[B, T, D]`; the utterances
-          after the block, `[B, T, D]`; the tokens' attention over the token and the utterances, `[B, H, K, 1 + T]` or
-          `[B, H, T, 1 + T]`.
+          The atmosphere of each conversation, `[B, K, D]`, or of a causal layer at each utterance, `[B, T, D]`; the
+          utterances after the block, `[B, T, D]`; the tokens' attention over the token and the utterances,
+          `[B, H, K, 1 + T]` or `[B, H, T, 1 + T]`.
+
+        Raises:
+          TypeError, ValueError: see `LanguageGuidedBlock`.
         """
-        batch, length, width = x.shape
-        segments = one_per_row(batch, length) if segments is None else segments
-        token = self.param("token", nn.initializers.normal(0.02), (width,))
+        check_arrays(x=(x, "float [B, T, D]"), mask=(mask, "bool [B, T]"))
+        rows, length, width = x.shape
+        check_segments(segments, length, rows)
+        _check_options(self, width)
+        segments = one_per_row(rows, length) if segments is None else segments
+        token = self.param("token", nn.initializers.normal(0.02), (width,), self.param_dtype)
+        x, token = promote_dtype(x, token, dtype=self.dtype)
         tokens = length if self.causal else segments.count
-        queries = jnp.concatenate([jnp.broadcast_to(token, (batch, tokens, width)), x], axis=1)
+        queries = jnp.concatenate([jnp.broadcast_to(token, (rows, tokens, width)), x], axis=1)
         # All copies of the token are the same key.
         keys = queries[:, tokens - 1 :]
-        key_mask = jnp.concatenate([jnp.ones((batch, 1), bool), mask], axis=1)
-        utterances = segments.together()
+        key_mask = jnp.concatenate([jnp.ones((rows, 1), bool), mask], axis=1)
+        utterances = segments.same_segment()
         if self.causal:
             utterances = utterances & jnp.tri(length, dtype=bool)[None]
-        seen = jnp.concatenate([utterances if self.causal else segments.membership(), utterances], axis=1)
-        pair_mask = jnp.concatenate([jnp.ones((batch, tokens + length, 1), bool), seen], axis=2)
+        visible = jnp.concatenate([utterances if self.causal else segments.membership(), utterances], axis=1)
+        pair_mask = jnp.concatenate([jnp.ones((rows, tokens + length, 1), bool), visible], axis=2)
         block = LanguageGuidedBlock(
             self.num_heads,
-            self.ffn_mult,
+            self.hidden_features,
             self.dropout_rate,
             self.qkv_bias,
-            initialization=self.initialization,
             name="block",
+            **layer_options(self),
         )
-        out, weights = block(queries, keys, queries, key_mask, train=train, pair_mask=pair_mask, row_ids=row_ids)
+        out, weights = block(queries, keys, queries, key_mask, pair_mask=pair_mask, train=train, row_ids=row_ids)
         return out[:, :tokens], out[:, tokens:], weights[:, :, :tokens]
+
+
+def _check_options(module: LanguageGuidedBlock | ConversationAtmosphere, width: int) -> None:
+    check_divides("num_heads", module.num_heads, width)
+    check_rate("dropout_rate", module.dropout_rate)
+    if module.hidden_features is not None:
+        check_at_least_one(hidden_features=module.hidden_features)

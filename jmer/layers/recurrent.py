@@ -1,4 +1,4 @@
-"""The gated recurrent unit, and a bidirectional GRU over rows of conversations."""
+"""Gated recurrent units over conversations."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,15 +6,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
-from jmer.layers.initializers import kernel_and_bias
+from jmer.checks import check_arrays, check_multiple
+from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
 from jmer.layers.slices import put, take
 from jmer.layers.stacking import unstacked
-from jmer.segments import Segments, one_per_row
+from jmer.segments import Segments, check_segments, one_per_row
+
+# An input to the update gate whose sigmoid is exactly 1, whatever the state adds to it.
+_CLOSED = 1e4
 
 
 class Gates(NamedTuple):
-    """What a GRU computes for its next state.
+    """The gates of a GRU, from which its next state follows.
 
     Attributes:
       reset_update: `[..., 2H]`, reset and update gates side by side.
@@ -35,11 +40,13 @@ class GatesBar(NamedTuple):
 
 
 def gru_gates(from_input: jax.Array, from_state: jax.Array) -> Gates:
-    """Returns a GRU's gates, given both linear maps (Cho et al., 2014, in PyTorch's form).
+    r"""Returns a GRU's gates, given both linear maps (Cho et al., 2014, in PyTorch's form).
 
-    With reset `r`, update `z` and candidate `n` side by side in the last axis:
+    With reset r, update z and candidate n side by side in the last axis:
 
-    .. math:: r = σ(x_r + h_r), z = σ(x_z + h_z), n = \\tanh(x_n + r ⊙ h_n), h' = (1 - z) ⊙ n + z ⊙ h
+    .. math::
+        r = \sigma(x_r + h_r), \quad z = \sigma(x_z + h_z), \quad n = \tanh(x_n + r \odot h_n), \quad
+        h' = (1 - z) \odot n + z \odot h
 
     Args:
       from_input: `[..., 3H]`, `W x + b`.
@@ -82,104 +89,167 @@ class GRUWeights(NamedTuple):
     state_bias: jax.Array
 
 
-def gru_weights(module: nn.Module, name: str, width: int, hidden: int, initialization: str) -> GRUWeights:
-    """Creates a GRU's parameters in `module`, all with the fan `hidden`, as PyTorch has it."""
-    kernel, bias = kernel_and_bias(initialization, hidden)
+def gru_weights(
+    module: nn.Module,
+    name: str,
+    width: int,
+    hidden: int,
+    *,
+    kernel_init: Initializer,
+    recurrent_kernel_init: Initializer,
+    bias_init: Initializer,
+    param_dtype: Dtype,
+) -> GRUWeights:
+    """Creates a GRU's parameters in `module`, all with its hidden width as their fan-in, as in PyTorch."""
+
+    def parameter(suffix: str, init: Initializer, *shape: int) -> jax.Array:
+        return module.param(f"{name}_{suffix}", with_fan_in(init, hidden), shape, param_dtype)
+
     return GRUWeights(
-        module.param(f"{name}_input_kernel", kernel, (width, 3 * hidden)),
-        module.param(f"{name}_input_bias", bias, (3 * hidden,)),
-        module.param(f"{name}_state_kernel", kernel, (hidden, 3 * hidden)),
-        module.param(f"{name}_state_bias", bias, (3 * hidden,)),
+        parameter("input_kernel", kernel_init, width, 3 * hidden),
+        parameter("input_bias", bias_init, 3 * hidden),
+        parameter("state_kernel", recurrent_kernel_init, hidden, 3 * hidden),
+        parameter("state_bias", bias_init, 3 * hidden),
     )
 
 
-class BiGRU(nn.Module):
-    """Reads conversations in both directions (LFVD Eq. 2).
+class _GRUs(nn.Module):
+    """The arguments of a GRU, and its application to several inputs side by side."""
 
-    Each conversation is read by itself, the backward direction from its last real utterance. Padding is not read.
+    features: int
+    bidirectional: bool = True
+    kernel_init: Initializer = torch_uniform
+    recurrent_kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    custom_derivative: bool = True
+
+    def _apply(
+        self, inputs: Mapping[str, jax.Array], mask: jax.Array, segments: Segments | None
+    ) -> dict[str, jax.Array]:
+        """Applies a GRU to each input, all in one loop; an input's name starts the names of its parameters."""
+        directions = ("forward", "backward") if self.bidirectional else ("forward",)
+        check_multiple("features", self.features, len(directions))
+        hidden, (rows, length) = self.features // len(directions), mask.shape
+        check_segments(segments, length, rows)
+        weights, from_input = [], []
+        # What leaves a state as it is: an update gate of 1, where nothing is real.
+        hold = jnp.repeat(jnp.array([0.0, _CLOSED, 0.0]), hidden)
+        for name, x in inputs.items():
+            for direction in directions:
+                made = gru_weights(
+                    self,
+                    f"{name}_{direction}" if name else direction,
+                    x.shape[-1],
+                    hidden,
+                    kernel_init=self.kernel_init,
+                    recurrent_kernel_init=self.recurrent_kernel_init,
+                    bias_init=self.bias_init,
+                    param_dtype=self.param_dtype,
+                )
+                in_time, *made = promote_dtype(jnp.moveaxis(x, 1, 0), *made, dtype=self.dtype)
+                weights.append(GRUWeights(*made))
+                in_time = jnp.where(mask.T[..., None], in_time, 0)
+                projected = in_time @ weights[-1].input_kernel + weights[-1].input_bias[None, None]
+                projected = jnp.where(mask.T[..., None], projected, hold.astype(projected.dtype)[None, None])
+                from_input.append(projected if direction == "forward" else projected[::-1])
+        segments = one_per_row(rows, length) if segments is None else segments
+        begins = segments.starts().T, segments.ends().T[::-1]
+        run = _states if self.custom_derivative else _scan_states
+        states = run(
+            jnp.stack(from_input),
+            jnp.stack([w.state_kernel for w in weights]),
+            jnp.stack([w.state_bias for w in weights]),
+            jnp.stack(begins[: len(directions)] * len(inputs))[..., None],
+        )
+        states = states.reshape(len(inputs), len(directions), length, rows, hidden)
+        outputs = [states[:, 0], states[:, 1, ::-1]] if self.bidirectional else [states[:, 0]]
+        read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
+        return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], read, 0)), strict=True))
+
+
+class BiGRU(_GRUs):
+    r"""A bidirectional GRU over conversations (LFVD's Eq. 2).
+
+    .. math:: H = [\overrightarrow{\mathrm{GRU}}(X) \,\|\, \overleftarrow{\mathrm{GRU}}(X)]
+
+    The states skip positions where the mask is False, at the end of a conversation or inside it. Parameters are laid
+    out as in PyTorch's `nn.GRU`, whose gates are in `gru_gates`.
+
+    Its reverse-mode derivative is written by hand, which makes a step of training faster. JAX cannot differentiate that
+    one again or in forward mode: `jax.jvp` and `jax.hessian` need `custom_derivative=False`, which gives the same
+    values from a plain `jax.lax.scan`.
 
     Attributes:
-      width: `D_r`, width of the output, both directions together.
-      bidirectional: False = forward only, with all of `width`.
-      initialization: see `jmer.layers.initializers`.
-    """
+      features: `D_r`, width of the output, both directions together.
+      bidirectional: False = forward only, with all of `features`.
+      kernel_init: initializer of the input kernels `[D, 3H]`.
+      recurrent_kernel_init: initializer of the state kernels `[H, 3H]`.
+      bias_init: initializer of the biases `[3H]`.
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+      custom_derivative: False = a scan that JAX differentiates itself, in any mode and order.
 
-    width: int
-    bidirectional: bool = True
-    initialization: str = "torch_uniform"
+    Examples:
+      >>> gru, x = BiGRU(features=16), jnp.ones((2, 5, 8))
+      >>> mask = jnp.arange(5)[None] < jnp.array([5, 3])[:, None]
+      >>> variables = gru.init(jax.random.key(0), x, mask)
+      >>> gru.apply(variables, x, mask).shape
+      (2, 5, 16)
+    """
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, segments: Segments | None = None) -> jax.Array:
-        """Maps `x` `[B, T, D]` to `[B, T, width]`, zero where padded.
+    def __call__(self, x: jax.Array, mask: jax.Array, *, segments: Segments | None = None) -> jax.Array:
+        """Encodes conversations.
 
         Args:
-          x: float32 `[B, T, D]`.
-          mask: bool `[B, T]`, True where an utterance is real; padding must come last.
-          segments: the conversations of each row, None = one per row.
+          x: float `[B, T, D]`; values where `mask` is False do not matter.
+          mask: bool `[B, T]`, True where an utterance is real.
+          segments: the conversations of packed rows; None = one per row.
+
+        Returns:
+          `[B, T, features]`, zero where `mask` is False.
 
         Raises:
-          ValueError: if `width` is odd and both directions are read.
+          TypeError, ValueError: for odd `features` of two directions, or an argument of another kind or shape.
         """
-        return _read_all(self, {"": x}, mask, segments)[""]
+        check_arrays(x=(x, "float [B, T, D]"), mask=(mask, "bool [B, T]"))
+        return self._apply({"": x}, mask, segments)[""]
 
 
-class ModalityBiGRUs(nn.Module):
-    """A `BiGRU` of its own for each modality; they advance together, so that a step costs one product, not several.
+class ModalityBiGRUs(_GRUs):
+    """A `BiGRU` of its own for each modality; they advance together, one product per step for all of them.
 
-    Attributes:
-      width, bidirectional, initialization: see `BiGRU`.
+    Attributes: those of `BiGRU`.
+
+    Examples:
+      >>> grus, mask = ModalityBiGRUs(features=16), jnp.ones((2, 5), bool)
+      >>> features = {"text": jnp.ones((2, 5, 8)), "audio": jnp.ones((2, 5, 4))}
+      >>> out, _ = grus.init_with_output(jax.random.key(0), features, mask)
+      >>> out["audio"].shape
+      (2, 5, 16)
     """
-
-    width: int
-    bidirectional: bool = True
-    initialization: str = "torch_uniform"
 
     @nn.compact
     def __call__(
-        self, features: Mapping[str, jax.Array], mask: jax.Array, segments: Segments | None = None
+        self, features: Mapping[str, jax.Array], mask: jax.Array, *, segments: Segments | None = None
     ) -> dict[str, jax.Array]:
-        """Maps modality -> `[B, T, D_m]` to modality -> `[B, T, width]`, zero where padded.
+        """Encodes each modality.
 
         Args:
-          features: modality -> float32 `[B, T, D_m]`.
-          mask: bool `[B, T]`, True where an utterance is real; padding must come last.
-          segments: the conversations of each row, None = one per row.
+          features: modality -> float `[B, T, D_m]`; values where `mask` is False do not matter.
+          mask: bool `[B, T]`, True where an utterance is real.
+          segments: the conversations of packed rows; None = one per row.
+
+        Returns:
+          Modality -> `[B, T, features]`, zero where `mask` is False.
 
         Raises:
-          ValueError: if `width` is odd and both directions are read.
+          TypeError, ValueError: for odd `features` of two directions, or an argument of another kind or shape.
         """
-        return _read_all(self, features, mask, segments)
-
-
-def _read_all(
-    module: BiGRU | ModalityBiGRUs, inputs: Mapping[str, jax.Array], mask: jax.Array, segments: Segments | None
-) -> dict[str, jax.Array]:
-    """Reads several inputs in the module's directions in one scan; an input's name starts its parameters' names."""
-    directions = ("forward", "backward") if module.bidirectional else ("forward",)
-    if module.width % len(directions):
-        raise ValueError(f"the width of a bidirectional GRU must be even, not {module.width}")
-    hidden, (rows, length) = module.width // len(directions), mask.shape
-    weights, from_input = [], []
-    for name, x in inputs.items():
-        in_time = jnp.moveaxis(x, 1, 0)
-        for direction in directions:
-            prefix = f"{name}_{direction}" if name else direction
-            weights.append(gru_weights(module, prefix, x.shape[-1], hidden, module.initialization))
-            projected = in_time @ weights[-1].input_kernel + weights[-1].input_bias[None, None]
-            from_input.append(projected if direction == "forward" else projected[::-1])
-    segments = one_per_row(rows, length) if segments is None else segments
-    before_padding = jnp.pad(~mask[:, 1:], ((0, 0), (0, 1)))
-    begins = segments.starts().T, (segments.ends() | before_padding).T[::-1]
-    states = _states(
-        jnp.stack(from_input),
-        jnp.stack([w.state_kernel for w in weights]),
-        jnp.stack([w.state_bias for w in weights]),
-        jnp.stack(begins[: len(directions)] * len(inputs))[..., None],
-    )
-    states = states.reshape(len(inputs), len(directions), length, rows, hidden)
-    outputs = [states[:, 0], states[:, 1, ::-1]] if module.bidirectional else [states[:, 0]]
-    read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
-    return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], read, 0)), strict=True))
+        check_arrays(mask=(mask, "bool [B, T]"), features=(features, "modality -> float [B, T, _]"))
+        return self._apply(features, mask, segments)
 
 
 @jax.custom_vjp
@@ -248,3 +318,18 @@ def _states_backward(saved, states_bar):
 
 
 _states.defvjp(_states_forward, _states_backward)
+
+
+def _scan_states(from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array) -> jax.Array:
+    """Computes `_states` by a scan, whose derivatives of any mode and order are JAX's own."""
+
+    def step(state, inputs):
+        of_input, begin = inputs
+        state = jnp.where(begin, 0, state)
+        state = gru_next(gru_gates(of_input, jnp.einsum("gbh,ghk->gbk", state, kernels) + biases[:, None]), state)
+        return state, state
+
+    count, _, rows, _ = from_input.shape
+    start = jnp.zeros((count, rows, kernels.shape[1]), from_input.dtype)
+    inputs = jnp.moveaxis(from_input, 1, 0), jnp.moveaxis(begins, 1, 0)
+    return jnp.moveaxis(jax.lax.scan(step, start, inputs)[1], 0, 1)

@@ -1,4 +1,4 @@
-"""Losses: pure functions that give a value per utterance."""
+"""Losses: pure functions that give a value per utterance, never a mean; `masked_mean` takes one, over devices too."""
 
 from jmer.losses.classification import cross_entropy
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jmer.checks import check_arrays
 from jmer.losses.reduction import utterance_mask, zero_unless
 
 
@@ -13,27 +14,36 @@ def cross_entropy(
     where: jax.Array | None = None,
     class_weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns w_y · (−log softmax(logits)_y) for each utterance (LFVD, Eq. 19; LPGNet's hard-label loss).
+    r"""Returns the weighted cross-entropy of each utterance (LFVD's Eq. 19; LPGNet's loss of hard labels).
+
+    .. math:: -w_{y_i} \log \hat{y}_{i, y_i}, \quad \hat{y}_i = \mathrm{softmax}(\mathrm{logits}_i)
 
     To divide by the sum of the weights, as PyTorch does, leave `class_weights` out and give `class_weights[labels]` as
     weights to `masked_mean`.
 
     Args:
-      logits: float32 `[..., C]`.
-      labels: int32 `[...]`, emotion index; negative = unlabelled, value 0. An index of C or more gives NaN.
+      logits: float `[..., C]`.
+      labels: int `[...]`, emotion index; negative = unlabelled, value 0. An index of C or more gives NaN.
       where: bool `[...]`, True where an utterance counts; None = all labelled ones.
-      class_weights: float32 `[C]`; None = 1.
+      class_weights: float `[C]`; None = 1.
 
     Returns:
-      float32 `[...]`, in nats; 0 where masked or unlabelled.
+      `[...]`, in nats; 0 where masked or unlabelled.
 
     Raises:
-      ValueError: if shapes disagree.
+      TypeError, ValueError: for an argument of another kind or shape.
+
+    Examples:
+      >>> logits, labels = jnp.zeros((2, 4)), jnp.array([3, -1])
+      >>> print(cross_entropy(logits, labels).round(3))
+      [1.386 0.   ]
     """
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"labels have shape {labels.shape}, but logits {logits.shape} call for {logits.shape[:-1]}")
-    if class_weights is not None and class_weights.shape != logits.shape[-1:]:
-        raise ValueError(f"class_weights have shape {class_weights.shape}, but there are {logits.shape[-1]} classes")
+    check_arrays(
+        logits=(logits, "float [..., C]"),
+        labels=(labels, "int [...]"),
+        where=(where, "bool [...]?"),
+        class_weights=(class_weights, "float [C]?"),
+    )
     counts = utterance_mask(where, labels.shape) & (labels >= 0)
     classes = jnp.where(counts, labels, 0)
     log_probabilities = jax.nn.log_softmax(zero_unless(counts, logits), axis=-1)

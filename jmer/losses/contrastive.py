@@ -1,7 +1,7 @@
-"""Contrastive losses over the utterances of a batch, across modalities and within them (LFVD, Eqs. 10-11).
+"""Contrastive losses over the utterances of a batch, across modalities and within them (LFVD's Eqs. 10-11).
 
-Rows are utterances: flatten `[B, T, D]` to `[N, D]` and say in `where` which are real. Under a mapped axis each device
-passes its own rows; they are compared with the rows of all devices, so that the values are those of the whole batch.
+Rows are utterances: flatten `[B, T, D]` to `[N, D]`, with `where` True for the real ones. Under a mapped axis each
+device passes its own rows; they are compared with the rows of all devices, as if the whole batch were on one.
 """
 
 import itertools
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jmer.losses.reduction import AxisName, check_choice, modality_masks, zero_unless
+from jmer.checks import check_arrays, check_choice, check_positive
+from jmer.losses.reduction import AxisName, modality_masks, zero_unless
 
 
 def cross_modal_contrastive(
@@ -23,33 +24,43 @@ def cross_modal_contrastive(
     groups: jax.Array | None = None,
     axis: AxisName = None,
 ) -> jax.Array:
-    """Returns the self-supervised contrast between modalities, summed over their ordered pairs (LFVD, Eq. 10).
+    r"""Returns the self-supervised contrast between modalities, summed over their ordered pairs (LFVD's Eq. 10).
 
-    For an ordered pair (m, m') of modalities and s the cosine similarity, utterance i has
-    −log[ exp(s(x_i^m, x_i^m') / τ) / Σ_j exp(s(x_i^m, x_j^m') / τ) ]: its two views attract, other utterances repel.
-    The paper's loss is the sum of the values over N, the number of utterances that count.
+    .. math::
+        -\sum_{m \neq m'} \log \frac{\exp(s(x_i^m, x_i^{m'}) / \tau)}{\sum_{j \neq i} \exp(s(x_i^m, x_j^{m'}) / \tau)}
+
+    for utterance i, with s the cosine similarity: the two views of an utterance attract, those of others repel. The
+    paper's loss is the sum of the values over N, the number of utterances that count.
 
     Args:
-      features: modality -> float32 `[N, D]`, one width for all. One modality alone gives zeros.
+      features: modality -> float `[N, D]`, one width for all. One modality alone gives zeros.
       where: bool `[N]`, or modality -> bool `[N]` where utterances may lack a modality: an utterance then takes part in
         the pairs both of whose modalities it has. None = all.
       temperature: τ > 0.
       denominator: `negatives` sums over j ≠ i as printed, so that a value may be negative; `all` includes j = i
         (InfoNCE, never negative).
-      groups: int32 `[N]`; if given, only utterances of the same group (a conversation, say) are each other's negatives.
+      groups: int `[N]`; if given, only utterances of the same group (e.g. a conversation) are each other's negatives.
         Its numbers must be unique over all devices.
-      axis: mapped axis name or names whose devices hold the other rows, None = unmapped.
+      axis: name or names of the mapped axes whose devices hold the other rows; None = not mapped.
 
     Returns:
-      float32 `[N]`; 0 where masked, and where an utterance has no negative.
+      `[N]`; 0 where masked, and where an utterance has no negative.
 
     Raises:
-      ValueError: for an unknown denominator or shapes that disagree.
+      TypeError, ValueError: for an unknown denominator, a temperature that is not above 0, or an argument of another
+        kind or shape.
+
+    Examples:
+      >>> features = {m: jax.random.normal(jax.random.key(i), (8, 16)) for i, m in enumerate(("text", "audio"))}
+      >>> cross_modal_contrastive(features, temperature=0.5).shape
+      (8,)
     """
     check_choice("denominator", denominator, ("negatives", "all"))
-    names, count = _check_rows(features, groups=groups)
+    check_positive("temperature", temperature)
+    sizes = check_arrays(features=(features, "modality -> float [N, D]"), groups=(groups, "int [N]?"))
+    count = sizes["N"]
     present = modality_masks(where, features, (count,))
-    pairs = list(itertools.permutations(range(len(names)), 2))
+    pairs = list(itertools.permutations(range(len(features)), 2))
     if not pairs:
         return jnp.zeros(count)
     first, second = (jnp.array(indices) for indices in zip(*pairs, strict=True))
@@ -57,7 +68,7 @@ def cross_modal_contrastive(
     def contrast(rows: _Rows, others: _Rows) -> jax.Array:
         both = rows.mask[:, first] & rows.mask[:, second]
         logits = _similarities(rows.unit[:, first], others.unit[:, second]) / temperature
-        is_self = rows.number[:, None] == others.number[None]
+        is_self = rows.id[:, None] == others.id[None]
         candidates = (others.mask[:, first] & others.mask[:, second]).T[:, None, :]
         if groups is not None:
             candidates &= (rows.kind[:, None] == others.kind[None])[None]
@@ -79,35 +90,49 @@ def supervised_contrastive(
     denominator: str = "negatives",
     axis: AxisName = None,
 ) -> jax.Array:
-    """Returns the supervised contrast within each modality, summed over modalities (LFVD, Eq. 11).
+    r"""Returns the supervised contrast within each modality, summed over modalities (LFVD's Eq. 11).
 
-    With P(i) the other utterances of i's emotion and s the cosine similarity, utterance i has
-    −1/|P(i)| Σ_{p ∈ P(i)} log[ exp(s(x_i, x_p) / τ) / Σ_k exp(s(x_i, x_k) / τ) ].
-    The paper's loss is the sum of the values over N, the number of labelled utterances that count; those with an empty
-    P(i) or an empty denominator are among them, with value 0.
+    .. math::
+        -\sum_m \frac{1}{|P(i)|} \sum_{p \in P(i)} \log
+        \frac{\exp(s(x_i^m, x_p^m) / \tau)}{\sum_{k \notin P(i)} \exp(s(x_i^m, x_k^m) / \tau)}
+
+    for utterance i, with P(i) the other utterances of its emotion and s the cosine similarity. The paper's loss is the
+    sum of the values over N, the number of labelled utterances that count; those with an empty P(i) or an empty
+    denominator are among them, with value 0.
 
     Args:
-      features: modality -> float32 `[N, D]`, one width for all.
-      labels: int32 `[N]`, emotion index; unlabelled (negative) rows are left out.
+      features: modality -> float `[N, D]`, one width for all.
+      labels: int `[N]`, emotion index; unlabelled (negative) rows are left out.
       where: bool `[N]`, or modality -> bool `[N]` where utterances may lack a modality. None = all.
       temperature: τ > 0.
       denominator: k runs over utterances of other emotions (`negatives`), these and i itself
         (`negatives_plus_self`), or everything but i (`all_but_self`, as in Khosla et al., 2020, arXiv:2004.11362).
-      axis: mapped axis name or names whose devices hold the other rows, None = unmapped.
+      axis: name or names of the mapped axes whose devices hold the other rows; None = not mapped.
 
     Returns:
-      float32 `[N]`; 0 where masked or unlabelled.
+      `[N]`; 0 where masked or unlabelled.
 
     Raises:
-      ValueError: for an unknown denominator or shapes that disagree.
+      TypeError, ValueError: for an unknown denominator, a temperature that is not above 0, or an argument of another
+        kind or shape.
+
+    References:
+      Khosla et al., 2020, Supervised Contrastive Learning, arXiv:2004.11362.
+
+    Examples:
+      >>> features = {"text": jax.random.normal(jax.random.key(0), (4, 16))}
+      >>> print(supervised_contrastive(features, jnp.array([0, 1, 0, 1])) > 0)
+      [ True  True  True  True]
     """
     check_choice("denominator", denominator, ("negatives", "negatives_plus_self", "all_but_self"))
-    _, count = _check_rows(features, labels=labels)
+    check_positive("temperature", temperature)
+    sizes = check_arrays(features=(features, "modality -> float [N, D]"), labels=(labels, "int [N]"))
+    count = sizes["N"]
     present = {m: here & (labels >= 0) for m, here in modality_masks(where, features, (count,)).items()}
 
     def contrast(rows: _Rows, others: _Rows) -> jax.Array:
         logits = _similarities(rows.unit, others.unit) / temperature
-        is_self = rows.number[:, None] == others.number[None]
+        is_self = rows.id[:, None] == others.id[None]
         same_label = rows.kind[:, None] == others.kind[None]
         compared = {
             "negatives": ~same_label,
@@ -125,30 +150,17 @@ def supervised_contrastive(
     return _compare(contrast, features, present, labels, axis)
 
 
-def _check_rows(features: Mapping[str, jax.Array], **rows: jax.Array | None) -> tuple[list[str], int]:
-    shapes = {m: x.shape for m, x in features.items()}
-    if not shapes or len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
-        raise ValueError(
-            f"features must be [N, D] with the same N and D in every modality, but their shapes are {shapes}"
-        )
-    count = next(iter(shapes.values()))[0]
-    for name, values in rows.items():
-        if values is not None and values.shape != (count,):
-            raise ValueError(f"{name} have shape {values.shape}, but features have {count} rows")
-    return list(features), count
-
-
 class _Rows(NamedTuple):
     """Utterances.
 
-    unit `[N, M, D]`, rows of length 1; mask bool `[N, M]`, where an utterance has the modality; kind int32 `[N]`, what
-    it is compared by; number int32 `[N]`, unique over all devices.
+    unit `[N, M, D]`, rows of length 1; mask bool `[N, M]`, where an utterance has the modality; kind int32 `[N]`, its
+    label or group; id int32 `[N]`, unique over all devices.
     """
 
     unit: jax.Array
     mask: jax.Array
     kind: jax.Array
-    number: jax.Array
+    id: jax.Array
 
 
 def _compare(

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jmer.layers.gaussian import Gaussian, gaussian_kl, log_density, standard_normal_like
+from jmer.checks import check_array, check_arrays, check_choice, check_modalities, check_positive
+from jmer.layers.gaussian import Gaussian, check_posteriors, gaussian_kl, log_density, standard_normal_like
 from jmer.losses.reduction import modality_masks, utterance_mask, zero_unless
 
 
@@ -17,31 +18,39 @@ def variational_distillation(
     where: jax.Array | Mapping[str, jax.Array] | None = None,
     samples: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """Returns Σ_{m ≠ teacher} KL(q^m || q^teacher) + Σ_m KL(q^m || N(0, I)) for each utterance (LFVD, Eq. 13).
+    r"""Returns the divergences of the modalities from their teacher and from a standard normal (LFVD's Eq. 13).
+
+    .. math:: \sum_{m \neq l} KL(q^m \,\|\, q^l) + \sum_m KL(q^m \,\|\, \mathcal{N}(0, I))
 
     Args:
       posteriors: modality -> Gaussian of shape `[..., D]`. The teacher alone leaves its divergence from N(0, I).
-      teacher: the modality that the others learn from.
+      teacher: the modality l that the others learn from.
       stop_teacher_gradient: if True, the students' divergences do not move the teacher.
       where: bool `[...]`, or modality -> bool `[...]` where utterances may lack a modality: its terms are then left
         out, and without the teacher every student's. None = all.
-      samples: modality -> float32 `[..., D]`, one reparameterised draw z from each posterior. If given, KL(q || p) is
+      samples: modality -> float `[..., D]`, one reparametrized draw z from each posterior. If given, KL(q || p) is
         estimated by log q(z) − log p(z), whose single values may be negative; None = the closed form.
 
     Returns:
-      float32 `[...]`, in nats; 0 where masked.
+      `[...]`, in nats; 0 where masked.
 
     Raises:
-      ValueError: if the teacher is not among the posteriors, a modality lacks its sample, or shapes disagree.
+      TypeError, ValueError: for an unknown teacher, samples of other modalities, something other than a mapping to
+        Gaussians, or an argument of another kind or shape.
+
+    Examples:
+      >>> text = Gaussian(mean=jnp.zeros((2, 4)), scale=jnp.ones((2, 4)))
+      >>> audio = Gaussian(mean=jnp.ones((2, 4)), scale=jnp.ones((2, 4)))
+      >>> print(variational_distillation({"text": text, "audio": audio}))
+      [4. 4.]
     """
-    if teacher not in posteriors:
-        raise ValueError(f"unknown teacher '{teacher}'; the posteriors are of {', '.join(posteriors)}")
-    shapes = {m: q.mean.shape for m, q in posteriors.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"posteriors must have one shape, but they have {shapes}")
-    if samples is not None and (missing := [m for m in posteriors if m not in samples]):
-        raise ValueError(f"samples has no draw for {', '.join(missing)}")
-    shape = shapes[teacher][:-1]
+    check_posteriors(posteriors)
+    check_choice("teacher", teacher, posteriors)
+    *shape, width = posteriors[teacher].mean.shape
+    if samples is not None:
+        check_array("samples", samples, "modality -> float [..., D]", {"...": tuple(shape), "D": width})
+        check_modalities("samples", samples, posteriors)
+    shape = tuple(shape)
     present = modality_masks(where, posteriors, shape)
     # Standard normals stand in where a modality is absent: finite values, no gradient.
     posteriors = {m: _standard_normal_unless(present[m], q) for m, q in posteriors.items()}
@@ -75,26 +84,40 @@ def soft_label_distillation(
     stop_teacher_gradient: bool = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns KL(softmax(teacher / τ) || softmax(student / τ)) for each utterance.
+    r"""Returns the divergence of the student's distribution from the teacher's (SDT; LPGNet's loss of soft labels).
 
-    It is the soft-label loss of LPGNet, in the form of its parent SDT (Ma et al., 2023, arXiv:2310.20494): there is
-    no factor τ², and the teacher learns too unless its gradient is stopped.
+    .. math:: KL\left(\mathrm{softmax}(u^t / \tau) \,\|\, \mathrm{softmax}(u^s / \tau)\right)
+
+    with u the logits. There is no factor τ², and the teacher learns too unless its gradient is stopped.
 
     Args:
-      student_logits: float32 `[..., C]`.
-      teacher_logits: float32 `[..., C]`.
+      student_logits: float `[..., C]`.
+      teacher_logits: float `[..., C]`.
       temperature: τ > 0.
       stop_teacher_gradient: if True, the teacher's logits get no gradient.
       where: bool `[...]`, True where an utterance counts; None = all.
 
     Returns:
-      float32 `[...]`, in nats; 0 where masked.
+      `[...]`, in nats; 0 where masked.
 
     Raises:
-      ValueError: if shapes disagree.
+      TypeError, ValueError: for a temperature that is not above 0, or an argument of another kind or shape.
+
+    References:
+      Ma et al., 2023, A Transformer-Based Model With Self-Distillation for Multimodal Emotion Recognition in
+      Conversations, arXiv:2310.20494.
+
+    Examples:
+      >>> logits = jnp.array([[0.0, 1.0]])
+      >>> print(soft_label_distillation(logits, logits))
+      [0.]
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f"student_logits have shape {student_logits.shape}, teacher_logits {teacher_logits.shape}")
+    check_positive("temperature", temperature)
+    check_arrays(
+        student_logits=(student_logits, "float [..., C]"),
+        teacher_logits=(teacher_logits, "float [..., C]"),
+        where=(where, "bool [...]?"),
+    )
     counts = utterance_mask(where, student_logits.shape[:-1])
     if stop_teacher_gradient:
         teacher_logits = jax.lax.stop_gradient(teacher_logits)

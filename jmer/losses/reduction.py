@@ -5,41 +5,49 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-# One mapped axis, several of them (hosts and devices, say), or none.
-AxisName = str | tuple[str, ...] | None
+from jmer.checks import check_array, check_arrays, check_modalities
+from jmer.layers.normalization import AxisName
 
 
 def masked_mean(
     values: jax.Array, where: jax.Array, *, weights: jax.Array | None = None, axis: AxisName = None
 ) -> jax.Array:
-    """Returns Σ w·v / Σ w over the positions that count, over all devices of a mapped axis; 0 when nothing counts.
+    r"""Returns the weighted mean over the positions that count, on all devices of a mapped axis; 0 when nothing counts.
 
-    The value is the global mean on every device. Its gradient is that of this device's share of it, so the sum of the
+    .. math:: \frac{\sum_i w_i v_i}{\sum_i w_i}
+
+    The value is the global mean on every device. Its gradient is that of this device's part of it, so the sum of the
     devices' gradients (`psum`) is the gradient of the global mean.
 
     Args:
-      values: float32 `[...]`; what stands where `where` is False does not matter.
+      values: float `[...]`; those where `where` is False do not matter.
       where: bool `[...]`, True where a value counts.
-      weights: float32 `[...]`, weight of each value, e.g. `class_weights[labels]` for the weighted mean that PyTorch's
+      weights: float `[...]`, weight of each value, e.g. `class_weights[labels]` for the weighted mean that PyTorch's
         cross-entropy takes (of unweighted values); None = 1.
-      axis: mapped axis name or names, None = unmapped.
+      axis: name or names of the mapped axes; None = not mapped.
 
     Returns:
-      float32 scalar.
+      A scalar.
+
+    Raises:
+      TypeError, ValueError: for an argument of another kind or shape.
+
+    Examples:
+      >>> print(masked_mean(jnp.array([1.0, 3.0, 100.0]), jnp.array([True, True, False])))
+      2.0
     """
-    if where.shape != values.shape:
-        raise ValueError(f"where has shape {where.shape}, but values {values.shape}")
+    check_arrays(values=(values, "float [...]"), where=(where, "bool [...]"), weights=(weights, "float [...]?"))
     counted = where.astype(values.dtype) if weights is None else jnp.where(where, weights, 0)
     total = _sum_over_devices(jnp.sum(jnp.where(where, values, 0) * counted), axis)
     count = _sum_over_devices(jnp.sum(counted), axis)
     return total / jnp.where(count > 0, count, 1)
 
 
-def _sum_over_devices(share: jax.Array, axis: AxisName) -> jax.Array:
+def _sum_over_devices(local: jax.Array, axis: AxisName) -> jax.Array:
     if axis is None:
-        return share
-    # Added as an exact zero, the share passes its gradient and leaves the same bits on every device.
-    return jax.lax.stop_gradient(jax.lax.psum(share, axis)) + (share - jax.lax.stop_gradient(share))
+        return local
+    # Added as an exact zero, the local sum passes its gradient and leaves the same bits on every device.
+    return jax.lax.stop_gradient(jax.lax.psum(local, axis)) + (local - jax.lax.stop_gradient(local))
 
 
 def zero_unless(where: jax.Array, x: jax.Array) -> jax.Array:
@@ -52,17 +60,14 @@ def zero_unless(where: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(where[..., None], x, 0)
 
 
-def utterance_mask(where: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Returns `where` as a bool array of that shape; None means that every utterance counts.
+def utterance_mask(where: jax.Array | None, shape: tuple[int, ...], name: str = "where") -> jax.Array:
+    """Returns a mask of utterances as an array of that shape; None means that every utterance counts.
 
     Raises:
-      ValueError: if `where` has another shape.
+      TypeError, ValueError: if it is not a bool array of that shape; `name` is its name in the error.
     """
-    if where is None:
-        return jnp.ones(shape, bool)
-    if where.shape != shape:
-        raise ValueError(f"where has shape {where.shape}, but there is one utterance for each position of {shape}")
-    return jnp.asarray(where, bool)
+    check_array(name, where, "bool [...]?", {"...": shape})
+    return jnp.ones(shape, bool) if where is None else jnp.asarray(where)
 
 
 def modality_masks(
@@ -76,16 +81,9 @@ def modality_masks(
       shape: shape of a mask.
 
     Raises:
-      ValueError: if a mapping lacks a modality, or a mask has another shape.
+      TypeError, ValueError: if the masks are of other modalities, or one is not a bool array of that shape.
     """
     if not isinstance(where, Mapping):
         return dict.fromkeys(modalities, utterance_mask(where, shape))
-    if missing := [modality for modality in modalities if modality not in where]:
-        raise ValueError(f"where has no mask for {', '.join(missing)}; its modalities are {', '.join(where)}")
-    return {modality: utterance_mask(where[modality], shape) for modality in modalities}
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError, naming the choices, if `value` is none of them."""
-    if value not in choices:
-        raise ValueError(f"unknown {name} '{value}'; choose one of {', '.join(choices)}")
+    check_modalities("where", where, modalities)
+    return {modality: utterance_mask(where[modality], shape, f"where[{modality!r}]") for modality in modalities}

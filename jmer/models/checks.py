@@ -1,6 +1,6 @@
 """Checks of the switches that several models have; each raises a ValueError that names the field and its range."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jmer.batch import MODALITIES, Batch
@@ -37,3 +37,9 @@ def check_no_frames(batch: Batch, model: str) -> None:
     """Raises ValueError for a batch with frames, which `model` does not read."""
     if batch.frames is not None:
         raise ValueError(f"{model} reads one vector per utterance, not frames: average them, or choose another model")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises ValueError, naming the choices, if `value` is none of them."""
+    if value not in choices:
+        raise ValueError(f"unknown {name} '{value}'; choose one of {', '.join(choices)}")

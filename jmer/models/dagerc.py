@@ -16,8 +16,8 @@ from jmer.batch import MODALITIES, Batch
 from jmer.layers.dag import DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
-from jmer.losses.reduction import check_choice, zero_unless
-from jmer.models.checks import check_at_least_one, check_modalities, check_no_frames, check_rates
+from jmer.losses.reduction import zero_unless
+from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
@@ -80,14 +80,16 @@ class DAGERC(nn.Module):
         modalities = [m for m in MODALITIES if m in self.modalities]
         inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
-        slope, scheme = SLOPES[self.score], self.initialization
+        options = SCHEMES[self.initialization]
         # The graph network ends in the first hidden layer.
-        encoder = DAGEncoder(self.d_h, self.d_h, self.dag_layers, slope=slope, initialization=scheme, name="graph")
+        encoder = DAGEncoder(
+            self.d_h, self.d_h, self.dag_layers, negative_slope=SLOPES[self.score], name="graph", **options
+        )
         hidden = encoder(jnp.concatenate(inputs, axis=-1), *graph)
         for layer in range(1, self.mlp_layers):
-            hidden = nn.relu(dense(self.d_h, self.d_h, scheme=scheme, name=f"hidden_{layer}")(hidden))
+            hidden = nn.relu(dense(self.d_h, self.d_h, name=f"hidden_{layer}", **options)(hidden))
         hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)
-        return DAGERCOutput(dense(self.num_classes, self.d_h, scheme=scheme, name="classifier")(hidden))
+        return DAGERCOutput(dense(self.num_classes, self.d_h, name="classifier", **options)(hidden))
 
     def check(self) -> None:
         """Raises ValueError where a switch has no such value."""

@@ -6,7 +6,7 @@ Losses: cross-entropy (19), dual contrast (10, 11, 20), distillation (13), their
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,15 @@ from jmer.layers.stacking import stacked, unstacked
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
-from jmer.losses.reduction import check_choice, zero_unless
-from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
+from jmer.losses.reduction import zero_unless
+from jmer.models.checks import (
+    check_at_least_one,
+    check_choice,
+    check_heads,
+    check_modalities,
+    check_no_frames,
+    check_rates,
+)
 from jmer.models.classification import classification_term
 from jmer.models.spec import ModelSpec, Summaries, is_off
 from jmer.models.variants import MODALITY_SUBSETS
@@ -67,7 +74,7 @@ class LFVDOutput:
     atmosphere_attention: jax.Array | None = None
 
 
-def lead_modality(dominant: str, modalities: Collection[str]) -> str:
+def effective_dominant(dominant: str, modalities: Collection[str]) -> str:
     """Returns `dominant` if it is among `modalities`, else the first of text, audio, visual that is."""
     return dominant if dominant in modalities else next(m for m in MODALITIES if m in modalities)
 
@@ -78,7 +85,7 @@ class LFVD(nn.Module):
     Attributes:
       num_classes: `C`.
       modalities: those that the model uses, any non-empty subset of text, audio, visual.
-      dominant: the modality that guides attention, teaches and has weight 1; see `lead_modality`.
+      dominant: the modality that guides attention, teaches and has weight 1; see `effective_dominant`.
       d_r: width of the Bi-GRU's output, both directions together.
       d_h: width inside the graph network.
       d_x: width of every representation after it.
@@ -144,9 +151,9 @@ class LFVD(nn.Module):
     initialization: str = "torch_uniform"
 
     @property
-    def lead(self) -> str:
+    def effective_dominant(self) -> str:
         """The dominant modality that is really there."""
-        return lead_modality(self.dominant, self.modalities)
+        return effective_dominant(self.dominant, self.modalities)
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False, attention: bool = False) -> LFVDOutput:
@@ -217,24 +224,33 @@ class LFVD(nn.Module):
         check_rates(self, "dropout_rate")
 
     def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
-        return dense(features, fan_in, scheme=self.initialization, name=name)
+        return dense(features, fan_in, name=name, **SCHEMES[self.initialization])
 
     def _encode(self, batch: Batch, available: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """Eqs. 2 and 3."""
         inputs = {m: zero_unless(available[m], batch.features[m]) for m in self.modalities}
         forward_and_back = self.bidirectional and not self.causal
-        grus = ModalityBiGRUs(self.d_r, forward_and_back, self.initialization, name="gru")
-        read = grus(inputs, batch.mask, batch.segments)
-        hidden = jnp.stack([read[m] for m in self.modalities], axis=1)
+        kernel_init, bias_init = SCHEMES[self.initialization].values()
+        grus = ModalityBiGRUs(
+            self.d_r,
+            forward_and_back,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=kernel_init,
+            bias_init=bias_init,
+            name="gru",
+        )
+        states = grus(inputs, batch.mask, segments=batch.segments)
+        hidden = jnp.stack([states[m] for m in self.modalities], axis=1)
         hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
-        encoder = self._for_each_modality(DAGEncoder, (1, None, None), shared=self.dag_shared)(
-            self.d_x, self.d_h, self.dag_layers, self.dag_output, initialization=self.initialization, name="graph"
+        encoder = DAGEncoder(
+            self.d_x, self.d_h, self.dag_layers, self.dag_output, name="graph", **SCHEMES[self.initialization]
         )
-        return self._by_modality(zero_unless(batch.mask[None], encoder(hidden, *graph)))
+        encode = self._for_each_modality(encoder, (1, None, None), shared=self.dag_shared)
+        return self._by_modality(zero_unless(batch.mask[None], encode(hidden, *graph)))
 
-    def _for_each_modality(self, module: type[nn.Module], in_axes: tuple, *, shared: bool = False):
-        """Returns a module that runs `module` once per modality, stacked in the order of `modalities`."""
+    def _for_each_modality(self, module: nn.Module, in_axes: tuple, *, shared: bool = False) -> Callable:
+        """Returns a call of a layer that runs a copy of it for each modality, in the order of `modalities`."""
         return stacked(module, in_axes=in_axes, shared=shared, size=len(self.modalities))
 
     def _by_modality(self, stacked: jax.Array) -> dict[str, jax.Array]:
@@ -242,47 +258,51 @@ class LFVD(nn.Module):
 
     def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
-        lead, maps = self.lead, {}
+        dominant, maps = self.effective_dominant, {}
         present = {m: zero_unless(available[m], x) for m, x in encoded.items()}
-        pair_mask = batch.segments.together()
+        pair_mask = batch.segments.same_segment()
         if self.causal:
             pair_mask = pair_mask & jnp.tri(batch.mask.shape[1], dtype=bool)[None]
         sources = jnp.stack([present[m] for m in self.modalities])
         masks = jnp.stack([available[m] for m in self.modalities])
-        target, shared_query = present[lead], self.qkv_sharing == "per_modality"
+        target, shared_query = present[dominant], self.qkv_sharing == "per_modality"
         if shared_query:
-            target = dense(self.d_x, self.d_x, use_bias=self.qkv_bias, scheme=self.initialization, name="shared_query")(
-                target
+            project = dense(
+                self.d_x, self.d_x, use_bias=self.qkv_bias, name="shared_query", **SCHEMES[self.initialization]
             )
-        residual, residual_axis = (present[lead], None) if self.cross_residual == "query" else (sources, 0)
-        blocks = self._for_each_modality(LanguageGuidedBlock, (None, 0, residual_axis, 0, None, None, None))(
+            target = project(target)
+        residual, residual_axis = (present[dominant], None) if self.cross_residual == "query" else (sources, 0)
+        block = LanguageGuidedBlock(
             self.num_heads,
-            self.ffn_mult,
+            self.ffn_mult * self.d_x,
             self.dropout_rate,
             self.qkv_bias,
             not shared_query,
-            self.initialization,
             name="language_guided",
+            **SCHEMES[self.initialization],
         )
-        out, weights = blocks(target, sources, residual, masks, train, pair_mask, batch.row_ids)
-        maps |= {f"{m}_to_{lead}": w for m, w in self._by_modality(weights).items()}
+        augment = self._for_each_modality(block, (None, 0, residual_axis, 0))
+        out, weights = augment(
+            target, sources, residual, masks, pair_mask=pair_mask, train=train, row_ids=batch.row_ids
+        )
+        maps |= {f"{m}_to_{dominant}": w for m, w in self._by_modality(weights).items()}
         read = self._by_modality(zero_unless(masks, out))
-        merged = sum(read.values()) + present[lead]
+        merged = sum(read.values()) + present[dominant]
         atmosphere, after, maps["atmosphere"] = ConversationAtmosphere(
             self.num_heads,
-            self.ffn_mult,
+            self.ffn_mult * self.d_x,
             self.dropout_rate,
             self.qkv_bias,
             self.causal,
-            self.initialization,
             name="atmosphere",
+            **SCHEMES[self.initialization],
         )(merged, batch.mask, segments=batch.segments, train=train, row_ids=batch.row_ids)
         streams = dict(encoded)
-        streams[lead] = {"encoder": encoded[lead], "lfa": read[lead], "fused": after}[self.language_stream]
+        streams[dominant] = {"encoder": encoded[dominant], "lfa": read[dominant], "fused": after}[self.language_stream]
         if not self.use_atmosphere:
             return streams, None, maps
-        heard = atmosphere if self.causal else batch.segments.spread(atmosphere)
-        return {m: x + heard for m, x in streams.items()}, atmosphere, maps
+        added = atmosphere if self.causal else batch.segments.broadcast(atmosphere)
+        return {m: x + added for m, x in streams.items()}, atmosphere, maps
 
     def _token_attention(self, maps: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
         """Returns `LFVDOutput.atmosphere_attention`."""
@@ -297,10 +317,8 @@ class LFVD(nn.Module):
 
     def _posteriors(self, features: Mapping[str, jax.Array]) -> dict[str, Gaussian]:
         """Eq. 12."""
-        head = self._for_each_modality(GaussianHead, (0,))(
-            self.d_z, self.sigma_param, self.initialization, name="posterior"
-        )
-        posterior = head(jnp.stack([features[m] for m in self.modalities]))
+        head = GaussianHead(self.d_z, self.sigma_param, name="posterior", **SCHEMES[self.initialization])
+        posterior = self._for_each_modality(head, (0,))(jnp.stack([features[m] for m in self.modalities]))
         means, scales = self._by_modality(posterior.mean), self._by_modality(posterior.scale)
         return {m: Gaussian(means[m], scales[m]) for m in self.modalities}
 
@@ -318,17 +336,17 @@ class LFVD(nn.Module):
             return sum(gates[m] * x for m, x in inputs.items()), {}
         weights = kl_fusion_weights(
             posteriors,
-            dominant=self.lead,
+            dominant=self.effective_dominant,
             weighting="ones" if self.fusion == "add" else self.weight_fn,
             reduction=self.weight_kl_reduction,
         )
         if self.weight_stop_grad:
             weights = jax.lax.stop_gradient(weights)
         # Without the dominant modality there is nothing to compare with: the others count fully.
-        weights = {m: jnp.where(available[self.lead], w, 1) for m, w in weights.items()}
-        weights[self.lead] = jnp.ones(available[self.lead].shape)
+        weights = {m: jnp.where(available[self.effective_dominant], w, 1) for m, w in weights.items()}
+        weights[self.effective_dominant] = jnp.ones(available[self.effective_dominant].shape)
         weights = {m: jnp.where(available[m], weights[m], 0) for m in inputs}
-        return kl_weighted_fusion(inputs, weights, dominant=self.lead), weights
+        return kl_weighted_fusion(inputs, weights, dominant=self.effective_dominant), weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,7 +429,7 @@ class LFVDLoss:
         if not is_off(self.gamma_distillation):
             values = variational_distillation(
                 output.posteriors,
-                teacher=lead_modality(self.dominant, output.posteriors),
+                teacher=effective_dominant(self.dominant, output.posteriors),
                 stop_teacher_gradient=self.teacher_stop_grad,
                 where=available,
                 samples=output.samples if self.kl_estimator == "mc" else None,

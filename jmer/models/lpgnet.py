@@ -20,13 +20,13 @@ from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import COMPRESS_NORMS, COMPRESSIONS, FFN_INPUTS, ResidualEnhancement
 from jmer.layers.gates import GatedReduction, MultimodalGate
-from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
+from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.parallel_attention import PROJECTIONS, FourWayParallelAttention, Path
 from jmer.layers.pooling import AttentionPool, mean_pool
-from jmer.layers.positions import segment_positions
+from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked, unstacked
-from jmer.losses.reduction import check_choice, zero_unless
-from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_rates
+from jmer.losses.reduction import zero_unless
+from jmer.models.checks import check_at_least_one, check_choice, check_heads, check_modalities, check_rates
 from jmer.models.self_distillation import (
     LOSS_WEIGHTS,
     SelfDistillationHeads,
@@ -129,7 +129,8 @@ class LPGNet(nn.Module):
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
             enhanced = self._interact(x, masks, segments, train, row_ids, axis_name, block)
         gate = "learned" if self.use_unimodal_gate else "none"
-        reduced = GatedReduction(self.paths, gate, self.initialization, name="unimodal_fusion")(enhanced)
+        reduction = GatedReduction(self.paths, gate, name="unimodal_fusion", **SCHEMES[self.initialization])
+        reduced = reduction(enhanced)
         reduced = {m: zero_unless(masks[m], reduced[m]) for m in self.names}
         if self.mode == "frame":
             reduced = {m: x.reshape(*batch.mask.shape, self.d) for m, x in self._pool(reduced, masks).items()}
@@ -199,20 +200,22 @@ class LPGNet(nn.Module):
         longest = segments.ids.shape[1]
         encoded = []
         for m, mask in masks.items():
-            kernel_init, _ = kernel_and_bias(self.initialization, self.kernel_size * features[m].shape[-1])
             # What is not there is zero before the convolution, which would carry it over to its neighbours.
+            kernel_init = SCHEMES[self.initialization]["kernel_init"]
             convolution = SegmentConvolution(self.d, self.kernel_size, kernel_init, name=f"conv_{m}")
-            x = convolution(zero_unless(mask, features[m]), segments)
+            # The frames of an utterance have a row to themselves, of another length in each modality.
+            packed = None if self.mode == "frame" else segments
+            x = convolution(zero_unless(mask, features[m]), segments=packed)
             encoded.append(jnp.pad(x, ((0, 0), (0, longest - mask.shape[1]), (0, 0))))
         masks = {m: jnp.pad(mask, ((0, 0), (0, longest - mask.shape[1]))) for m, mask in masks.items()}
         x = jnp.stack(encoded, axis=1)
         if self.positional == "sinusoidal":
-            x = x + segment_positions(segments, self.d)[:, None]
+            x = x + sinusoidal_positions(longest, self.d, segments=segments)[:, None]
             x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
     def _interact(
-        self, x, masks, segments: Segments, train: bool, row_ids: jax.Array | None, axis: str | None, block: int
+        self, x, masks, segments: Segments, train: bool, row_ids: jax.Array | None, axis_name: str | None, block: int
     ):
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
         attention = FourWayParallelAttention(
@@ -222,11 +225,11 @@ class LPGNet(nn.Module):
             dropout_rate=self.attention_dropout_rate,
             paths=self.paths,
             pool_queries=self.global_compression == "query_mean",
-            initialization=self.initialization,
             name=f"attention_{block}",
+            **SCHEMES[self.initialization],
         )
         context = attention(x, masks, segments=segments, train=train, row_ids=row_ids)
-        enhancement = stacked(ResidualEnhancement, in_axes=(0, 0, 0, 0, None, None, None, None))(
+        enhancement = ResidualEnhancement(
             self.ffn_mult * self.d,
             self.global_compression,
             self.compress_norm,
@@ -234,18 +237,18 @@ class LPGNet(nn.Module):
             self.ffn_input,
             self.ffn_pre_ln,
             self.dropout_rate,
-            self.initialization,
             name=f"enhancement_{block}",
+            **SCHEMES[self.initialization],
         )
-        enhanced = enhancement(
+        enhanced = stacked(enhancement)(
             jnp.stack([x[target] for _, target in self.paths]),
             jnp.stack([context[path] for path in self.paths]),
             jnp.stack([masks[target] for _, target in self.paths]),
-            jnp.stack([segments.any(masks[source]) for source, _ in self.paths]),
-            train,
-            row_ids,
-            axis,
-            segments,
+            jnp.stack([masks[source] for source, _ in self.paths]),
+            segments=segments,
+            train=train,
+            row_ids=row_ids,
+            axis_name=axis_name,
         )
         return dict(zip(self.paths, unstacked(enhanced), strict=True))
 
@@ -253,7 +256,7 @@ class LPGNet(nn.Module):
         """Makes one vector `[S, d]` of each modality's frames."""
         if self.frame_pool == "mean":
             return {m: mean_pool(x[m], masks[m]) for m in self.names}
-        pool = stacked(AttentionPool, in_axes=(0, 0))(self.initialization, name="frame_pool")
+        pool = stacked(AttentionPool(SCHEMES[self.initialization]["kernel_init"], name="frame_pool"))
         pooled = pool(jnp.stack([x[m] for m in self.names]), jnp.stack([masks[m] for m in self.names]))
         return dict(zip(self.names, unstacked(pooled), strict=True))
 
@@ -262,13 +265,14 @@ class LPGNet(nn.Module):
         if len(x) == 1:
             return x[self.names[0]], {}
         if self.use_multimodal_gate:
-            kernel_init, _ = kernel_and_bias(self.initialization, self.d)
-            return MultimodalGate(kernel_init, name="multimodal_gate")(x, available)
+            gate = MultimodalGate(SCHEMES[self.initialization]["kernel_init"], name="multimodal_gate")
+            return gate(x, available)
         if self.ungated_fusion == "mean":
             stack = jnp.stack([x[m] for m in self.names], axis=-2)
             return mean_pool(stack, jnp.stack([available[m] for m in self.names], axis=-1)), {}
-        together = jnp.concatenate([x[m] for m in self.names], axis=-1)
-        return dense(self.d, together.shape[-1], scheme=self.initialization, name="concatenation")(together), {}
+        concatenated = jnp.concatenate([x[m] for m in self.names], axis=-1)
+        layer = dense(self.d, concatenated.shape[-1], name="concatenation", **SCHEMES[self.initialization])
+        return layer(concatenated), {}
 
 
 SPEC = ModelSpec(

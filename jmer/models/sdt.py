@@ -15,12 +15,19 @@ from jmer.batch import MODALITIES, Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.gates import UNIMODAL_GATES, GatedReduction, MultimodalGate
-from jmer.layers.initializers import SCHEMES, dense, kernel_and_bias
+from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.parallel_attention import FourWayParallelAttention, Path
-from jmer.layers.positions import segment_positions
+from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked, unstacked
-from jmer.losses.reduction import check_choice, zero_unless
-from jmer.models.checks import check_at_least_one, check_heads, check_modalities, check_no_frames, check_rates
+from jmer.losses.reduction import zero_unless
+from jmer.models.checks import (
+    check_at_least_one,
+    check_choice,
+    check_heads,
+    check_modalities,
+    check_no_frames,
+    check_rates,
+)
 from jmer.models.self_distillation import (
     LOSS_WEIGHTS,
     SelfDistillationHeads,
@@ -92,13 +99,14 @@ class SDT(nn.Module):
         check_no_frames(batch, "SDT")
         present = {m: batch.available[m] & batch.mask for m in self.modalities}
         contexts = self._read(self._embed(batch, present, train), present, batch, train)
-        reduced = GatedReduction(self.paths, self.unimodal_gate, self.initialization, name="reduction")(contexts)
+        reduction = GatedReduction(self.paths, self.unimodal_gate, name="reduction", **SCHEMES[self.initialization])
+        reduced = reduction(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
         if len(features) == 1:
             (fused,), gates = features.values(), {}
         else:
-            kernel_init, _ = kernel_and_bias(self.initialization, self.d)
-            fused, gates = MultimodalGate(kernel_init, name="fusion")(features, present)
+            gate = MultimodalGate(SCHEMES[self.initialization]["kernel_init"], name="fusion")
+            fused, gates = gate(features, present)
         heads = SelfDistillationHeads(
             self.num_classes, tuple(features), self.dropout_rate, self.initialization, name="heads"
         )
@@ -125,13 +133,13 @@ class SDT(nn.Module):
         def to_width(modality: str) -> jax.Array:
             x = zero_unless(present[modality], batch.features[modality])
             # A convolution of kernel 1.
-            layer = dense(self.d, x.shape[-1], use_bias=False, scheme=self.initialization, name=f"input_{modality}")
-            return layer(x)
+            options = SCHEMES[self.initialization]
+            return dense(self.d, x.shape[-1], use_bias=False, name=f"input_{modality}", **options)(x)
 
         names = [m for m in MODALITIES if m in self.modalities]
         x = jnp.stack([to_width(m) for m in names], axis=1)
         if self.positional == "sinusoidal":
-            x = x + segment_positions(batch.segments, self.d)[:, None]
+            x = x + sinusoidal_positions(x.shape[2], self.d, segments=batch.segments)[:, None]
         if self.speaker_embedding:
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
@@ -144,21 +152,21 @@ class SDT(nn.Module):
         """One encoder layer for each path: targets read sources, then each position is refined on its own."""
         attention = FourWayParallelAttention(
             self.num_heads,
-            bias=True,
+            qkv_bias=True,
             output_projection=True,
             dropout_rate=self.dropout_rate,
             paths=self.paths,
-            initialization=self.initialization,
             name="attention",
+            **SCHEMES[self.initialization],
         )
         contexts = attention(streams, present, segments=batch.segments, train=train, row_ids=batch.row_ids)
         read = jnp.stack([contexts[path] for path in self.paths], axis=1)
         queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
         x = ConversationDropout(self.dropout_rate)(read, train=train, row_ids=batch.row_ids) + queries
-        feed_forward = stacked(PositionwiseFeedForward, in_axes=(1, None, None))(
-            self.d, self.dropout_rate, initialization=self.initialization, name="feed_forward"
+        feed_forward = PositionwiseFeedForward(
+            self.d, self.dropout_rate, name="feed_forward", **SCHEMES[self.initialization]
         )
-        x = jnp.moveaxis(x, 1, 0) + feed_forward(x, train, batch.row_ids)
+        x = jnp.moveaxis(x, 1, 0) + stacked(feed_forward, in_axes=1)(x, train=train, row_ids=batch.row_ids)
         return dict(zip(self.paths, unstacked(x), strict=True))
 
 

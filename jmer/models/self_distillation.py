@@ -13,7 +13,7 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
-from jmer.layers.initializers import dense, kernel_and_bias
+from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.distillation import soft_label_distillation
 from jmer.models.classification import classification_term
@@ -79,16 +79,13 @@ class SelfDistillationHeads(nn.Module):
           train, row_ids: see `ConversationDropout`.
         """
         width = fused.shape[-1]
-        logits = dense(self.num_classes, width, scheme=self.initialization, name="fused")(fused)
+        logits = dense(self.num_classes, width, name="fused", **SCHEMES[self.initialization])(fused)
         if len(self.modalities) == 1:
             return logits, {}
         stack = jnp.stack([nn.relu(features[m]) for m in self.modalities], axis=1)
         stack = ConversationDropout(self.dropout_rate)(stack, train=train, row_ids=row_ids)
-        kernel_init, bias_init = kernel_and_bias(self.initialization, width)
-        heads = stacked(nn.Dense, in_axes=1)(
-            self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="unimodal"
-        )
-        return logits, dict(zip(self.modalities, unstacked(heads(stack)), strict=True))
+        head = dense(self.num_classes, width, name="unimodal", **SCHEMES[self.initialization])
+        return logits, dict(zip(self.modalities, unstacked(stacked(head, in_axes=1)(stack)), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
