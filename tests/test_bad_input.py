@@ -201,7 +201,7 @@ def test_corpora(refusal, corpus):
     assert all(part in line for part in CORPORA[corpus]), line
 
 
-# Field -> value, what the line says besides.
+# Field -> value, what else is in the line.
 VALUES = [
     ("seed", "-1", ["whole number from 0"]),
     ("selection", "best", ["validation, last, test_oracle"]),
@@ -257,7 +257,7 @@ def test_values_of_fields(refusal, field, value, expected):
     assert all(part in line for part in [field.rpartition(".")[2].removesuffix("_fn"), *expected]), line
 
 
-def test_what_corpus_and_configuration_settle_together(refusal):
+def test_a_corpus_that_does_not_fit_the_configuration(refusal):
     line = refusal(main, ["--config", f"{MELD}:text_audio", "--corpus=corpora/text_only"])
     assert "model.modalities has audio, but corpus 'synthetic-meld' has only text" in line
     weighted = ["--config", MELD, "--config.loss.class_weights=inverse_freq"]

@@ -1,4 +1,4 @@
-"""The command trains, goes on, scores and predicts as its help says, and a run's mistakes are one line each."""
+"""The command line trains, resumes, evaluates and predicts, and every mistake with a run is one line."""
 
 import dataclasses
 import json

@@ -45,7 +45,7 @@ def add_corpus_flag(parser: Parser) -> None:
 
 
 def add_training_flags(parser: Parser) -> None:
-    """Adds the flags that say what is trained, and where."""
+    """Adds the flags for what is trained and where."""
     add_config_flag(
         parser,
         "an experiment by its name (lfvd_meld) or its Python file, or a model by its name, with variants; "
