@@ -9,6 +9,18 @@ Names are imported when they are first used, so that `import jmer` costs nothing
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ imports
+    from jmer import config, data, evaluation, layers, losses, models, runs, training
+    from jmer.api import load_run, train, train_many
+    from jmer.batch import Batch
+    from jmer.data import load_corpus
+    from jmer.errors import UserError
+    from jmer.experiment import get_config
+    from jmer.models import ModelSpec, Summaries, register_model
+    from jmer.runs import Run, RunGroup
+    from jmer.training.preemption import Interrupted
 
 __version__ = "0.2.0"
 
@@ -28,15 +40,36 @@ _NAMES = {
     "train": "jmer.api",
     "train_many": "jmer.api",
 }
-_MODULES = ("config", "data", "evaluation", "layers", "losses", "models", "runs", "training")
 
-__all__ = [*sorted(_NAMES), *_MODULES]
+__all__ = [
+    "Batch",
+    "Interrupted",
+    "ModelSpec",
+    "Run",
+    "RunGroup",
+    "Summaries",
+    "UserError",
+    "config",
+    "data",
+    "evaluation",
+    "get_config",
+    "layers",
+    "load_corpus",
+    "load_run",
+    "losses",
+    "models",
+    "register_model",
+    "runs",
+    "train",
+    "train_many",
+    "training",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
-    if name in _MODULES:
+    if name in __all__:
         return importlib.import_module(f"jmer.{name}")
     raise AttributeError(f"module 'jmer' has no attribute '{name}'")
 

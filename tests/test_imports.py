@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import jmer
+
 ROOT = Path(__file__).parent.parent / "jmer"
 GROUND = {"batch", "errors", "files", "precision", "segments", "selection"}
 MAY_IMPORT = {
@@ -37,6 +39,12 @@ def test_imports_point_one_way(room):
     assert modules
     for path in modules:
         assert set(imported(path)) <= MAY_IMPORT[room], path
+
+
+def test_type_checkers_see_what_is_imported_lazily():
+    (block,) = (node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == jmer._NAMES | {name: "jmer" for name in set(jmer.__all__) - jmer._NAMES.keys()}
 
 
 def test_layers_and_losses_pull_in_nothing_heavy():
