@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jmer.checks import check_array, check_arrays, is_concrete
+from jmer.checks import check_array, check_arrays, describe, is_concrete
 
 
 @struct.dataclass
@@ -105,7 +105,7 @@ def check_segments(segments: Segments | None, length: int, rows: int | None = No
     if segments is None:
         return
     if not isinstance(segments, Segments):
-        raise TypeError(f"segments: expected jmer.layers.Segments, got a {type(segments).__name__}")
+        raise TypeError(f"segments: expected a jmer.layers.Segments, got {describe(segments)}")
     sizes = {"T": length} if rows is None else {"B": rows, "T": length}
     check_array("segments.ids", segments.ids, "int [B, T]", sizes)
     if not is_concrete(segments.ids):

@@ -26,10 +26,8 @@ def sinusoidal_positions(length: int, features: int, *, segments: Segments | Non
       TypeError, ValueError: for a size below 1, or segments of rows of another length.
 
     Examples:
-      >>> print(sinusoidal_positions(3, 2).round(2))
-      [[ 0.    1.  ]
-       [ 0.84  0.54]
-       [ 0.91 -0.42]]
+      >>> print(sinusoidal_positions(3, 4)[0])
+      [0. 1. 0. 1.]
     """
     check_at_least_one(length=length, features=features)
     feature = np.arange(features)

@@ -121,8 +121,9 @@ def supervised_contrastive(
 
     Examples:
       >>> features = {"text": jax.random.normal(jax.random.key(0), (4, 16))}
-      >>> print(supervised_contrastive(features, jnp.array([0, 1, 0, 1])) > 0)
-      [ True  True  True  True]
+      >>> values = supervised_contrastive(features, jnp.array([0, 1, 0, -1]), denominator="all_but_self")
+      >>> print(values > 0)
+      [ True False  True False]
     """
     check_choice("denominator", denominator, ("negatives", "negatives_plus_self", "all_but_self"))
     check_positive("temperature", temperature)
