@@ -1,4 +1,4 @@
-"""The same conversations in fewer rows: what a model says of them must not change."""
+"""The same conversations in fewer rows: what a model predicts of them must not change."""
 
 import jax
 import numpy as np

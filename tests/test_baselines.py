@@ -1,4 +1,4 @@
-"""The regression that models must beat sees what it says it sees, chooses C fairly and prints the same table again."""
+"""The regression that models must beat reads its neighbours, chooses C fairly and prints the same table again."""
 
 import dataclasses
 

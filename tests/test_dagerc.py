@@ -52,9 +52,9 @@ def test_conversations_have_what_is_hard():
     assert any(len(set(c.speakers)) > 1 for c in conversations())
 
 
-def small(**switches):
+def small(**options):
     return DAGERC(
-        **{"num_classes": C, "modalities": MODALITIES, "d_h": 5, "dag_layers": 1, "dropout_rate": 0.0} | switches
+        **{"num_classes": C, "modalities": MODALITIES, "d_h": 5, "dag_layers": 1, "dropout_rate": 0.0} | options
     )
 
 
@@ -91,7 +91,7 @@ def cross_entropy(logits, labels, weights=None):
     return total, count
 
 
-SWITCHES = [
+OPTIONS = [
     {},
     {"modalities": ("text",), "dag_layers": 2},
     {"score": "leaky_relu"},
@@ -102,8 +102,8 @@ SWITCHES = [
 ]
 
 
-def named(switches):
-    return ",".join(f"{name}={value}" for name, value in switches.items())
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items())
 
 
 def check_forward(model):
@@ -114,9 +114,9 @@ def check_forward(model):
         np.testing.assert_allclose(logits[b, : len(expected)], expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=named)
-def test_forward_pass_matches_the_equations(switches):
-    check_forward(small(**switches))
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
+def test_forward_pass_matches_the_equations(options):
+    check_forward(small(**options))
 
 
 @pytest.mark.slow
@@ -144,10 +144,10 @@ def mean_loss(model, loss, p, batch):
     return total / jnp.maximum(count, 1e-6)
 
 
-@pytest.mark.parametrize("switches", SWITCHES[:4], ids=named)
-def test_gradients_are_those_of_finite_differences(switches):
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=named)
+def test_gradients_are_those_of_finite_differences(options):
     """Of the weighted loss, in float64, for every parameter along a random direction."""
-    model, labels = small(**switches), [c.labels for c in conversations()]
+    model, labels = small(**options), [c.labels for c in conversations()]
     p = float64(batch_parameters(model))
 
     def objective(p):
@@ -226,10 +226,10 @@ def test_padding_changes_no_output_and_no_loss():
     )
 
 
-@pytest.mark.parametrize("switches", SWITCHES[:4], ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other(switches):
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other(options):
     """Logits, loss and gradients are those of the conversations in rows of their own."""
-    model, batch = small(**switches), batch_of(conversations())
+    model, batch = small(**options), batch_of(conversations())
     together, p, apply = packed(batch, ((1, 2, 3), (0,)), length=20), batch_parameters(model), jax.jit(model.apply)
     found, expected = apply({"params": p}, together).logits, apply({"params": p}, batch).logits
     real = np.where(batch.mask[..., None], expected, 0)
@@ -376,7 +376,7 @@ def test_a_corpus_without_the_modality_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
         ({"modalities": ("text", "smell")}, "smell"),
@@ -387,9 +387,9 @@ def test_a_corpus_without_the_modality_is_one_line():
         ({"dropout_rate": -0.1}, "dropout_rate must be at least 0 and below 1, not -0.1"),
     ],
 )
-def test_models_that_cannot_be_are_refused(switches, message):
+def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(small(**switches).init, jax.random.key(0), batch_of(conversations()))
+        jax.eval_shape(small(**options).init, jax.random.key(0), batch_of(conversations()))
 
 
 def test_frames_are_refused():

@@ -24,7 +24,7 @@ LENGTHS = (5, 1, 7, 3)
 B, T, C = len(LENGTHS), 7, 4
 
 
-def small(**switches):
+def small(**options):
     sizes = {
         "num_classes": C,
         "d_r": 6,
@@ -35,7 +35,7 @@ def small(**switches):
         "dag_layers": 1,
         "dropout_rate": 0.0,
     }
-    return LFVD(**{**sizes, **switches})
+    return LFVD(**{**sizes, **options})
 
 
 def conversations(seed=0):
@@ -219,19 +219,19 @@ ALONE = [
 SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
 
 
-def named(switches):
-    return ",".join(f"{name}={value}" for name, value in switches.items())
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items())
 
 
-@pytest.mark.parametrize("switches", TOGETHER, ids=named)
-def test_forward_pass_matches_the_equations(switches):
-    check_forward(small(**switches))
+@pytest.mark.parametrize("options", TOGETHER, ids=named)
+def test_forward_pass_matches_the_equations(options):
+    check_forward(small(**options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", ALONE, ids=named)
-def test_each_switch_matches_the_equations(switches):
-    check_forward(small(**switches))
+@pytest.mark.parametrize("options", ALONE, ids=named)
+def test_each_option_matches_the_equations(options):
+    check_forward(small(**options))
 
 
 @pytest.mark.slow
@@ -244,10 +244,10 @@ def test_each_subset_of_modalities_matches_the_equations(modalities, fusion):
 ORDER, LONGER = ((3, 0, 1), (2,)), 10
 
 
-@pytest.mark.parametrize("switches", TOGETHER, ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other(switches):
+@pytest.mark.parametrize("options", TOGETHER, ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other(options):
     """What is computed of them, the losses and the gradient are those of conversations in rows of their own."""
-    model, batch = small(**switches), batch_of(conversations(), garbage=7.0)
+    model, batch = small(**options), batch_of(conversations(), garbage=7.0)
     together = packed(batch, ORDER, LONGER)
     expected, found = predict(model, batch), predict(model, together)
     for b in range(B):
@@ -350,9 +350,9 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("modalities", [MODALITIES, ("audio", "visual"), ("visual",)], ids="+".join)
-@pytest.mark.parametrize("switches", LOSSES, ids=named)
-def test_losses_match_the_equations(switches, modalities):
-    chosen, loss = conversations(), LFVDLoss(**switches)
+@pytest.mark.parametrize("options", LOSSES, ids=named)
+def test_losses_match_the_equations(options, modalities):
+    chosen, loss = conversations(), LFVDLoss(**options)
     batch = batch_of(chosen)
     output = only(random_output(batch), modalities)
     lead = loss.dominant if loss.dominant in modalities else modalities[0]
@@ -492,12 +492,10 @@ def test_gradients_match_finite_differences_of_the_equations():
         np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("switches", "sees_ahead"), [({"causal": True, "language_stream": "fused"}, False), ({}, True)]
-)
-def test_a_causal_model_does_not_look_ahead(switches, sees_ahead):
+@pytest.mark.parametrize(("options", "sees_ahead"), [({"causal": True, "language_stream": "fused"}, False), ({}, True)])
+def test_a_causal_model_does_not_look_ahead(options, sees_ahead):
     """Whatever is said after utterance i, by whomever, in whatever modalities."""
-    model = small(**switches)
+    model = small(**options)
     batch = batch_of(conversations(0))
     before = predict(model, batch)
     other = batch_of(conversations(1))
@@ -647,14 +645,14 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("switch", UNKNOWN)
-def test_unknown_switch_values_are_refused_with_the_choices(switch):
-    with pytest.raises(ValueError, match=f"'{UNKNOWN[switch]}'.*{CHOICES[switch]}"):
-        jax.eval_shape(small(**{switch: UNKNOWN[switch]}).init, jax.random.key(0), batch_of(conversations()))
+@pytest.mark.parametrize("option", UNKNOWN)
+def test_unknown_option_values_are_refused_with_the_choices(option):
+    with pytest.raises(ValueError, match=f"'{UNKNOWN[option]}'.*{CHOICES[option]}"):
+        jax.eval_shape(small(**{option: UNKNOWN[option]}).init, jax.random.key(0), batch_of(conversations()))
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
         ({"modalities": ("text", "text")}, "each once"),
@@ -668,13 +666,13 @@ def test_unknown_switch_values_are_refused_with_the_choices(switch):
         ({"dropout_rate": 1.0}, "dropout_rate must be at least 0 and below 1, not 1.0"),
     ],
 )
-def test_models_that_cannot_be_are_refused(switches, message):
+def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        small(**switches).check()
+        small(**options).check()
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"self_denominator": "some"}, "'some'; choose one of negatives, all"),
         ({"supcon_denominator": "all"}, "'all'; choose one of negatives, negatives_plus_self, all_but_self"),
@@ -684,9 +682,9 @@ def test_models_that_cannot_be_are_refused(switches, message):
         ({"tau": 0.0}, "tau must be above 0, not 0.0"),
     ],
 )
-def test_losses_that_cannot_be_are_refused(switches, message):
+def test_losses_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        LFVDLoss(**switches)
+        LFVDLoss(**options)
 
 
 def test_frames_are_refused():
@@ -707,10 +705,10 @@ def test_created_from_its_default_sections():
     sections["model"] |= {"num_classes": C, "modalities": ("text", "audio")}
     model = SPEC.build(sections["model"], sections["loss"])
     assert (model.module, model.loss) == (LFVD(C, ("text", "audio")), LFVDLoss())
-    for switch, fields in (("recon_weight", {"reconstruct", "draw_samples"}), ("kl_estimator", {"draw_samples"})):
-        value = {"recon_weight": 0.5, "kl_estimator": "mc"}[switch]
-        model = SPEC.build(sections["model"], {**sections["loss"], switch: value})
-        assert getattr(model.loss, switch) == value
+    for option, fields in (("recon_weight", {"reconstruct", "draw_samples"}), ("kl_estimator", {"draw_samples"})):
+        value = {"recon_weight": 0.5, "kl_estimator": "mc"}[option]
+        model = SPEC.build(sections["model"], {**sections["loss"], option: value})
+        assert getattr(model.loss, option) == value
         assert {f.name for f in dataclasses.fields(model.module) if getattr(model.module, f.name) is True} - {
             "bidirectional",
             "use_atmosphere",

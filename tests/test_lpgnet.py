@@ -33,8 +33,8 @@ T, C = 7, 4
 LOSS = SelfDistillationLoss(1.5, 1.0, 0.8, tau=2.0, class_weights=(0.5, 2.0, 1.0, 3.0))
 
 
-def small(**switches):
-    return LPGNet(**{"num_classes": C, "d": 8, "dropout_rate": 0.0} | switches)
+def small(**options):
+    return LPGNet(**{"num_classes": C, "d": 8, "dropout_rate": 0.0} | options)
 
 
 @functools.cache
@@ -178,18 +178,18 @@ def context(p, model, path, i, x, present):
 
 def enhance(p, statistics, model, xs, contexts, presents, sources, train):
     """One path's H in all sequences, and its new running statistics. Lists have one entry for each sequence."""
-    compressed, heard = [], []
+    compressed, counted = [], []
     for c, present, source in zip(contexts, presents, sources, strict=True):
         if model.global_compression in ("pooled", "pooled_plus_context"):
             c = mean_of(c[present], model.d)[None]
         whole = len(c) == 1 and model.global_compression not in ("per_position", "channel")
         compressed.append(linear(p["conv"], c))
-        heard.append((present.any(keepdims=True) if whole else present) & source)
+        counted.append((present.any(keepdims=True) if whole else present) & source)
     new = None
     if model.compress_norm == "layer":
         normed = [layer_norm(p["norm"], rows, 1e-5) for rows in compressed]
     else:
-        rows = np.concatenate([rows[real] for rows, real in zip(compressed, heard, strict=True)])
+        rows = np.concatenate([rows[real] for rows, real in zip(compressed, counted, strict=True)])
         mean, variance = (rows.mean(0), rows.var(0)) if train else (statistics["mean"], statistics["var"])
         normed = [(r - mean) / np.sqrt(variance + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"] for r in compressed]
         new = {
@@ -197,7 +197,7 @@ def enhance(p, statistics, model, xs, contexts, presents, sources, train):
             "var": 0.9 * statistics["var"] + 0.1 * rows.var(0, ddof=1),
         }
     enhanced = []
-    for x, c, z, real, present in zip(xs, contexts, normed, heard, presents, strict=True):
+    for x, c, z, real, present in zip(xs, contexts, normed, counted, presents, strict=True):
         z = rows_where(real, np.where(z > 0, z, 0.01 * z))
         residual = x + z
         if model.global_compression == "pooled_plus_context":
@@ -487,19 +487,19 @@ SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MOD
 GOLDEN = [-0.207156, 0.027154, -0.200550, -0.248675, -0.332435, -0.078872, 0.513090, 4.925508, 4.919293]
 
 
-def named(switches):
-    return ",".join(f"{name}={value}" for name, value in switches.items()) or "default"
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items()) or "default"
 
 
-@pytest.mark.parametrize("switches", TOGETHER, ids=named)
-def test_everything_matches_the_equations(switches):
-    check_against_the_equations(small(**switches))
+@pytest.mark.parametrize("options", TOGETHER, ids=named)
+def test_everything_matches_the_equations(options):
+    check_against_the_equations(small(**options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", ALONE, ids=named)
-def test_each_switch_matches_the_equations(switches):
-    check_against_the_equations(small(**switches))
+@pytest.mark.parametrize("options", ALONE, ids=named)
+def test_each_option_matches_the_equations(options):
+    check_against_the_equations(small(**options))
 
 
 @pytest.mark.slow
@@ -557,12 +557,12 @@ def test_property_3_two_modalities_are_weighed_by_the_sigmoid_of_their_differenc
 
 
 @pytest.mark.parametrize(
-    ("switches", "equivariant"),
+    ("options", "equivariant"),
     [({"kernel_size": 1}, True), ({}, False), ({"kernel_size": 1, "positional": "sinusoidal"}, False)],
     ids=["kernel 1", "kernel 3", "kernel 1 with positions"],
 )
-def test_property_9_only_kernel_1_without_positions_ignores_the_order_of_utterances(switches, equivariant):
-    model, batch = small(**switches), conversations()
+def test_property_9_only_kernel_1_without_positions_ignores_the_order_of_utterances(options, equivariant):
+    model, batch = small(**options), conversations()
     order = np.array([3, 0, 4, 1, 2, 5, 6])  # within the first conversation's five utterances
 
     def shuffled(x):
@@ -615,15 +615,15 @@ def check_packed(model):
     jax.tree.map(lambda x, y: close(x, y, "gradients", rtol=1e-4), found_gradients, gradients)
 
 
-@pytest.mark.parametrize("switches", PACKED, ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other(switches):
-    check_packed(small(**switches))
+@pytest.mark.parametrize("options", PACKED, ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other(options):
+    check_packed(small(**options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", PACKED_ALONE, ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other_in_any_form(switches):
-    check_packed(small(**switches))
+@pytest.mark.parametrize("options", PACKED_ALONE, ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other_in_any_form(options):
+    check_packed(small(**options))
 
 
 MODES = pytest.mark.parametrize("mode", ["utterance", "frame"])
@@ -841,14 +841,14 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("switch", UNKNOWN)
-def test_unknown_switch_values_are_refused_with_the_choices(switch):
-    with pytest.raises(ValueError, match=f"unknown {switch} 'other'; choose one of {UNKNOWN[switch]}$"):
-        small(**{switch: "other"}).check()
+@pytest.mark.parametrize("option", UNKNOWN)
+def test_unknown_option_values_are_refused_with_the_choices(option):
+    with pytest.raises(ValueError, match=f"unknown {option} 'other'; choose one of {UNKNOWN[option]}$"):
+        small(**{option: "other"}).check()
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
         ({"modalities": ("text", "text")}, "each once"),
@@ -869,9 +869,9 @@ def test_unknown_switch_values_are_refused_with_the_choices(switch):
         ({"attention_dropout_rate": -0.1}, "attention_dropout_rate must be at least 0 and below 1, not -0.1"),
     ],
 )
-def test_models_that_cannot_be_are_refused(switches, message):
+def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        small(**switches).check()
+        small(**options).check()
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def batch():
     return batch.replace(features=float64(batch.features), speakers=np.where(batch.mask, speakers, -1).astype(np.int32))
 
 
-def plain_model(params, **switches):
-    model = DAGERC(WIDTHS, **SIZES, **switches).double()
+def plain_model(params, **options):
+    model = DAGERC(WIDTHS, **SIZES, **options).double()
     load_parameters(model, params)
     return model
 

@@ -24,9 +24,9 @@ def batch():
     return batch_with_gaps()
 
 
-def plain_model(variables, modalities=("text", "audio"), dtype=torch.float32, **switches):
+def plain_model(variables, modalities=("text", "audio"), dtype=torch.float32, **options):
     widths = {m: WIDTHS[m] for m in modalities}
-    model = LPGNet(widths, C, SelfDistillationLoss(C, **LOSS), d=D, **switches).to(dtype)
+    model = LPGNet(widths, C, SelfDistillationLoss(C, **LOSS), d=D, **options).to(dtype)
     load_parameters(model, variables["params"])
     load_statistics(model, variables["batch_stats"])
     return model

@@ -27,9 +27,9 @@ def batch():
     return batch.replace(speakers=np.where(batch.mask, speakers, -1).astype(np.int32))
 
 
-def plain_model(params, modalities=MODALITIES, dtype=torch.float32, **switches):
+def plain_model(params, modalities=MODALITIES, dtype=torch.float32, **options):
     widths = {m: WIDTHS[m] for m in modalities}
-    model = SDT(widths, C, SelfDistillationLoss(C, **LOSS), **SIZES, **switches).to(dtype)
+    model = SDT(widths, C, SelfDistillationLoss(C, **LOSS), **SIZES, **options).to(dtype)
     load_parameters(model, params)
     return model
 

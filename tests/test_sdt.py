@@ -68,8 +68,8 @@ def take(batch, rows):
     return jax.tree.map(lambda x: x[np.array(rows)], batch)
 
 
-def small(**switches):
-    return SDT(**{"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.0} | switches)
+def small(**options):
+    return SDT(**{"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.0} | options)
 
 
 @functools.cache
@@ -199,8 +199,8 @@ def objective(p, model, loss, chosen):
     return value
 
 
-def named(switches):
-    return ",".join(f"{name}={value}" for name, value in switches.items())
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items())
 
 
 def close(found, expected, name, rtol=1e-5, atol=2e-5):
@@ -248,15 +248,15 @@ ALONE = [
 SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
 
 
-@pytest.mark.parametrize("switches", TOGETHER, ids=named)
-def test_forward_pass_matches_the_transcription(switches):
-    check_forward(small(**switches))
+@pytest.mark.parametrize("options", TOGETHER, ids=named)
+def test_forward_pass_matches_the_transcription(options):
+    check_forward(small(**options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", ALONE, ids=named)
-def test_each_switch_matches_the_transcription(switches):
-    check_forward(small(**switches))
+@pytest.mark.parametrize("options", ALONE, ids=named)
+def test_each_option_matches_the_transcription(options):
+    check_forward(small(**options))
 
 
 @pytest.mark.slow
@@ -275,10 +275,10 @@ def loss_and_gradient(model, loss=WEIGHTED):
     return jax.jit(jax.value_and_grad(functools.partial(total, model, loss)))
 
 
-@pytest.mark.parametrize("switches", [{}, {"modalities": ("text",), "use_inter": False}], ids=named)
-def test_gradients_are_those_of_finite_differences(switches):
+@pytest.mark.parametrize("options", [{}, {"modalities": ("text",), "use_inter": False}], ids=named)
+def test_gradients_are_those_of_finite_differences(options):
     """Of the whole objective, in float64, for every parameter along a random direction."""
-    model, chosen = small(**switches), conversations()
+    model, chosen = small(**options), conversations()
     p = float64(parameters(model))
     with jax.enable_x64(True):
         value, gradients = jax.device_get(loss_and_gradient(model)(p, batch_of(chosen)))
@@ -377,16 +377,16 @@ def check_packed(model):
     jax.tree.map(lambda x, y: close(x, y, "gradient", rtol=1e-4), found_gradient, gradient)
 
 
-@pytest.mark.parametrize("switches", TOGETHER[:2], ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other(switches):
+@pytest.mark.parametrize("options", TOGETHER[:2], ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other(options):
     """Outputs, loss and gradients are those of conversations in rows of their own."""
-    check_packed(small(**switches))
+    check_packed(small(**options))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", TOGETHER[2:] + ALONE, ids=named)
-def test_conversations_of_one_row_do_not_hear_each_other_in_any_form(switches):
-    check_packed(small(**switches))
+@pytest.mark.parametrize("options", TOGETHER[2:] + ALONE, ids=named)
+def test_conversations_of_one_row_do_not_influence_each_other_in_any_form(options):
+    check_packed(small(**options))
 
 
 def test_without_positions_order_does_not_matter():
@@ -399,7 +399,7 @@ def test_without_positions_order_does_not_matter():
         assert np.allclose(straight[moved.mask], permuted[moved.mask], rtol=1e-4, atol=1e-4) == equal
 
 
-def test_everything_is_heard_and_an_absent_modality_is_not():
+def test_every_modality_reaches_the_logits_and_an_absent_one_does_not():
     """A modality reaches every utterance; weights of those that are there add up to 1, others have none."""
     model, batch = small(), batch_of(conversations())
     before, there = predict(model, batch), np.any(list(batch.available.values()), axis=0)
@@ -409,8 +409,8 @@ def test_everything_is_heard_and_an_absent_modality_is_not():
             m: batch.features[m] + np.where(np.arange(6) == 0, 1, 0)[None, :, None].astype("f")
         }
         moved = np.abs(predict(model, batch.replace(features=features)).logits - before.logits).max(-1)
-        heard = batch.available[m][:, :1] & there
-        assert (moved[heard] > 1e-5).all() and (moved[~heard] == 0).all()
+        reached = batch.available[m][:, :1] & there
+        assert (moved[reached] > 1e-5).all() and (moved[~reached] == 0).all()
         np.testing.assert_array_equal(weights[m][~batch.available[m]], 0)
     close(sum(weights.values()), there, "weights")
     assert (there != batch.mask).any()
@@ -521,8 +521,8 @@ def stepped(model, batch, backend, devices):
 
 def test_packed_rows_train_the_same_on_any_number_of_devices():
     """Dropout on, and some devices hold nothing but padding."""
-    switches = {"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.3, "modalities": MODALITIES}
-    model = SPEC.build(defaults("sdt")["model"] | switches, defaults("sdt")["loss"])
+    options = {"num_classes": C, "d": 8, "num_heads": 2, "dropout_rate": 0.3, "modalities": MODALITIES}
+    model = SPEC.build(defaults("sdt")["model"] | options, defaults("sdt")["loss"])
     batch = packed(batch_of(conversations(), np.nan), ((3, 1), (2,), (0,)), 8)
     batch = jax.tree.map(lambda x: np.pad(x, [(0, 5)] + [(0, 0)] * (x.ndim - 1)), batch)
     batch = batch.replace(conversation_ids=np.where(batch.mask.any(1)[:, None], batch.conversation_ids, -1))
@@ -610,7 +610,7 @@ def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"modalities": ()}, r"modalities must be some of .*, not \(\)"),
         ({"d": 0}, "d must be at least 1, not 0"),
@@ -621,9 +621,9 @@ def test_a_configuration_that_cannot_be_is_one_line(field, value, expected):
         ({"use_intra": False, "use_inter": False}, "no path is left for attention within text, audio, visual"),
     ],
 )
-def test_models_that_cannot_be_are_refused(switches, message):
+def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(small(**switches).init, jax.random.key(0), batch_of(conversations()))
+        jax.eval_shape(small(**options).init, jax.random.key(0), batch_of(conversations()))
 
 
 def test_frames_are_refused():

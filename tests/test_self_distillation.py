@@ -92,14 +92,14 @@ LOSSES = [
 ]
 
 
-def named(switches):
-    return ",".join(f"{name}={value}" for name, value in switches.items())
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items())
 
 
 @pytest.mark.parametrize("modalities", [MODALITIES, ("text", "audio"), ()], ids=["three", "two", "one"])
-@pytest.mark.parametrize("switches", LOSSES, ids=named)
-def test_each_term_matches_its_formula(switches, modalities):
-    output, batch, loss = output_of(modalities), batch_of(), SelfDistillationLoss(**switches)
+@pytest.mark.parametrize("options", LOSSES, ids=named)
+def test_each_term_matches_its_formula(options, modalities):
+    output, batch, loss = output_of(modalities), batch_of(), SelfDistillationLoss(**options)
     found, expected = jax.jit(loss)(output, batch), transcribed(output, batch, loss)
     assert set(found) == set(expected)
     for term, (weight, total, count) in expected.items():
