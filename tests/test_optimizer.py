@@ -52,10 +52,11 @@ def reference(name, rates, weight_decay=0.0, clip_norm=0.0):
     return parameters
 
 
-def run(config, steps=(2, 2, 2)):
+def run(config, steps=(2, 2, 2), first=None):
+    """Returns the parameters after six updates; `first` = what differs in the optimizer that makes the first state."""
     optimizer = make_optimizer(CONFIG | config, steps=steps)
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START)
-    state = optimizer.init(parameters)
+    state = make_optimizer(CONFIG | config | (first or {}), steps=steps).init(parameters)
     for gradient in gradients():
         gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
         updates, state = optimizer.update(gradient, state, parameters)
@@ -67,6 +68,17 @@ def run(config, steps=(2, 2, 2)):
 @pytest.mark.parametrize("changes", [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "clip_norm": 1.0}], ids=str)
 def test_update_rules_are_pytorchs(name, changes):
     found, expected = run({"name": name} | changes), reference(name, [0.01] * STEPS, **changes)
+    for part in START:
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam_l2", "adamw", "sgd"])
+def test_the_state_carries_the_rates(name):
+    """So one program trains runs that differ by them."""
+    rates = {"learning_rate": 0.02, "weight_decay": 0.3}
+    config = {"name": name, "learning_rate": 0.5, "weight_decay": 0.9, "clip_norm": 1.0}
+    expected = reference(name, [0.02] * STEPS, weight_decay=0.3, clip_norm=1.0)
+    found = run(config, first=rates)
     for part in START:
         np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
 
