@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from experiments.interpretations.factors import FACTORS, Value
 from jmer.config import fit_to_corpus, flatten
 from jmer.models import build_model
 
+LINEAR = Path(__file__).parent / "linear_experiment.py"
 VARIANT = ("--variant", "")
 
 pytestmark = pytest.mark.usefixtures("smallest_model")
@@ -111,13 +113,14 @@ def get_config():
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_model_of_a_file_outside_the_repository_is_compared(corpora, told, tmp_path, jobs):
     path = tmp_path / "mine.py"
-    path.write_text(OUTSIDE)
-    out, names = tmp_path / "out", f"linear,{path},{path}:fast"
+    # A process knows one model of a name, whatever test registered it.
+    path.write_text(OUTSIDE.replace('"outside"', f'"outside{jobs}"'))
+    out, names = tmp_path / "out", f"{LINEAR},{path},{path}:fast"
     arguments = ("--corpus", corpora[0], "--models", names, "--seeds", 2, "--jobs", jobs, "--out", out, *VARIANT)
     status, lines, errors = told(comparison, *arguments)
     assert (status, errors) == (0, [])
     linear, mine, fast, *_ = table_of(lines)
-    assert [row["model"] for row in (linear, mine, fast)] == ["linear", "mine", "mine-fast"]
+    assert [row["model"] for row in (linear, mine, fast)] == ["linear_experiment", "mine", "mine-fast"]
     for row in (mine, fast):
         runs = [out / "talks" / row["model"] / f"seed{seed}" for seed in range(2)]
         scores = [json.loads((run / "scores.json").read_text())["splits"]["validation"] for run in runs]
