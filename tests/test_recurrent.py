@@ -138,3 +138,27 @@ def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="features: expected a multiple of 2, got 5"):
         BiGRU(5).init(jax.random.key(0), normal(0, B, T, D), MASK)
     assert BiGRU(5, bidirectional=False).init_with_output(jax.random.key(0), normal(0, B, T, D), MASK)[0].shape[-1] == 5
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": False}, {"custom_derivative": False}], ids=str)
+def test_states_skip_a_gap_in_the_mask(options):
+    """Outputs and gradients are those of the real utterances alone."""
+    mask = np.array([[True, False, True, True, False, False, True, False]])
+    x, weights, gru = normal(12, 1, 8, D), normal(13, 1, 8, 6), BiGRU(6, **options)
+    p = draw_parameters(gru, x, mask)
+
+    def step(mask):
+        def objective(p, x, weights):
+            out = gru.apply({"params": p}, x, mask)
+            return (out * weights).sum(), out
+
+        return jax.jit(jax.grad(objective, (0, 1), has_aux=True))
+
+    gap = np.where(mask[..., None], x, np.float32(np.nan))
+    (p_bar, x_bar), out = step(mask)(p, gap, weights)
+    (p_bar_alone, x_bar_alone), alone = step(np.ones((1, 4), bool))(p, x[:, mask[0]], weights[:, mask[0]])
+    np.testing.assert_allclose(out[:, mask[0]], alone, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(x_bar[:, mask[0]], x_bar_alone, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), p_bar, p_bar_alone)
+    np.testing.assert_array_equal(out[~mask], 0)
+    np.testing.assert_array_equal(x_bar[~mask], 0)

@@ -1,4 +1,4 @@
-"""Wrong calls of public layers and losses, each with the exact message it gets: argument, what was expected, what was given."""
+"""Wrong calls of public layers and losses, each with its exact message: the argument, what was expected and given."""
 
 import re
 

@@ -130,7 +130,7 @@ class DAGLayer(nn.Module):
         """Runs the layer along conversations.
 
         Args:
-          x: float `[B, T, H]`.
+          x: float `[B, T, H]`; values of utterances that are not real do not matter.
           adjacency: bool `[B, T, T]`, see `predecessor_graph`.
           same_speaker: bool `[B, T, T]`, see `predecessor_graph`. An utterance is real where it has the same speaker as
             itself.
@@ -142,8 +142,10 @@ class DAGLayer(nn.Module):
           TypeError, ValueError: for an argument of another kind or shape.
         """
         check_graph(x, adjacency, same_speaker, width=self.features)
-        out = jnp.moveaxis(self.in_time(jnp.moveaxis(x, 1, 0), links(adjacency, same_speaker)), 0, 1)
-        return jnp.where(jnp.diagonal(same_speaker, axis1=1, axis2=2)[..., None], out, 0)
+        real = _real(same_speaker)
+        in_time = jnp.moveaxis(jnp.where(real, x, 0), 1, 0)
+        out = jnp.moveaxis(self.in_time(in_time, links(adjacency, same_speaker)), 0, 1)
+        return jnp.where(real, out, 0)
 
     def in_time(self, x: jax.Array, graph: Links) -> jax.Array:
         """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`; what it gives for padding means nothing."""
@@ -193,9 +195,10 @@ class DAGEncoder(nn.Module):
         """Encodes conversations along their speakers' graph.
 
         Args:
-          x: float `[B, T, D]`.
+          x: float `[B, T, D]`; values of utterances that are not real do not matter.
           adjacency: bool `[B, T, T]`, see `predecessor_graph`.
-          same_speaker: bool `[B, T, T]`, see `predecessor_graph`.
+          same_speaker: bool `[B, T, T]`, see `predecessor_graph`. An utterance is real where it has the same speaker as
+            itself.
 
         Returns:
           `[B, T, features]`; values of utterances that are not real mean nothing.
@@ -206,7 +209,7 @@ class DAGEncoder(nn.Module):
         """
         self._check(x, adjacency, same_speaker)
         options = layer_options(self)
-        x = jnp.moveaxis(x, 1, 0)
+        x = jnp.moveaxis(jnp.where(_real(same_speaker), x, 0), 1, 0)
         states = [nn.relu(dense(self.hidden_features, x.shape[-1], name="input", **options)(x))]
         graph = links(adjacency, same_speaker)
         for i in range(self.num_layers):
@@ -232,6 +235,11 @@ class DAGEncoder(nn.Module):
                 f"features: expected hidden_features, {self.hidden_features}, for output 'last', got {self.features}"
             )
         check_graph(x, adjacency, same_speaker)
+
+
+def _real(same_speaker: jax.Array) -> jax.Array:
+    """Returns which utterances of a graph are real, bool `[B, T, 1]`."""
+    return jnp.diagonal(same_speaker, axis1=1, axis2=2)[..., None]
 
 
 def check_graph(x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array, width: int | None = None) -> None:

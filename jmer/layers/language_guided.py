@@ -70,7 +70,7 @@ class LanguageGuidedBlock(nn.Module):
           target: float `[B, Tq, D]`, from which the queries come.
           source: float `[B, Tk, D]`, from which keys and values come.
           residual: float `[B, Tq, D]`, R, added to the attention's output (Eq. 6 as printed adds the source).
-          source_mask: bool `[B, Tk]`, True where the source is real.
+          source_mask: bool `[B, Tk]`, True where the source is real; its values elsewhere do not matter.
           pair_mask: bool `[B, Tq, Tk]` or `[Tq, Tk]`, True where a query may attend to a key; None = everywhere.
           train: whether dropout is on; needs the random stream `dropout` then.
           row_ids: int32 `[B]`, see `ConversationDropout`.
@@ -93,6 +93,7 @@ class LanguageGuidedBlock(nn.Module):
         _check_options(self, width)
         inner = 4 * width if self.hidden_features is None else self.hidden_features
         target, source, residual = (promote_dtype(x, dtype=self.dtype)[0] for x in (target, source, residual))
+        source = jnp.where(source_mask[..., None], source, 0)
 
         def linear(features, fan_in, name, use_bias=True):
             return dense(features, fan_in, use_bias=use_bias, name=name, **layer_options(self))
@@ -166,7 +167,7 @@ class ConversationAtmosphere(nn.Module):
         """Summarizes conversations.
 
         Args:
-          x: float `[B, T, D]`.
+          x: float `[B, T, D]`; values where `mask` is False do not matter.
           mask: bool `[B, T]`, True where an utterance is real.
           segments: the conversations of packed rows, `K` at most; None = one per row.
           train: whether dropout is on; needs the random stream `dropout` then.
@@ -186,7 +187,7 @@ class ConversationAtmosphere(nn.Module):
         _check_options(self, width)
         segments = one_per_row(rows, length) if segments is None else segments
         token = self.param("token", nn.initializers.normal(0.02), (width,), self.param_dtype)
-        x, token = promote_dtype(x, token, dtype=self.dtype)
+        x, token = promote_dtype(jnp.where(mask[..., None], x, 0), token, dtype=self.dtype)
         tokens = length if self.causal else segments.count
         queries = jnp.concatenate([jnp.broadcast_to(token, (rows, tokens, width)), x], axis=1)
         # All copies of the token are the same key.

@@ -177,9 +177,9 @@ class BiGRU(_GRUs):
     The states skip positions where the mask is False, at the end of a conversation or inside it. Parameters are laid
     out as in PyTorch's `nn.GRU`, whose gates are in `gru_gates`.
 
-    Its reverse-mode derivative is written by hand, which makes a step of training faster. JAX cannot differentiate that
-    one again or in forward mode: `jax.jvp` and `jax.hessian` need `custom_derivative=False`, which gives the same
-    values from a plain `jax.lax.scan`.
+    Its reverse-mode derivative is written by hand, which makes a step of training faster. JAX refuses the layer's
+    forward mode then (`jax.jvp`, `jax.jacfwd`), and reverse mode over reverse mode; `jax.grad` and `jax.hessian` work.
+    `custom_derivative=False` computes the same values by a plain `jax.lax.scan`, which has all of them.
 
     Attributes:
       features: `D_r`, width of the output, both directions together.

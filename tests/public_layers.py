@@ -1,0 +1,105 @@
+"""A call of every public layer and loss, for tests of what holds for all of them."""
+
+import jax
+import numpy as np
+from reference import draw_parameters, normal
+
+from jmer import layers, losses
+from jmer.layers.parallel_attention import FOUR_PATHS
+
+B, T, D, C = 2, 4, 6, 3
+MASK = np.array([[True] * 4, [True, True, False, False]])
+SPEAKERS = np.array([[0, 1, 0, 1], [0, 0, -1, -1]], np.int32)
+LABELS = np.array([[0, 1, 0, 2], [1, 1, -1, -1]], np.int32)
+MASKS = {"text": MASK, "audio": MASK}
+SEGMENTS = layers.Segments(np.array([[0, 0, 1, 1], [0, 0, 0, 0]], np.int32), 2)
+
+
+def both(x):
+    return {"text": x, "audio": 0.5 * x[..., ::-1]}
+
+
+def rows(x):
+    return x.reshape(-1, D)
+
+
+def gaussian(x):
+    return layers.Gaussian(x, jax.nn.softplus(x) + 0.1)
+
+
+def gaussians(x):
+    return {m: gaussian(value) for m, value in both(x).items()}
+
+
+def graph():
+    return layers.predecessor_graph(SPEAKERS, MASK)
+
+
+def paths(x):
+    return {path: x + i for i, path in enumerate(FOUR_PATHS)}
+
+
+def heads(x):
+    return x.reshape(*x.shape[:-1], 2, D // 2)
+
+
+# Public name -> a call of it with features [B, T, D]: the arguments of a layer, or a function's value.
+LAYERS = {
+    "AttentionPool": (layers.AttentionPool(), lambda x: (x, MASK)),
+    "BiGRU": (layers.BiGRU(4), lambda x: (x, MASK)),
+    "ConversationAtmosphere": (layers.ConversationAtmosphere(2), lambda x: (x, MASK)),
+    "ConversationDropout": (layers.ConversationDropout(0.5), lambda x: (x,)),
+    "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),
+    "DAGLayer": (layers.DAGLayer(D), lambda x: (x, *graph())),
+    "FourWayParallelAttention": (layers.FourWayParallelAttention(2), lambda x: (both(x), MASKS)),
+    "GatedReduction": (layers.GatedReduction(), lambda x: (paths(x),)),
+    "GaussianHead": (layers.GaussianHead(3), lambda x: (x,)),
+    "LanguageGuidedBlock": (layers.LanguageGuidedBlock(2), lambda x: (x, 2 * x, x, MASK)),
+    "MaskedBatchNorm": (layers.MaskedBatchNorm(), lambda x: (x, MASK)),
+    "ModalityBiGRUs": (layers.ModalityBiGRUs(4), lambda x: (both(x), MASK)),
+    "MultimodalGate": (layers.MultimodalGate(), lambda x: (both(x), MASKS)),
+    "PositionwiseFeedForward": (layers.PositionwiseFeedForward(5), lambda x: (x,)),
+    "ResidualEnhancement": (layers.ResidualEnhancement(5), lambda x: (x, 2 * x, MASK, MASK)),
+    "SegmentConvolution": (layers.SegmentConvolution(5, 3), lambda x: (x,)),
+    "UnimodalGate": (layers.UnimodalGate(), lambda x: (x,)),
+}
+FUNCTIONS = {
+    "Gaussian": lambda x: gaussian(x),
+    "Segments": lambda x: SEGMENTS.broadcast(SEGMENTS.mean(x, MASK)),
+    "cross_entropy": lambda x: losses.cross_entropy(x, LABELS),
+    "cross_modal_contrastive": lambda x: losses.cross_modal_contrastive(both(rows(x)), where=MASK.reshape(-1)),
+    "gaussian_kl": lambda x: layers.gaussian_kl(gaussian(x), gaussian(x[..., ::-1])),
+    "kl_fusion_weights": lambda x: layers.kl_fusion_weights(gaussians(x)),
+    "kl_weighted_fusion": lambda x: layers.kl_weighted_fusion(both(x), {"audio": x[..., 0]}),
+    "masked_attention": lambda x: layers.masked_attention(heads(x), heads(2 * x), heads(x), MASK),
+    "masked_mean": lambda x: losses.masked_mean(x[..., 0], MASK),
+    "mean_pool": lambda x: layers.mean_pool(x, MASK),
+    "predecessor_graph": lambda x: jax.tree.map(lambda edges: edges * x[:, :, :1], graph()),
+    "sinusoidal_positions": lambda x: x + layers.sinusoidal_positions(T, D, segments=SEGMENTS),
+    "soft_label_distillation": lambda x: losses.soft_label_distillation(x, x[..., ::-1]),
+    "supervised_contrastive": lambda x: losses.supervised_contrastive(
+        both(rows(x)), LABELS.reshape(-1), denominator="all_but_self"
+    ),
+    "symmetric_kl": lambda x: layers.symmetric_kl(gaussian(x), gaussian(x[..., ::-1])),
+    "variational_distillation": lambda x: losses.variational_distillation(gaussians(x), where=MASKS),
+}
+
+
+def call(name, **options):
+    """Returns the call of a layer or loss as a function of parameters and features, and parameters.
+
+    Options replace those of a layer.
+    """
+    if name in FUNCTIONS:
+        return lambda p, x: FUNCTIONS[name](p["scale"] * x), {"scale": np.float32(1.5)}
+    layer, arguments = LAYERS[name]
+    layer = layer.clone(**options)
+    variables = jax.jit(lambda x: layer.init(jax.random.key(0), *arguments(x)))(normal(0, B, T, D))
+    p = {"params": draw_parameters(layer, *arguments(normal(0, B, T, D)))} if "params" in variables else {}
+    state = {name: value for name, value in variables.items() if name != "params"}
+    trains = {"train": True, "mutable": list(state)} if name in ("ConversationDropout", "MaskedBatchNorm") else {}
+
+    def apply(p, x):
+        return layer.apply({**p, **state}, *arguments(x), rngs={"dropout": jax.random.key(1)}, **trains)
+
+    return apply, p
