@@ -49,7 +49,7 @@ class Subject:
     @property
     def dominant(self) -> str | None:
         """The modality that the fusion weights of the others refer to; None for a model without one."""
-        return getattr(self.predictor.model.module, "lead", None)
+        return getattr(self.predictor.model.module, "effective_dominant", None)
 
     def examples(self, split: str) -> list[Conversation]:
         """Returns the examples of a split with normalised features.
@@ -68,12 +68,10 @@ class Subject:
         return self.predictor.outputs(examples, pick)
 
     def output_shapes(self, pick: Callable[[Any], Any]) -> Any:
-        """Returns the shapes of what `outputs` picks, for one utterance; nothing is computed."""
-        batch = example_batch(self.predictor.widths, frames=self.predictor.frames)
-        output = jax.eval_shape(
-            lambda b: self.predictor.model.module.apply(self.predictor.variables, b, train=False), batch
-        )
-        return pick(output)
+        """Returns the shapes of what `outputs` picks for one conversation; nothing is computed."""
+        conversations = self.corpus.conversations([*self.corpus.splits][-1])[:1]
+        examples = make_examples(conversations, frames=self.predictor.frames)
+        return self.predictor.output_shapes(self.predictor.normalize(self.predictor.complete(examples[:1])), pick)
 
     def weighted_modalities(self) -> list[str]:
         """Returns the modalities with fusion weights, the dominant one left out."""
