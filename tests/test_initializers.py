@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from reference import normal
 
+from jmer.batch import Batch
 from jmer.layers.initializers import SCHEMES, FanInUniform, dense, torch_uniform
 from jmer.layers.recurrent import BiGRU
+from jmer.models import DAGERC, LFVD, SDT, LPGNet
 
 
 def assert_uniform(x, bound):
@@ -58,3 +60,46 @@ def test_parameters_are_float32(key):
     for scheme in SCHEMES:
         p = dense(4, 3, **SCHEMES[scheme]).init(key(), normal(0, 1, 3))["params"]
         assert {leaf.dtype for leaf in jax.tree.leaves(p)} == {np.dtype(np.float32)}
+
+
+# Fingerprints of all initial values, recorded before layers took initializers: of PyTorch's scheme and of Flax's.
+RECORDED = {
+    "dagerc": (DAGERC(4, d_h=6, dag_layers=2, modalities=("text", "audio")), 5.267417, 5.125195),
+    "lfvd": (LFVD(4, d_r=8, d_h=6, d_x=8, d_z=3, num_heads=2), 15.245815, 16.507531),
+    "lpgnet": (
+        LPGNet(
+            4,
+            d=8,
+            num_heads=2,
+            attention_dropout_rate=0.2,
+            attn_out_proj=True,
+            qkv="shared",
+            positional="sinusoidal",
+            global_compression="channel",
+            blocks=2,
+            use_multimodal_gate=False,
+        ),
+        -9.719855,
+        -13.928505,
+    ),
+    "sdt": (SDT(4, d=8, num_heads=2), 9.570773, 5.253489),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", RECORDED)
+def test_models_start_as_they_always_have(name, scheme):
+    model, *fingerprints = RECORDED[name]
+    mask = np.ones((3, 7), bool)
+    widths = {"text": 5, "audio": 4, "visual": 3}
+    batch = Batch(
+        features={m: np.zeros((3, 7, width), np.float32) for m, width in widths.items()},
+        mask=mask,
+        labels=np.zeros((3, 7), np.int32),
+        speakers=np.zeros((3, 7), np.int32),
+        available=dict.fromkeys(widths, mask),
+    )
+    params = jax.jit(model.clone(initialization=scheme).init)(jax.random.key(1), batch)["params"]
+    leaves = jax.tree.leaves(params)
+    found = sum(np.float64(leaf).reshape(-1) @ np.cos(np.arange(leaf.size) + i) for i, leaf in enumerate(leaves))
+    np.testing.assert_allclose(found, fingerprints[list(SCHEMES).index(scheme)], atol=2e-5)
