@@ -47,3 +47,18 @@ def test_the_model_of_ones_own_is_a_whole_file(tmp_path):
 def test_the_files_that_a_page_names_exist(page):
     named = set(re.findall(r"\b(?:configs|docs|experiments|jmer|tests)/[\w/*]+(?:\.\w+)?", page.read_text()))
     assert {name for name in named if not any(ROOT.glob(name))} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_programs_that_a_page_names_exist(page):
+    named = set(re.findall(r"python -m ((?:experiments|jmer)(?:\.\w+)*)", page.read_text()))
+    paths = {name: ROOT / name.replace(".", "/") for name in named}
+    found = {
+        name for name, path in paths.items() if (path / "__main__.py").exists() or path.with_suffix(".py").exists()
+    }
+    assert named == found
+
+
+def test_every_study_has_a_page():
+    studies = {path.parent for path in (ROOT / "experiments").glob("*/__main__.py")}
+    assert studies and {study for study in studies if not (study / "README.md").exists()} == set()
