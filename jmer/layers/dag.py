@@ -68,8 +68,8 @@ class DAGLayer(nn.Module):
         M_i &= \sum_{j \in \mathcal{N}_i} \alpha_{ij} W_{r_{ij}} H_j^l \\
         H_i^l &= \mathrm{GRU}_C(H_i^{l-1}, M_i) + \mathrm{GRU}_P(M_i, H_i^{l-1})
 
-    where r says whether both have one speaker. The derivative is written by hand as that of `BiGRU` is:
-    `custom_derivative=False` has the others.
+    where r tells whether both have one speaker. The derivative is written by hand, as that of `BiGRU`, whose docstring
+    tells which derivatives need `custom_derivative=False`.
 
     Attributes:
       features: `H`, width of the input and of the output.

@@ -1,8 +1,8 @@
 """The recurrence inside a layer of DAG-ERC, with a derivative written by hand.
 
-What depends on the layer below alone is computed for all utterances before the loop, the weights' gradients after it,
-each as one product; the loop keeps only what must wait for the predecessors. A node's predecessors are read in pieces,
-as many as the farthest one needs.
+Products with the layer below are computed for all utterances before the loop, the weights' gradients after it, each as
+one product; the loop has only what depends on the predecessors. A node's predecessors are read in pieces, as many as
+the farthest one needs.
 """
 
 import functools
@@ -16,8 +16,8 @@ from flax import linen as nn
 from jmer.layers.recurrent import Gates, GatesBar, GRUWeights, gru_backward, gru_gates, gru_next
 from jmer.layers.slices import highest_of_all, put, take
 
-# Predecessors at window 1 hardly lie farther back than this, so that one piece is read as a rule. An accelerator reads
-# a whole conversation at once.
+# Predecessors at window 1 are rarely farther back than this, so that one piece is usually enough. On an accelerator a
+# piece is the whole conversation.
 CPU_PIECE = 16
 
 

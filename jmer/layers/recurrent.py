@@ -165,8 +165,8 @@ class _GRUs(nn.Module):
         )
         states = states.reshape(len(inputs), len(directions), length, rows, hidden)
         outputs = [states[:, 0], states[:, 1, ::-1]] if self.bidirectional else [states[:, 0]]
-        read = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
-        return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], read, 0)), strict=True))
+        states = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
+        return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], states, 0)), strict=True))
 
 
 class BiGRU(_GRUs):

@@ -1,4 +1,4 @@
-"""Reading and writing places of buffers that loops carry, at one place for all copies under `jax.vmap`.
+"""Slices of the buffers that loops carry, at one index for all copies under `jax.vmap`.
 
 JAX turns such slices into gathers and scatters under `jax.vmap`, which check each place and are several operations;
 here the mapped axis is one more axis of the buffer.
@@ -17,7 +17,7 @@ def take(buffer: jax.Array, start: jax.Array, size: int | None = None, *, axis: 
 
 
 def put(buffer: jax.Array, values: jax.Array, start: jax.Array, size: int | None = None, *, axis: int = 0) -> jax.Array:
-    """Returns the buffer with `values` in the place that `take` reads."""
+    """Returns the buffer with `values` where `take` reads."""
     return _putting(axis)(buffer, jnp.expand_dims(values, axis) if size is None else values, start)
 
 

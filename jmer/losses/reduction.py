@@ -1,4 +1,4 @@
-"""From values per utterance to means, and the masks that say which utterances count."""
+"""Means of values per utterance, and the masks of the utterances that count."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The classification term that every model's loss has."""
+"""The classification term of every model's loss."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def classification_term(
     Args:
       logits: float32 `[B, T, C]`.
       labels: int32 `[B, T]`, -1 = unlabelled.
-      where: bool `[B, T]`, True where an utterance is there to be classified; without a label it does not count.
+      where: bool `[B, T]`, True where an utterance is to be classified; without a label it does not count.
       class_weights: `C` numbers, or none (all 1).
 
     Raises:

@@ -1,7 +1,7 @@
 """DAG-ERC: a directed acyclic graph network over a conversation (Shen et al., 2021), and early fusion as in MultiDAG.
 
 Flow of one batch: features, one modality or several side by side → layers along the speakers' graph
-(`jmer.layers.dag`) → states of all layers beside the features → multilayer perceptron → emotion. The loss is the
+(`jmer.layers.dag`) → concatenated states of all layers and features → multilayer perceptron → emotion. The loss is the
 cross-entropy.
 """
 
@@ -28,7 +28,7 @@ SLOPES = {"linear": 1.0, "leaky_relu": 0.01}
 
 @struct.dataclass
 class DAGERCOutput:
-    """What DAG-ERC computes for a batch.
+    """The output of DAG-ERC for a batch.
 
     Attributes:
       logits: `[B, T, C]`.
@@ -42,16 +42,16 @@ class DAGERC(nn.Module):
 
     Attributes:
       num_classes: `C`.
-      modalities: those that the model reads, any non-empty subset of text, audio, visual; concatenated in that order,
+      modalities: those that the model uses, any non-empty subset of text, audio, visual; concatenated in that order,
         with zeros where an utterance lacks one.
       d_h: width of the layers, in the graph and after it.
       dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
-      omega: utterances of the same speaker that the graph reaches back to.
+      omega: ω of the graph, the number of the speaker's last utterances that it links back to.
       score: how predecessors are scored: `linear` (as the authors' code does: an utterance's own part cancels in the
         softmax) or `leaky_relu` (it does not).
       mlp_layers: hidden layers between the graph's states and the last linear layer.
       dropout_rate: rate before the last linear layer.
-      initialization: see `jmer.layers.initializers`.
+      initialization: of the parameters, a name in `jmer.layers.initializers.SCHEMES`.
     """
 
     num_classes: int
@@ -73,7 +73,7 @@ class DAGERC(nn.Module):
           train: whether dropout is on; needs the random stream `dropout` then.
 
         Raises:
-          ValueError: for a switch that has no such value, or a batch with frames.
+          ValueError: for an option that has no such value, or a batch with frames.
         """
         self.check()
         check_no_frames(batch, "DAG-ERC")
@@ -92,7 +92,7 @@ class DAGERC(nn.Module):
         return DAGERCOutput(dense(self.num_classes, self.d_h, name="classifier", **options)(hidden))
 
     def check(self) -> None:
-        """Raises ValueError where a switch has no such value."""
+        """Raises ValueError if an option has no such value."""
         check_modalities(self.modalities)
         check_choice("score", self.score, tuple(SLOPES))
         check_choice("initialization", self.initialization, SCHEMES)

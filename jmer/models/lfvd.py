@@ -41,7 +41,7 @@ from jmer.models.variants import MODALITY_SUBSETS
 
 @struct.dataclass
 class LFVDOutput:
-    """What LFVD computes for a batch. Mappings are keyed by modality.
+    """The output of LFVD for a batch. Mappings are keyed by modality.
 
     Attributes:
       logits: `[B, T, C]`.
@@ -50,7 +50,7 @@ class LFVDOutput:
         `[B, T, D]`; None without it.
       features: `[B, T, D]` each, X + t, zero where the utterance lacks the modality.
       posteriors: Gaussians of `[B, T, d_z]`, Eq. 12.
-      samples: `[B, T, d_z]` each, drawn from the posteriors in training where the configuration uses them; else None.
+      samples: `[B, T, d_z]` each, drawn from the posteriors in training if an option needs them; else None.
       reconstructions: `[B, T, D]` each, decoded from the samples (or, in evaluation, means); None without a decoder.
       weights: `[B, T]` each, 1 for the dominant modality, w of Eq. 16 for the others, 0 where unavailable; empty for a
         fusion without weights.
@@ -80,7 +80,7 @@ def effective_dominant(dominant: str, modalities: Collection[str]) -> str:
 
 
 class LFVD(nn.Module):
-    """The network of LFVD. The paper's literal reading is the default of every switch.
+    """The network of LFVD; every option defaults to the literal interpretation of the paper.
 
     Attributes:
       num_classes: `C`.
@@ -90,33 +90,33 @@ class LFVD(nn.Module):
       d_h: width inside the graph network.
       d_x: width of every representation after it.
       d_z: dimensions of the Gaussians.
-      bidirectional: False = the GRU reads forward only.
-      causal: True = nothing looks ahead: forward GRU, causal attention, an atmosphere per utterance.
+      bidirectional: False = a forward GRU only.
+      causal: True = no information from later utterances: forward GRU, causal attention, an atmosphere per utterance.
       dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
       dag_output: `concat_proj` or `last`, see `DAGEncoder`.
       dag_shared: True = the modalities share one graph network.
-      omega: utterances of the same speaker that the graph reaches back to.
+      omega: ω of the graph, the number of the speaker's last utterances that it links back to.
       num_heads: attention heads.
       qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: the blocks share the
-        query projection of the dominant modality; each reads another modality, so keys and values are their own).
+        query projection of the dominant modality; each has another source, hence its own keys and values).
       qkv_bias: whether these projections have biases.
       cross_residual: what Eq. 6 adds to the attention's output: `source` (as printed) or `query`.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d_x`.
       use_atmosphere: False = without t (the ablation "w/o CEAR").
-      language_stream: what the dominant modality hands on: `encoder` (X, as printed), `lfa` (the l→l block's output,
-        Eq. 7) or `fused` (the utterances after Eq. 9's block).
+      language_stream: the dominant modality's features after augmentation: `encoder` (X, as printed), `lfa` (the output
+        of the l→l block, Eq. 7) or `fused` (the utterances after Eq. 9's block).
       sigma_param: see `GaussianHead`.
       fusion: `cmvd` (Eq. 17), `add` (all weights 1), `cat` (linear layer over the concatenation) or `gate` (sum under
-        sigmoid gates that see all modalities).
-      fusion_input: what is fused: `x` (Eq. 17), `mu` (the Gaussians' means) or `z` (their samples, means in
-        evaluation); `mu` and `z` need `d_z` = `d_x`.
+        sigmoid gates computed from all modalities).
+      fusion_input: the features that are fused: `x` (Eq. 17), `mu` (the Gaussians' means) or `z` (their samples, and
+        means in evaluation); `mu` and `z` need `d_z` = `d_x`.
       weight_fn: see `kl_fusion_weights`.
       weight_kl_reduction: see `kl_fusion_weights`.
-      weight_stop_grad: True = the weights pass no gradient on.
+      weight_stop_grad: True = no gradient through the weights.
       reconstruct: True = a linear decoder per modality from the Gaussians back to X + t.
       draw_samples: True = draw samples in training even if the fusion does not use them.
       dropout_rate: rate after the GRU, in attention and feed-forward parts and before the classifier.
-      initialization: see `jmer.layers.initializers`.
+      initialization: of the parameters, a name in `jmer.layers.initializers.SCHEMES`.
     """
 
     num_classes: int
@@ -166,7 +166,7 @@ class LFVD(nn.Module):
           attention: whether the output carries attention maps.
 
         Raises:
-          ValueError: for a switch that has no such value, widths that do not fit together, or a batch with frames.
+          ValueError: for an option that has no such value, widths that do not fit together, or a batch with frames.
         """
         self.check()
         check_no_frames(batch, "LFVD")
@@ -200,7 +200,7 @@ class LFVD(nn.Module):
         )
 
     def check(self) -> None:
-        """Raises ValueError where a switch has no such value or widths do not fit together."""
+        """Raises ValueError if an option has no such value or widths do not fit together."""
         check_modalities(self.modalities)
         check_choice("dominant modality", self.dominant, MODALITIES)
         check_choice("qkv_sharing", self.qkv_sharing, ("per_block", "per_modality"))
@@ -286,8 +286,8 @@ class LFVD(nn.Module):
             target, sources, residual, masks, pair_mask=pair_mask, train=train, row_ids=batch.row_ids
         )
         maps |= {f"{m}_to_{dominant}": w for m, w in self._by_modality(weights).items()}
-        read = self._by_modality(zero_unless(masks, out))
-        merged = sum(read.values()) + present[dominant]
+        augmented = self._by_modality(zero_unless(masks, out))
+        merged = sum(augmented.values()) + present[dominant]
         atmosphere, after, maps["atmosphere"] = ConversationAtmosphere(
             self.num_heads,
             self.ffn_mult * self.d_x,
@@ -298,7 +298,9 @@ class LFVD(nn.Module):
             **SCHEMES[self.initialization],
         )(merged, batch.mask, segments=batch.segments, train=train, row_ids=batch.row_ids)
         streams = dict(encoded)
-        streams[dominant] = {"encoder": encoded[dominant], "lfa": read[dominant], "fused": after}[self.language_stream]
+        streams[dominant] = {"encoder": encoded[dominant], "lfa": augmented[dominant], "fused": after}[
+            self.language_stream
+        ]
         if not self.use_atmosphere:
             return streams, None, maps
         added = atmosphere if self.causal else batch.segments.broadcast(atmosphere)
@@ -328,11 +330,13 @@ class LFVD(nn.Module):
 
     def _fuse(self, inputs: Mapping[str, jax.Array], posteriors: Mapping[str, Gaussian], available):
         """Eqs. 14-17, or one of the paper's other strategies. Returns x^f and the weights."""
-        together = jnp.concatenate(list(inputs.values()), axis=-1)
+        concatenated = jnp.concatenate(list(inputs.values()), axis=-1)
         if self.fusion == "cat":
-            return self._dense(self.d_x, together.shape[-1], "concatenation")(together), {}
+            return self._dense(self.d_x, concatenated.shape[-1], "concatenation")(concatenated), {}
         if self.fusion == "gate":
-            gates = {m: nn.sigmoid(self._dense(self.d_x, together.shape[-1], f"gate_{m}")(together)) for m in inputs}
+            gates = {
+                m: nn.sigmoid(self._dense(self.d_x, concatenated.shape[-1], f"gate_{m}")(concatenated)) for m in inputs
+            }
             return sum(gates[m] * x for m, x in inputs.items()), {}
         weights = kl_fusion_weights(
             posteriors,
@@ -342,7 +346,7 @@ class LFVD(nn.Module):
         )
         if self.weight_stop_grad:
             weights = jax.lax.stop_gradient(weights)
-        # Without the dominant modality there is nothing to compare with: the others count fully.
+        # Without the dominant modality there is no divergence from it: the others have weight 1.
         weights = {m: jnp.where(available[self.effective_dominant], w, 1) for m, w in weights.items()}
         weights[self.effective_dominant] = jnp.ones(available[self.effective_dominant].shape)
         weights = {m: jnp.where(available[m], weights[m], 0) for m in inputs}

@@ -4,9 +4,9 @@ Flow of one batch, under the paper's names: features → modality-wise local enc
 parallel attention → two-stage residual enhancement (these three are the lightweight parallel interaction attention,
 LPIA) → unimodal gates → [frames: one vector per utterance] → multimodal gate → emotion classifier, self-distilled.
 
-The published text names these parts and lacks their equations. Where it leaves a choice there is a switch, whose first
-value is the literal reading; gates, heads and loss are those of SDT (Ma et al., 2023), on which LPGNet builds. No
-speaker information is used.
+The published text names these parts and lacks their equations. Where it leaves a choice there is an option, whose first
+value is the literal interpretation; gates, heads and loss are those of SDT (Ma et al., 2023), on which LPGNet builds.
+No speaker information is used.
 """
 
 from collections.abc import Mapping
@@ -42,14 +42,14 @@ class LPGNet(nn.Module):
     """The network of LPGNet.
 
     A sequence is a conversation and its positions are utterances, or with `mode` `frame` a sequence is an utterance and
-    its positions are word pieces and audio frames. An utterance that lacks a modality is no position of it.
+    its positions are word pieces and audio frames. An utterance without a modality is padding in that modality.
 
     Attributes:
       num_classes: `C`.
       modalities: two in the paper; one has only its intra path, three have nine paths in place of four.
       mode: `utterance`, or `frame` for a batch with frames.
       d: width of every representation.
-      kernel_size: positions that the convolution sees; odd. With 1, and without positions, order does not matter.
+      kernel_size: of the convolution; odd. With 1, and without positions, order does not matter.
       positional: `none`, or `sinusoidal` positions after the convolution, then dropout.
       num_heads: attention heads.
       attn_out_proj: True = a linear layer after each path's attention.
@@ -62,11 +62,11 @@ class LPGNet(nn.Module):
       use_intra: False = without the paths within a modality.
       use_inter: False = without the paths between modalities.
       use_unimodal_gate: False = the paths are reduced as they are.
-      use_multimodal_gate: False = the modalities are fused as `ungated_fusion` says.
+      use_multimodal_gate: False = the modalities are fused by `ungated_fusion`.
       ungated_fusion: `concat` (a linear layer over the concatenation) or `mean` (over the modalities that are there).
       frame_pool: an utterance's frames become one vector by their `mean` or by learnt `attention`.
       dropout_rate: rate in the feed-forward parts, after positions and in the unimodal heads.
-      initialization: see `jmer.layers.initializers`.
+      initialization: of the parameters, a name in `jmer.layers.initializers.SCHEMES`.
     """
 
     num_classes: int
@@ -118,7 +118,7 @@ class LPGNet(nn.Module):
           axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
 
         Raises:
-          ValueError: for a switch that has no such value, or a batch that does not fit `mode`.
+          ValueError: for an option that has no such value, or a batch that does not fit `mode`.
         """
         self.check()
         features, masks, segments, row_ids = self._sequences(batch)
@@ -143,7 +143,7 @@ class LPGNet(nn.Module):
         return SelfDistilledOutput(logits, unimodal_logits, reduced, fused, gates)
 
     def check(self) -> None:
-        """Raises ValueError where a switch has no such value or values do not fit together."""
+        """Raises ValueError if an option has no such value or options do not fit together."""
         check_modalities(self.modalities)
         check_choice("mode", self.mode, ("utterance", "frame"))
         check_choice("positional", self.positional, ("none", "sinusoidal"))
@@ -195,12 +195,12 @@ class LPGNet(nn.Module):
         """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
 
         Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
-        what stands on padding, the layers that follow leave out.
+        the layers that follow leave padding out.
         """
         longest = segments.ids.shape[1]
         encoded = []
         for m, mask in masks.items():
-            # What is not there is zero before the convolution, which would carry it over to its neighbours.
+            # Masked values are zero before the convolution, which would carry them over to their neighbours.
             kernel_init = SCHEMES[self.initialization]["kernel_init"]
             convolution = SegmentConvolution(self.d, self.kernel_size, kernel_init, name=f"conv_{m}")
             # The frames of an utterance have a row to themselves, of another length in each modality.
@@ -261,7 +261,7 @@ class LPGNet(nn.Module):
         return dict(zip(self.names, unstacked(pooled), strict=True))
 
     def _fuse(self, x: Mapping[str, jax.Array], available: Mapping[str, jax.Array]):
-        """Multimodal gated fusion, or what stands in for it. Returns F `[B, T, d]` and the gates, if there are any."""
+        """Multimodal gated fusion, or its replacement. Returns F `[B, T, d]` and the gates, if there are any."""
         if len(x) == 1:
             return x[self.names[0]], {}
         if self.use_multimodal_gate:

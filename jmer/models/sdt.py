@@ -40,7 +40,7 @@ from jmer.models.variants import MODALITY_SUBSETS
 
 
 class SDT(nn.Module):
-    """The network of SDT. It looks at the whole conversation, what is said later included.
+    """The network of SDT, which attends to the whole conversation, later utterances included.
 
     Where its authors' code draws the dropout of a modality's input anew for each encoder layer, here it is drawn once.
     Two parameters of their code that do nothing are left out: the layer norm before the attention, which the only layer
@@ -49,18 +49,19 @@ class SDT(nn.Module):
     Attributes:
       num_classes: `C`.
       modalities: those that the model uses, any non-empty subset of text, audio, visual. With one there is no
-        multimodal gate and no unimodal head beside the fused one.
+        multimodal gate, and no head but the fused one.
       d: width of every representation, the feed-forward parts' inner one included.
       num_heads: attention heads.
-      positional: what tells where an utterance stands: `sinusoidal` or `none`.
-      speaker_embedding: whether to add a vector for who speaks.
+      positional: position encodings: `sinusoidal` or `none`.
+      speaker_embedding: whether to add an embedding of the speaker.
       speakers: rows of its table: 2 on IEMOCAP, 9 on MELD. Speakers are numbered within their conversation by first
-        appearance (SDT's data has numbers of its own); those who are one too many share the last row.
+        appearance (SDT's data has ids of its own); further ones share the last row.
       use_intra: False = without the paths from a modality to itself.
       use_inter: False = without the paths from one modality to another.
       unimodal_gate: `learned`, `identity` (as on MELD) or `none`, see `GatedReduction`.
       dropout_rate: rate on the inputs, in attention and feed-forward parts and in the unimodal heads.
-      initialization: see `jmer.layers.initializers`; the speakers' table is drawn from N(0, 1).
+      initialization: of the parameters, a name in `jmer.layers.initializers.SCHEMES`; the speakers' table is drawn from
+        N(0, 1).
     """
 
     num_classes: int
@@ -78,7 +79,7 @@ class SDT(nn.Module):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The (source, target) pairs; those that end on one modality stand together, its own first."""
+        """The (source, target) pairs; those with one target are neighbours, its own first."""
         names = [m for m in MODALITIES if m in self.modalities]
         intra = {target: [(target, target)] if self.use_intra else [] for target in names}
         inter = {target: [(s, target) for s in names if s != target and self.use_inter] for target in names}
@@ -93,12 +94,12 @@ class SDT(nn.Module):
           train: whether dropout is on; needs the random stream `dropout` then.
 
         Raises:
-          ValueError: for a switch that has no such value, or a batch with frames.
+          ValueError: for an option that has no such value, or a batch with frames.
         """
         self.check()
         check_no_frames(batch, "SDT")
         present = {m: batch.available[m] & batch.mask for m in self.modalities}
-        contexts = self._read(self._embed(batch, present, train), present, batch, train)
+        contexts = self._encode(self._embed(batch, present, train), present, batch, train)
         reduction = GatedReduction(self.paths, self.unimodal_gate, name="reduction", **SCHEMES[self.initialization])
         reduced = reduction(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
@@ -114,7 +115,7 @@ class SDT(nn.Module):
         return SelfDistilledOutput(logits, unimodal_logits, features, fused, gates)
 
     def check(self) -> None:
-        """Raises ValueError where a switch has no such value or values do not fit together."""
+        """Raises ValueError if an option has no such value or options do not fit together."""
         check_modalities(self.modalities)
         check_choice("positional", self.positional, ("sinusoidal", "none"))
         check_choice("unimodal_gate", self.unimodal_gate, UNIMODAL_GATES)
@@ -128,7 +129,7 @@ class SDT(nn.Module):
             )
 
     def _embed(self, batch: Batch, present: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
-        """Returns each modality's stream, `[B, T, d]`; what stands where the modality is absent does not matter."""
+        """Returns each modality's stream, `[B, T, d]`; values where the modality is absent do not matter."""
 
         def to_width(modality: str) -> jax.Array:
             x = zero_unless(present[modality], batch.features[modality])
@@ -146,10 +147,10 @@ class SDT(nn.Module):
         x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=batch.row_ids)
         return dict(zip(names, unstacked(x, axis=1), strict=True))
 
-    def _read(
+    def _encode(
         self, streams: Mapping[str, jax.Array], present: Mapping[str, jax.Array], batch: Batch, train: bool
     ) -> dict[Path, jax.Array]:
-        """One encoder layer for each path: targets read sources, then each position is refined on its own."""
+        """One encoder layer for each path: attention from target to source, then a feed-forward part per position."""
         attention = FourWayParallelAttention(
             self.num_heads,
             qkv_bias=True,
@@ -160,9 +161,9 @@ class SDT(nn.Module):
             **SCHEMES[self.initialization],
         )
         contexts = attention(streams, present, segments=batch.segments, train=train, row_ids=batch.row_ids)
-        read = jnp.stack([contexts[path] for path in self.paths], axis=1)
+        context = jnp.stack([contexts[path] for path in self.paths], axis=1)
         queries = jnp.stack([streams[target] for _, target in self.paths], axis=1)
-        x = ConversationDropout(self.dropout_rate)(read, train=train, row_ids=batch.row_ids) + queries
+        x = ConversationDropout(self.dropout_rate)(context, train=train, row_ids=batch.row_ids) + queries
         feed_forward = PositionwiseFeedForward(
             self.d, self.dropout_rate, name="feed_forward", **SCHEMES[self.initialization]
         )

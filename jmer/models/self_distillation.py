@@ -1,6 +1,6 @@
-"""What SDT and LPGNet have in common at the end: heads for the fusion and for each modality, and their distillation.
+"""The heads of SDT and LPGNet, for the fusion and for each modality, and their self-distillation loss.
 
-SDT: Ma et al., 2023, arXiv:2310.20494. LPGNet takes over its heads and its loss.
+SDT: Ma et al., 2023, arXiv:2310.20494. LPGNet inherits both.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ LOSS_WEIGHTS = ("gamma_task", "gamma_hard", "gamma_soft")
 
 @struct.dataclass
 class SelfDistilledOutput:
-    """What a model with a fused and unimodal heads computes for a batch. Mappings are keyed by modality.
+    """The output of a model with a fused head and unimodal ones. Mappings are keyed by modality.
 
     Attributes:
       logits: `[B, T, C]`, of the fused head: the teacher, and the prediction.
       unimodal_logits: `[B, T, C]` each, of the students; empty for a model of one modality.
-      features: `[B, T, D]` each, what the multimodal gate fuses; zero where the utterance lacks the modality.
+      features: `[B, T, D]` each, the input of the multimodal gate; zero where the utterance lacks the modality.
       fused: `[B, T, D]`.
       gates: `[B, T, D]` each, the multimodal gate's weight of every feature; empty without that gate.
     """
@@ -52,9 +52,9 @@ class SelfDistillationHeads(nn.Module):
 
     Attributes:
       num_classes: `C`.
-      modalities: in the order of the unimodal heads' parameters; with one there is but the fused head.
+      modalities: in the order of the unimodal heads' parameters; with one there is only the fused head.
       dropout_rate: rate, in the unimodal heads.
-      initialization: see `jmer.layers.initializers`.
+      initialization: of the parameters, a name in `jmer.layers.initializers.SCHEMES`.
     """
 
     num_classes: int
@@ -71,7 +71,7 @@ class SelfDistillationHeads(nn.Module):
         train: bool = False,
         row_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the fused logits `[B, T, C]` and each modality's, none where there is but one modality.
+        """Returns the fused logits `[B, T, C]` and each modality's, none if there is only one modality.
 
         Args:
           fused: `[B, T, D]`.
@@ -90,7 +90,7 @@ class SelfDistillationHeads(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class SelfDistillationLoss:
-    """γ1 L_task + γ2 L_CE + γ3 L_KL: the fused head learns the labels, the unimodal heads these and its prediction.
+    """γ1 L_task + γ2 L_CE + γ3 L_KL: the fused head learns the labels, the unimodal ones labels and its prediction.
 
     A modality's terms are means over the utterances that have it. The defaults are LPGNet's; a term of weight 0 is not
     computed.
