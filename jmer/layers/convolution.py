@@ -64,7 +64,7 @@ class SegmentConvolution(nn.Module):
         half = self.kernel_size // 2
         products = jnp.pad(products, ((0, 0), (half, half), (0, 0), (0, 0)))
         neighbours = jnp.pad(segments.ids, ((0, 0), (half, half)), constant_values=-1)
-        total = 0
+        total = jnp.zeros((), products.dtype)
         for tap in range(self.kernel_size):
             same = neighbours[:, tap : tap + length] == segments.ids
             total += jnp.where(same[..., None], products[:, tap : tap + length, tap], 0)

@@ -1,5 +1,6 @@
 """Fusion of modalities weighted by the divergence of their Gaussians (LFVD's Eqs. 14-17)."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -100,4 +101,4 @@ def kl_weighted_fusion(
         for m in weights:
             check_choice("weights", m, features)
     weighted = (x if m == dominant else weights[m][..., None] * x for m, x in features.items())
-    return sum(weighted)
+    return functools.reduce(jnp.add, weighted)

@@ -138,7 +138,7 @@ class _GRUs(nn.Module):
         hold = jnp.repeat(jnp.array([0.0, _CLOSED, 0.0]), hidden)
         for name, x in inputs.items():
             for direction in directions:
-                made = gru_weights(
+                created = gru_weights(
                     self,
                     f"{name}_{direction}" if name else direction,
                     x.shape[-1],
@@ -148,8 +148,8 @@ class _GRUs(nn.Module):
                     bias_init=self.bias_init,
                     param_dtype=self.param_dtype,
                 )
-                in_time, *made = promote_dtype(jnp.moveaxis(x, 1, 0), *made, dtype=self.dtype)
-                weights.append(GRUWeights(*made))
+                in_time, *promoted = promote_dtype(jnp.moveaxis(x, 1, 0), *created, dtype=self.dtype)
+                weights.append(GRUWeights(*promoted))
                 in_time = jnp.where(mask.T[..., None], in_time, 0)
                 projected = in_time @ weights[-1].input_kernel + weights[-1].input_bias[None, None]
                 projected = jnp.where(mask.T[..., None], projected, hold.astype(projected.dtype)[None, None])

@@ -46,11 +46,10 @@ def variational_distillation(
     """
     check_posteriors(posteriors)
     check_choice("teacher", teacher, posteriors)
-    *shape, width = posteriors[teacher].mean.shape
+    shape, width = posteriors[teacher].mean.shape[:-1], posteriors[teacher].mean.shape[-1]
     if samples is not None:
-        check_array("samples", samples, "modality -> float [..., D]", {"...": tuple(shape), "D": width})
+        check_array("samples", samples, "modality -> float [..., D]", {"...": shape, "D": width})
         check_modalities("samples", samples, posteriors)
-    shape = tuple(shape)
     present = modality_masks(where, posteriors, shape)
     # Standard normals stand in where a modality is absent: finite values, no gradient.
     posteriors = {m: _standard_normal_unless(present[m], q) for m, q in posteriors.items()}

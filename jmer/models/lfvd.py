@@ -230,14 +230,9 @@ class LFVD(nn.Module):
         """Eqs. 2 and 3."""
         inputs = {m: zero_unless(available[m], batch.features[m]) for m in self.modalities}
         forward_and_back = self.bidirectional and not self.causal
-        kernel_init, bias_init = SCHEMES[self.initialization].values()
+        scheme = SCHEMES[self.initialization]
         grus = ModalityBiGRUs(
-            self.d_r,
-            forward_and_back,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=kernel_init,
-            bias_init=bias_init,
-            name="gru",
+            self.d_r, forward_and_back, recurrent_kernel_init=scheme["kernel_init"], name="gru", **scheme
         )
         states = grus(inputs, batch.mask, segments=batch.segments)
         hidden = jnp.stack([states[m] for m in self.modalities], axis=1)
@@ -258,7 +253,8 @@ class LFVD(nn.Module):
 
     def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
-        dominant, maps = self.effective_dominant, {}
+        dominant = self.effective_dominant
+        maps: dict[str, jax.Array] = {}
         present = {m: zero_unless(available[m], x) for m, x in encoded.items()}
         pair_mask = batch.segments.same_segment()
         if self.causal:
@@ -440,7 +436,7 @@ class LFVDLoss:
             )
             terms["distillation"] = (self.gamma_distillation, jnp.sum(values), jnp.sum(batch.mask))
         if not is_off(self.recon_weight) and output.reconstructions is not None:
-            total = 0.0
+            total = jnp.float32(0)
             for m, reconstruction in output.reconstructions.items():
                 # The target is held still, or shrinking it would be the cheapest way to match it.
                 error = jnp.square(reconstruction - jax.lax.stop_gradient(output.features[m])).mean(-1)

@@ -123,7 +123,7 @@ class LPGNet(nn.Module):
         self.check()
         features, masks, segments, row_ids = self._sequences(batch)
         x, masks = self._encode_locally(features, masks, segments, train, row_ids)
-        enhanced = {}
+        enhanced: dict[Path, jax.Array] = {}
         for block in range(self.blocks):
             if block:
                 x = {m: jnp.stack([enhanced[path] for path in self.paths if path[1] == m]).mean(0) for m in x}
@@ -177,13 +177,14 @@ class LPGNet(nn.Module):
             raise ValueError(f"mode is {self.mode}, but the batch has {there}: choose the other of utterance and frame")
         masks = {m: batch.available[m] & batch.mask for m in self.names}
         features = {m: batch.features[m] for m in self.names}
-        if self.mode == "utterance":
+        frames = batch.frames
+        if frames is None:
             return features, masks, batch.segments, batch.row_ids
 
         def by_utterance(x: jax.Array) -> jax.Array:
             return x.reshape(-1, *x.shape[2:])
 
-        masks = {m: by_utterance(batch.frames[m] & masks[m][..., None]) for m in self.names}
+        masks = {m: by_utterance(frames[m] & masks[m][..., None]) for m in self.names}
         row_ids = batch.row_ids
         if row_ids is not None:
             length = batch.mask.shape[1]

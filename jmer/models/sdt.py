@@ -104,7 +104,8 @@ class SDT(nn.Module):
         reduced = reduction(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
         if len(features) == 1:
-            (fused,), gates = features.values(), {}
+            (fused,) = features.values()
+            gates: dict[str, jax.Array] = {}
         else:
             gate = MultimodalGate(SCHEMES[self.initialization]["kernel_init"], name="fusion")
             fused, gates = gate(features, present)

@@ -105,7 +105,8 @@ class _Array(np.ndarray):
             _require(type(content) is list and len(content) == size, "a list of objects does not fill its array")
         else:
             content = _bytes(content, size * plain.itemsize)
-        super().__setstate__((1, shape, plain, bool(column_major), content))
+        checked: Any = (1, shape, plain, bool(column_major), content)
+        super().__setstate__(checked)
 
 
 def _array_to_fill(kind: Any, *_) -> _Array:
