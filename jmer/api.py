@@ -80,6 +80,7 @@ def train_many(
     *,
     log: Callable[[str], None] | None = print,
     commands: Sequence[str] | None = None,
+    experiment: str = "",
 ) -> list[Run]:
     """Trains runs in one program that differ by seed, weights of loss terms, learning rate and weight decay alone.
 
@@ -89,6 +90,7 @@ def train_many(
       workdirs: the runs' directories, made if they are not there.
       log: prints a line; None = silent.
       commands: the command line of each run, for its record; None = that of the process.
+      experiment: the name or path of the experiment, for the record; the file may register the model.
 
     Raises:
       UserError, jmer.Interrupted: see `train`. UserError also if the configurations differ by more, or do not have a
@@ -100,7 +102,7 @@ def train_many(
     for config in configs:
         own.append(config.copy_and_resolve_references())
         own[-1].data.path = made.source
-    train_runs(own, made, folders, commands=commands, log=log or _silent)
+    train_runs(own, made, folders, commands=commands, experiment=_recorded(experiment), log=log or _silent)
     return [load_single_run(folder) for folder in folders]
 
 

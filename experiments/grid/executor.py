@@ -209,7 +209,7 @@ def _train_vectorized(cells: Sequence[Cell]) -> None:
     with _output_in_log(cells[0]):
         set_up_process()
         try:
-            jmer.train_many(configs, corpus, folders, commands=commands)
+            jmer.train_many(configs, corpus, folders, commands=commands, experiment=cells[0].row.experiment)
         except jmer.Interrupted as stop:
             print(stop)
             raise KeyboardInterrupt from stop
