@@ -85,33 +85,37 @@ class LFVD(nn.Module):
     Attributes:
       num_classes: `C`.
       modalities: those that the model uses, any non-empty subset of text, audio, visual.
-      dominant: the modality that guides attention, teaches and has weight 1; see `effective_dominant`.
+      dominant: modality that guides attention, is the teacher and has weight 1; where it is missing, the first of text,
+        audio, visual that is present.
       d_r: width of the Bi-GRU's output, both directions together.
       d_h: width inside the graph network.
-      d_x: width of every representation after it.
+      d_x: width of all representations after the graph network.
       d_z: dimensions of the Gaussians.
       bidirectional: False = a forward GRU only.
       causal: True = no information from later utterances: forward GRU, causal attention, an atmosphere per utterance.
       dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
-      dag_output: `concat_proj` or `last`, see `DAGEncoder`.
+      dag_output: output of the graph network: `concat_proj` (a linear layer over its input and the states of all its
+        layers) or `last` (the last layer's states, with `d_h` = `d_x`).
       dag_shared: True = the modalities share one graph network.
       omega: ω of the graph, the number of the speaker's last utterances that it links back to.
       num_heads: attention heads.
       qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: the blocks share the
         query projection of the dominant modality; each has another source, hence its own keys and values).
-      qkv_bias: whether these projections have biases.
+      qkv_bias: whether query, key and value projections have biases.
       cross_residual: what Eq. 6 adds to the attention's output: `source` (as printed) or `query`.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d_x`.
       use_atmosphere: False = without t (the ablation "w/o CEAR").
       language_stream: the dominant modality's features after augmentation: `encoder` (X, as printed), `lfa` (the output
         of the l→l block, Eq. 7) or `fused` (the utterances after Eq. 9's block).
-      sigma_param: see `GaussianHead`.
+      sigma_param: parametrization of the Gaussians' scale: `softplus_std`, `log_std` or `log_var`.
       fusion: `cmvd` (Eq. 17), `add` (all weights 1), `cat` (linear layer over the concatenation) or `gate` (sum under
         sigmoid gates computed from all modalities).
       fusion_input: the features that are fused: `x` (Eq. 17), `mu` (the Gaussians' means) or `z` (their samples, and
         means in evaluation); `mu` and `z` need `d_z` = `d_x`.
-      weight_fn: see `kl_fusion_weights`.
-      weight_kl_reduction: see `kl_fusion_weights`.
+      weight_fn: fusion weight as a function of the divergence from the dominant modality: `sigmoid` (as printed),
+        `two_sigmoid_minus_one` (stretched to [0, 1)), `one_minus` (1 - sigmoid) or `ones`.
+      weight_kl_reduction: divergence over the Gaussians' dimensions: their `sum`, or their `mean`, which saturates the
+        weights less.
       weight_stop_grad: True = no gradient through the weights.
       reconstruct: True = a linear decoder per modality from the Gaussians back to X + t.
       draw_samples: True = draw samples in training even if the fusion does not use them.
@@ -358,8 +362,10 @@ class LFVDLoss:
       gamma_full: γ2, weight of the supervised contrast.
       gamma_distillation: γ3, weight of the distillation.
       tau: temperature of both contrasts.
-      self_denominator: see `cross_modal_contrastive`.
-      supcon_denominator: see `supervised_contrastive`.
+      self_denominator: denominator of the self-supervised contrast: `negatives` (as printed; values may be negative) or
+        `all` (with the positive pair, as InfoNCE).
+      supcon_denominator: denominator of the supervised contrast: `negatives` (utterances of other emotions, as
+        printed), `negatives_plus_self` or `all_but_self` (Khosla et al., 2020).
       contrast_scope: negatives of the self-supervised contrast come from the whole `batch` or the same `conversation`.
       kl_estimator: `analytic`, or `mc` for one-sample Monte Carlo in Eq. 13 during training.
       teacher_stop_grad: True = distillation does not move the dominant modality's Gaussian.

@@ -55,7 +55,12 @@ class LPGNet(nn.Module):
       attn_out_proj: True = a linear layer after each path's attention.
       attention_dropout_rate: rate, on attention weights.
       qkv: query, key and value projections `per_path`, `shared` by the paths of a modality, or `identity` (none).
-      global_compression, compress_norm, use_ffn, ffn_input, ffn_pre_ln: see `ResidualEnhancement`.
+      global_compression: source of the global context z in `ResidualEnhancement`: `pooled` (the mean context of a
+        conversation), `per_position`, `query_mean` (the context of its mean query), `pooled_plus_context` or `channel`.
+      compress_norm: normalization in the global compression, `batch` or `layer`.
+      use_ffn: False = residual enhancement without its feed-forward part.
+      ffn_input: input of that feed-forward part, `residual` (after the global context was added) or `parallel` (before).
+      ffn_pre_ln: False = that feed-forward part has no LayerNorm.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d`.
       blocks: number of LPIA blocks; a further block's input is, for each modality, the mean of the paths that end on
         it, which keeps the scale that a sum would multiply.

@@ -99,9 +99,9 @@ class SelfDistillationLoss:
       gamma_task: γ1, weight of the fused head's cross-entropy.
       gamma_hard: γ2, weight of the unimodal heads' cross-entropy ("hard labels").
       gamma_soft: γ3, weight of KL(fused ‖ unimodal) ("soft labels").
-      tau: temperature of both distributions in the latter.
-      detach_teacher: True = the latter does not move the fused head.
-      kd_tau_squared: True = the latter is multiplied by τ², which keeps its gradient's size as τ grows.
+      tau: temperature of both distributions in the soft-label term.
+      detach_teacher: True = the soft labels do not move the fused head.
+      kd_tau_squared: True = the soft-label term is multiplied by τ², which keeps its gradient's size as τ grows.
       class_weights: weight of each emotion in both cross-entropies, `C` numbers; empty = all 1.
     """
 
