@@ -1,4 +1,4 @@
-"""The padded batch: what the data side hands to models and losses."""
+"""The padded batch, the input of models and losses."""
 
 from collections.abc import Mapping
 
@@ -13,24 +13,23 @@ UNLABELLED = -1
 
 @struct.dataclass
 class Batch:
-    """Rows of one length with one conversation each, or several that follow one another.
+    """Rows of one length, each with one conversation or, packed, several in sequence.
 
-    Axes: `B` rows, `T` utterances, `D` features of a modality, `K` conversations of a row at most.
-
-    Where an utterance is a sequence of frames (word pieces, 20 ms of audio) there is an axis more, `F`: an utterance's
-    frames, whose padded number may differ between modalities.
+    Axes: `B` rows, `T` utterances, `D` features of a modality, `K` conversations in a row at most. If utterances are
+    sequences of frames (word pieces, 20 ms of audio), features have another axis, `F` frames of an utterance, whose
+    padded number may differ between modalities.
 
     Attributes:
       features: modality name -> float32 `[B, T, D_m]`, or with frames `[B, T, F_m, D_m]`; zero where padded or
-        unavailable.
+        missing.
       mask: bool `[B, T]`, True where an utterance is real.
       labels: int32 `[B, T]`, emotion index; -1 = unlabelled (context only) or padded.
-      speakers: int32 `[B, T]`, speaker numbered within its conversation by first appearance; -1 where padded.
-      available: modality name -> bool `[B, T]`, False where padded or where that utterance lacks that modality.
-      conversation_ids: int32 `[B, K]`, the positions in their split of each row's conversations, -1 where there is
-        none. None = one per row, numbered in order.
-      segment_ids: int32 `[B, T]`, which of its row's conversations an utterance belongs to (see `Segments`); None = all
-        to the one.
+      speakers: int32 `[B, T]`, numbered within a conversation by first appearance; -1 where padded.
+      available: modality name -> bool `[B, T]`, False where padded or where the utterance lacks the modality.
+      conversation_ids: int32 `[B, K]`, the index within their split of the conversations of each row, -1 = none.
+        None = one per row, numbered in order.
+      segment_ids: int32 `[B, T]`, the conversation within its row to which an utterance belongs (see `Segments`);
+        None = one per row.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.
     """
 
@@ -53,10 +52,10 @@ class Batch:
         if self.segment_ids is None:
             return one_per_row(*self.mask.shape)
         if self.conversation_ids is None:
-            raise ValueError("a batch with segment_ids needs conversation_ids [B, K], which give K, too")
+            raise ValueError("conversation_ids: expected int [B, K] with segment_ids, got None")
         return Segments(self.segment_ids, self.conversation_ids.shape[1])
 
     @property
     def row_ids(self) -> jax.Array | None:
-        """What a row's random draws are keyed by, so that they do not depend on the number of devices: int32 `[B]`."""
+        """The ids that key the random draws of rows, independent of the number of devices, int32 `[B]`; None = none."""
         return None if self.conversation_ids is None else self.conversation_ids[:, 0]

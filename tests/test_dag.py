@@ -225,7 +225,7 @@ def test_graphs_of_rows_with_several_conversations(window):
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
-def test_conversations_of_one_row_do_not_hear_each_other(slope):
+def test_conversations_of_one_row_are_independent(slope):
     """Outputs and gradients are those of the conversations in rows of their own."""
     encoder, x = DAGEncoder(5, 4, 2, negative_slope=slope), normal(17, B, T, 3)
     weights = normal(18, B, T, 5) * MASK[..., None]

@@ -21,8 +21,8 @@ def inputs(compression):
     return normal(0, B, T, D), normal(1, B, positions, D) * MASK[:, :positions, None], MASK, SOURCE
 
 
-def module_and_variables(**switches):
-    module = ResidualEnhancement(7, **switches)
+def module_and_variables(**options):
+    module = ResidualEnhancement(7, **options)
     arguments = inputs(module.global_compression)
     variables = {"params": draw_parameters(module, *arguments)}
     if module.compress_norm == "batch":
@@ -76,7 +76,7 @@ def reference(module, variables, x, context, mask, source, train):
     return out, rows
 
 
-SWITCHES = [
+OPTIONS = [
     *({"global_compression": choice} for choice in COMPRESSIONS),
     {"compress_norm": "layer"},
     {"compress_norm": "layer", "global_compression": "pooled_plus_context", "ffn_input": "parallel"},
@@ -85,9 +85,9 @@ SWITCHES = [
 ]
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_each_form_matches_the_equations(switches):
-    module, variables, arguments = module_and_variables(**switches)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_each_form_matches_the_equations(options):
+    module, variables, arguments = module_and_variables(**options)
     for train in (False, True):
         apply = jax.jit(functools.partial(module.apply, train=train, mutable=["batch_stats"]))
         found, update = apply(variables, *arguments)
@@ -186,7 +186,7 @@ def test_dropout_follows_the_conversation(key):
 
 
 @pytest.mark.parametrize(
-    ("switches", "message"),
+    ("options", "message"),
     [
         ({"global_compression": "max"}, f"global_compression: expected one of {', '.join(COMPRESSIONS)}, got 'max'"),
         ({"compress_norm": "none"}, "compress_norm: expected one of batch, layer, got 'none'"),
@@ -197,6 +197,6 @@ def test_dropout_follows_the_conversation(key):
         ),
     ],
 )
-def test_what_cannot_be_is_refused(switches, message):
+def test_unknown_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ResidualEnhancement(7, **switches).init(jax.random.key(0), *inputs("pooled"))
+        ResidualEnhancement(7, **options).init(jax.random.key(0), *inputs("pooled"))

@@ -56,7 +56,7 @@ def apart(values):
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_conversations_of_one_row_do_not_hear_each_other(bidirectional):
+def test_conversations_of_one_row_are_independent(bidirectional):
     """Outputs and gradients are those of the conversations in rows of their own."""
     x, weights = normal(5, 2, 8, D), normal(6, 2, 8, 6)
     gru = BiGRU(6, bidirectional)

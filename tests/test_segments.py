@@ -49,9 +49,9 @@ def test_what_a_conversation_has_is_spread_to_its_positions():
     assert alone.same_segment().all() and alone.membership().shape == (2, 1, 7)
 
 
-def test_a_batch_that_does_not_say_how_many_conversations_a_row_may_have_is_refused():
+def test_segment_ids_need_conversation_ids():
     batch = Batch(features={}, mask=MASK, labels=None, speakers=None, available={}, segment_ids=IDS)
-    with pytest.raises(ValueError, match=r"segment_ids needs conversation_ids \[B, K\]"):
+    with pytest.raises(ValueError, match=r"conversation_ids: expected int \[B, K\] with segment_ids, got None"):
         _ = batch.segments
     segments = batch.replace(conversation_ids=np.zeros((2, 3), np.int32)).segments
     assert segments.count == 3 and segments.ids is IDS

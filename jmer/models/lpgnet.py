@@ -173,7 +173,7 @@ class LPGNet(nn.Module):
         check_rates(self, "dropout_rate", "attention_dropout_rate")
 
     def _sequences(self, batch: Batch):
-        """Returns what attention runs along: features `[S, L_m, D_m]`, masks `[S, L_m]`, segments and numbers `[S]`.
+        """Returns the sequences of attention: features `[S, L_m, D_m]`, masks `[S, L_m]`, segments and row ids `[S]`.
 
         A row of sequences has the length of the longest modality; only frames differ in length between modalities.
         """
