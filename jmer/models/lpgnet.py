@@ -59,7 +59,7 @@ class LPGNet(nn.Module):
         conversation), `per_position`, `query_mean` (the context of its mean query), `pooled_plus_context` or `channel`.
       compress_norm: normalization in the global compression, `batch` or `layer`.
       use_ffn: False = residual enhancement without its feed-forward part.
-      ffn_input: input of that feed-forward part, `residual` (after the global context was added) or `parallel` (before).
+      ffn_input: input of that feed-forward part, `residual` (after the global context is added) or `parallel` (before).
       ffn_pre_ln: False = that feed-forward part has no LayerNorm.
       ffn_mult: inner width of the feed-forward parts as a multiple of `d`.
       blocks: number of LPIA blocks; a further block's input is, for each modality, the mean of the paths that end on

@@ -54,8 +54,8 @@ class SDT(nn.Module):
       num_heads: attention heads.
       positional: position encodings: `sinusoidal` or `none`.
       speaker_embedding: whether to add an embedding of the speaker.
-      speakers: rows of the speakers' table: 2 on IEMOCAP, 9 on MELD. Speakers are numbered within their conversation by first
-        appearance (SDT's data has ids of its own); further ones share the last row.
+      speakers: rows of the speakers' table: 2 on IEMOCAP, 9 on MELD. Speakers are numbered within their conversation by
+        first appearance (SDT's data has ids of its own); further ones share the last row.
       use_intra: False = without the paths from a modality to itself.
       use_inter: False = without the paths from one modality to another.
       unimodal_gate: `learned`, `identity` (as on MELD) or `none`, see `GatedReduction`.
