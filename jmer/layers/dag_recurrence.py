@@ -109,7 +109,9 @@ def _recurrence_forward(negative_slope, weights, x, graph):
     return nodes[-len(x) :], (weights, x, graph, nodes, keys, query, history)
 
 
-def _forward(negative_slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool):
+def _forward(
+    negative_slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool
+) -> tuple[jax.Array, jax.Array, jax.Array, _History | None]:
     """Returns nodes `[P + T, B, H]`, `P` = a piece late, keys `[W + T, B]`, `W` late, the queries and the history."""
     (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
     piece, node, context = _piece(window), weights.node, weights.context

@@ -273,7 +273,9 @@ def _states_forward(from_input, kernels, biases, begins):
     return states, (kernels, begins, states, gates)
 
 
-def _run(from_input, kernels, biases, begins, *, keep: bool):
+def _run(
+    from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array, *, keep: bool
+) -> tuple[jax.Array, Gates | None]:
     """Returns the states and, if they are to be kept, the gates."""
     (count, steps, rows, _), hidden = from_input.shape, kernels.shape[1]
 

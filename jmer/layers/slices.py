@@ -5,6 +5,7 @@ here the mapped axis is one more axis of the buffer.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def put(buffer: jax.Array, values: jax.Array, start: jax.Array, size: int | None
 
 
 @functools.cache
-def _taking(axis: int, size: int):
+def _taking(axis: int, size: int) -> Callable[..., jax.Array]:
     @jax.custom_batching.custom_vmap
     def entries(buffer, start):
         return jax.lax.dynamic_slice_in_dim(buffer, start, size, axis)
@@ -35,7 +36,7 @@ def _taking(axis: int, size: int):
 
 
 @functools.cache
-def _putting(axis: int):
+def _putting(axis: int) -> Callable[..., jax.Array]:
     @jax.custom_batching.custom_vmap
     def changed(buffer, values, start):
         return jax.lax.dynamic_update_slice_in_dim(buffer, values, start, axis)

@@ -6,6 +6,7 @@ Losses: cross-entropy (19), dual contrast (10, 11, 20), distillation (13), their
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Mapping
 
 import jax
@@ -255,7 +256,9 @@ class LFVD(nn.Module):
     def _by_modality(self, stacked: jax.Array) -> dict[str, jax.Array]:
         return dict(zip(self.modalities, unstacked(stacked), strict=True))
 
-    def _augment(self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool):
+    def _augment(
+        self, batch: Batch, encoded: Mapping[str, jax.Array], available: Mapping[str, jax.Array], train: bool
+    ) -> tuple[dict[str, jax.Array], jax.Array | None, dict[str, jax.Array]]:
         """Eqs. 4-9. Returns the modalities' streams, the atmosphere and the attention maps."""
         dominant = self.effective_dominant
         maps: dict[str, jax.Array] = {}
@@ -328,7 +331,12 @@ class LFVD(nn.Module):
         keys = jax.random.split(self.make_rng("latent"), len(posteriors))
         return {m: sample(q, key, batch.row_ids) for (m, q), key in zip(posteriors.items(), keys, strict=True)}
 
-    def _fuse(self, inputs: Mapping[str, jax.Array], posteriors: Mapping[str, Gaussian], available):
+    def _fuse(
+        self,
+        inputs: Mapping[str, jax.Array],
+        posteriors: Mapping[str, Gaussian],
+        available: Mapping[str, jax.Array],
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Eqs. 14-17, or one of the paper's other strategies. Returns x^f and the weights."""
         concatenated = jnp.concatenate(list(inputs.values()), axis=-1)
         if self.fusion == "cat":
@@ -337,7 +345,7 @@ class LFVD(nn.Module):
             gates = {
                 m: nn.sigmoid(self._dense(self.d_x, concatenated.shape[-1], f"gate_{m}")(concatenated)) for m in inputs
             }
-            return sum(gates[m] * x for m, x in inputs.items()), {}
+            return functools.reduce(jnp.add, (gates[m] * x for m, x in inputs.items())), {}
         weights = kl_fusion_weights(
             posteriors,
             dominant=self.effective_dominant,

@@ -9,8 +9,6 @@ value is the literal interpretation; gates, heads and loss are those of SDT (Ma 
 No speaker information is used.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,6 +34,9 @@ from jmer.models.self_distillation import (
 )
 from jmer.models.spec import ModelSpec, Summaries
 from jmer.segments import Segments, one_per_row
+
+# Modality -> its array.
+Arrays = dict[str, jax.Array]
 
 
 class LPGNet(nn.Module):
@@ -172,7 +173,7 @@ class LPGNet(nn.Module):
         check_heads(self.num_heads, self.d, "d")
         check_rates(self, "dropout_rate", "attention_dropout_rate")
 
-    def _sequences(self, batch: Batch):
+    def _sequences(self, batch: Batch) -> tuple[Arrays, Arrays, Segments, jax.Array | None]:
         """Returns the sequences of attention: features `[S, L_m, D_m]`, masks `[S, L_m]`, segments and row ids `[S]`.
 
         A row of sequences has the length of the longest modality; only frames differ in length between modalities.
@@ -197,7 +198,9 @@ class LPGNet(nn.Module):
         segments = one_per_row(batch.mask.size, max(mask.shape[1] for mask in masks.values()))
         return {m: by_utterance(x) for m, x in features.items()}, masks, segments, row_ids
 
-    def _encode_locally(self, features, masks, segments: Segments, train: bool, row_ids: jax.Array | None):
+    def _encode_locally(
+        self, features: Arrays, masks: Arrays, segments: Segments, train: bool, row_ids: jax.Array | None
+    ) -> tuple[Arrays, Arrays]:
         """LPIA, step 1: X_m = Conv1D_m(U_m), and no more where positions are `none`.
 
         Returns features `[S, L, d]` and masks `[S, L]`, padded to the longest modality so that paths can be stacked;
@@ -221,8 +224,15 @@ class LPGNet(nn.Module):
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
     def _interact(
-        self, x, masks, segments: Segments, train: bool, row_ids: jax.Array | None, axis_name: str | None, block: int
-    ):
+        self,
+        x: Arrays,
+        masks: Arrays,
+        segments: Segments,
+        train: bool,
+        row_ids: jax.Array | None,
+        axis_name: str | None,
+        block: int,
+    ) -> dict[Path, jax.Array]:
         """LPIA, steps 2-4: C = softmax(Q Kᵀ / √d) V on every path, and what it adds to the query: `[S, L, d]` each."""
         attention = FourWayParallelAttention(
             self.num_heads,
@@ -258,7 +268,7 @@ class LPGNet(nn.Module):
         )
         return dict(zip(self.paths, unstacked(enhanced), strict=True))
 
-    def _pool(self, x: Mapping[str, jax.Array], masks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def _pool(self, x: Arrays, masks: Arrays) -> Arrays:
         """Makes one vector `[S, d]` of each modality's frames."""
         if self.frame_pool == "mean":
             return {m: mean_pool(x[m], masks[m]) for m in self.names}
@@ -266,7 +276,7 @@ class LPGNet(nn.Module):
         pooled = pool(jnp.stack([x[m] for m in self.names]), jnp.stack([masks[m] for m in self.names]))
         return dict(zip(self.names, unstacked(pooled), strict=True))
 
-    def _fuse(self, x: Mapping[str, jax.Array], available: Mapping[str, jax.Array]):
+    def _fuse(self, x: Arrays, available: Arrays) -> tuple[jax.Array, Arrays]:
         """Multimodal gated fusion, or its replacement. Returns F `[B, T, d]` and the gates, if there are any."""
         if len(x) == 1:
             return x[self.names[0]], {}

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jmer.errors import UserError
 from jmer.files import atomically
@@ -114,7 +115,7 @@ class MetricWriter:
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ class MetricWriter:
         self._tensorboard.close()
 
 
-def _finite_or_none(value) -> int | float | None:
+def _finite_or_none(value: Any) -> int | float | None:
     number = value if isinstance(value, int) else float(value)
     return number if math.isfinite(number) else None
 

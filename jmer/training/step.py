@@ -1,6 +1,7 @@
 """One training step on one device, which is all of them if there is one device."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,5 +93,5 @@ def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:
     return jnp.bincount(cells.reshape(-1), counts.reshape(-1), length=classes**2).reshape(classes, classes)
 
 
-def _all_finite(tree) -> jax.Array:
+def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()

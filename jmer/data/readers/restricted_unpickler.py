@@ -64,12 +64,12 @@ class _Admitted:
         self._name = name
         self._build = build
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         if self._build is None:
             raise _RefusedError(f"a call of {self._name}")
         return self._build(*arguments)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         raise _RefusedError(f"a change of {self._name}")
 
 
@@ -81,12 +81,12 @@ class _Dtype:
     # Structured, nested and datetime types are refused: features do not need them, and their state can be forged.
     _CODE = re.compile(r"[?bBhHiIlLqQefd]|b1|[iu][1248]|f[248]|[SU]\d{1,6}|O[48]?")
 
-    def __init__(self, code: Any, *_):
+    def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not self._CODE.fullmatch(code):
             raise _RefusedError(f"the dtype {_printable(repr(code))}")
         self.plain = np.dtype("O" if code.startswith("O") else code)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         _, order, *structure = state[:5]
         if structure != [None, None, None]:
             raise _RefusedError("a structured dtype")
@@ -98,7 +98,7 @@ class _Array(np.ndarray):
 
     __slots__ = ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, column_major, content = state
         plain, size = _plain(dtype), _size(shape)
         if plain.hasobject:
@@ -109,7 +109,7 @@ class _Array(np.ndarray):
         super().__setstate__(checked)
 
 
-def _array_to_fill(kind: Any, *_) -> _Array:
+def _array_to_fill(kind: Any, *_: Any) -> _Array:
     if kind is not _NDARRAY:
         raise _RefusedError("an array of a class other than numpy.ndarray")
     return np.empty(0, np.uint8).view(_Array)
