@@ -179,7 +179,7 @@ def lfvd(p, model, features, available, speakers):
     features: modality -> [n, D_m]; available: modality -> [n]; speakers [n].
     """
     names = model.modalities
-    lead = model.dominant if model.dominant in names else next(m for m in ("text", "audio", "visual") if m in names)
+    dominant = model.dominant if model.dominant in names else next(m for m in ("text", "audio", "visual") if m in names)
     length = len(speakers)
     before = np.tri(length, dtype=bool) if model.causal else np.ones((length, length), bool)
 
@@ -197,23 +197,26 @@ def lfvd(p, model, features, available, speakers):
         block = one_of(p["language_guided"], i)
         if model.qkv_sharing == "per_modality":
             block["query_projection"] = p["shared_query"]
-        enriched[m], out["attention"][f"{m}_to_{lead}"] = language_guided_block(
+        enriched[m], out["attention"][f"{m}_to_{dominant}"] = language_guided_block(
             block,
-            present[lead],
+            present[dominant],
             present[m],
-            present[m] if model.cross_residual == "source" else present[lead],
+            present[m] if model.cross_residual == "source" else present[dominant],
             before & available[m][None],
             model.num_heads,
         )
         enriched[m] = rows_where(available[m], enriched[m])
-    merged = present[lead] + sum(enriched[m] for m in names)
+    merged = present[dominant] + sum(enriched[m] for m in names)
     if model.causal:
         t, after = causal_atmosphere(p["atmosphere"], merged, model.num_heads)
     else:
         t, after, token_weights = atmosphere(p["atmosphere"], merged, model.num_heads)
         out["attention"]["atmosphere"] = token_weights[:, None]
         t = t[None]
-    streams = {**x, lead: {"encoder": x[lead], "lfa": enriched[lead], "fused": after}[model.language_stream]}
+    streams = {
+        **x,
+        dominant: {"encoder": x[dominant], "lfa": enriched[dominant], "fused": after}[model.language_stream],
+    }
     if model.use_atmosphere:
         out["atmosphere"] = t
         streams = {m: stream + t for m, stream in streams.items()}
@@ -235,9 +238,9 @@ def lfvd(p, model, features, available, speakers):
     else:
         for m in names:
             weights = out["weights"][m] = np.ones(length)
-            if m != lead and model.fusion == "cmvd":
-                both = fusion_weight(posteriors[lead], posteriors[m], model.weight_fn, model.weight_kl_reduction)
-                weights[:] = np.where(available[lead], both, 1)
+            if m != dominant and model.fusion == "cmvd":
+                both = fusion_weight(posteriors[dominant], posteriors[m], model.weight_fn, model.weight_kl_reduction)
+                weights[:] = np.where(available[dominant], both, 1)
             weights[~available[m]] = 0
         fused = sum(out["weights"][m][:, None] * x[m] for m in names)
     out["fused"] = fused
@@ -245,7 +248,7 @@ def lfvd(p, model, features, available, speakers):
     return out
 
 
-def lfvd_losses(conversations, loss, modalities, lead):
+def lfvd_losses(conversations, loss, modalities, dominant):
     """Eqs. 10, 11, 13 and 19 over a batch, with the switches of `loss` (an LFVDLoss): term -> (weight, sum, count).
 
     conversations: list of {logits, features, posteriors, available, labels} and, where used, samples and
@@ -322,8 +325,8 @@ def lfvd_losses(conversations, loss, modalities, lead):
             if there(m, row):
                 mean, scale = posterior(m, row)
                 total += divergence(m, row, (np.zeros_like(mean), np.ones_like(scale)))
-                if m != lead and there(lead, row):
-                    total += divergence(m, row, posterior(lead, row))
+                if m != dominant and there(dominant, row):
+                    total += divergence(m, row, posterior(dominant, row))
     if loss.gamma_distillation:
         terms["distillation"] = (loss.gamma_distillation, total, len(rows))
 

@@ -297,7 +297,7 @@ def random_output(batch, seed=0, width=5):
     )
 
 
-def transcribed_losses(output, chosen, loss, lead):
+def transcribed_losses(output, chosen, loss, dominant):
     """The reference's terms of a padded output, cut to the real utterances."""
 
     def cut(x, b):
@@ -315,7 +315,7 @@ def transcribed_losses(output, chosen, loss, lead):
         }
         for b, conversation in enumerate(chosen)
     ]
-    return reference.lfvd_losses(rows, loss, tuple(output.features), lead)
+    return reference.lfvd_losses(rows, loss, tuple(output.features), dominant)
 
 
 def only(output, modalities):
@@ -355,8 +355,8 @@ def test_losses_match_the_equations(options, modalities):
     chosen, loss = conversations(), LFVDLoss(**options)
     batch = batch_of(chosen)
     output = only(random_output(batch), modalities)
-    lead = loss.dominant if loss.dominant in modalities else modalities[0]
-    expected = transcribed_losses(output, chosen, loss, lead)
+    dominant = loss.dominant if loss.dominant in modalities else modalities[0]
+    expected = transcribed_losses(output, chosen, loss, dominant)
     found = loss(output, batch)
     assert set(found) == set(expected)
     for term, (weight, values, count) in expected.items():

@@ -91,8 +91,8 @@ class Interaction(nn.Module):
         weights = attention_weights(self.query(target), self.key(source), source_mask[:, None])
         context = (weights @ self.value(source)).masked_fill(~target_mask[..., None], 0)
         pooled = context.sum(1) / target_mask.sum(1, keepdim=True).clamp(min=1)
-        heard = target_mask.any(1) & source_mask.any(1)
-        compressed = F.leaky_relu(self.norm(self.compression(pooled), heard)).masked_fill(~heard[:, None], 0)
+        present = target_mask.any(1) & source_mask.any(1)
+        compressed = F.leaky_relu(self.norm(self.compression(pooled), present)).masked_fill(~present[:, None], 0)
         return self.feed_forward(target + compressed[:, None])
 
 
