@@ -546,4 +546,4 @@ def test_mistakes_are_one_line(folder, linear, tmp_path, capfd):
     assert f"{unfinished} is not finished: resume it with the command" in refused(one, unfinished)
     (tmp_path / "file").write_text("")
     assert exit_status(main, [str(one), "--out", str(tmp_path / "file")]) == 2
-    assert "is a file, not a folder: name another --out" in capfd.readouterr().err
+    assert "is a file, not a folder: choose another --out" in capfd.readouterr().err

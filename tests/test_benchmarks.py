@@ -261,7 +261,7 @@ def test_another_loss_is_refused():
         (["--threads", "-1"], r"--threads is -1: give at least 1"),
         (["--only-jmer", "--torch-compile"], r"--torch-compile measures PyTorch: omit --only-jmer"),
         (["--device", "gpu", "--only-jmer"], r"--device gpu: JAX finds no GPU: run `pip install -e '.\[gpu\]'`"),
-        (["--out", __file__], r"test_benchmarks.py is a file, not a folder: name another --out"),
+        (["--out", __file__], r"test_benchmarks.py is a file, not a folder: choose another --out"),
     ],
 )
 def test_mistakes_are_told_in_a_line(flags, message, monkeypatch):

@@ -107,7 +107,7 @@ def test_another_thread_is_kept_out_until_this_one_leaves(tmp_path):
 
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    refused = pytest.raises(UserError, match=rf"^cannot write {tmp_path}/file/run \(Not a directory\): name another")
+    refused = pytest.raises(UserError, match=rf"^cannot write {tmp_path}/file/run \(Not a directory\): choose another")
     with refused, lock(tmp_path / "file" / "run"):
         pytest.fail("it was made")
 
@@ -119,7 +119,7 @@ def test_training_where_another_process_trains_is_refused(trained, another_proce
     another_process(busy)
     line = refusal(capfd, *trained[1], *fields, "--workdir", folder)
     assert line == (
-        f"error: another process or thread works in {busy}: wait until it has ended, stop it, or name another --workdir"
+        f"error: another process or thread works in {busy}: wait until it has ended, stop it, or choose another workdir"
     )
     assert [path.name for path in busy.iterdir()] == [LOCK_FILE]
 
@@ -159,8 +159,7 @@ def test_a_run_of_another_format_is_refused_and_left_alone(trained, tmp_path, ca
     folder = changed(trained, tmp_path, RUN_FILE, change)
     before = contents(folder)
     message = (
-        f"{folder} was written by another version of jmer, whose runs cannot be read: train it again in another "
-        "--workdir"
+        f"{folder} was written by another version of jmer, whose runs cannot be read: train it again in another workdir"
     )
     for use in (read_facts, jmer.load_run):
         with pytest.raises(UserError) as refused:

@@ -165,12 +165,12 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
         assert "\n" not in str(error.value)
 
     monkeypatch.setattr(jmer, "train", lambda *_, **__: pytest.fail("something ran"))
-    refused([row], finished[0], r"model\.dropout_rate is 0\.0 there and 0\.2 here; name another --out")
+    refused([row], finished[0], r"model\.dropout_rate is 0\.0 there and 0\.2 here; choose another --out")
     longer = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
-    refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; name another --out")
-    refused([row], finished[0] / "talks" / "dry" / "seed3", "is the folder of a single run: name another --out")
+    refused([longer], finished[0], r"training\.epochs is 7 there and 9 here; choose another --out")
+    refused([row], finished[0] / "talks" / "dry" / "seed3", "is the folder of a single run: choose another --out")
     (tmp_path / "file").touch()
-    refused([row], tmp_path / "file", "is a file, not a folder: name another --out")
+    refused([row], tmp_path / "file", "is a file, not a folder: choose another --out")
     refused(
         [row, Row("dry", EXPERIMENT, corpus)],
         tmp_path / "new",
@@ -189,7 +189,7 @@ def test_a_run_on_another_version_of_the_corpus_is_refused(corpus, finished, tmp
     out = shutil.copytree(finished[0], tmp_path / "out")
     facts = out / "talks" / "dry" / "seed3" / "run.json"
     facts.write_text(facts.read_text().replace('"audio": 4', '"audio": 5'))
-    with pytest.raises(UserError, match=r"dry/seed3 was trained on another version of .*: name another --out"):
+    with pytest.raises(UserError, match=r"dry/seed3 was trained on another version of .*: choose another --out"):
         run_grid(rows_on(corpus), [3], out, log=print)
 
 
@@ -462,7 +462,7 @@ def test_a_cell_that_another_process_trained_with_another_configuration_fails(co
     leave = elsewhere(busy, before_leaving=lambda: place(finished, busy))
     row = Row("plain", EXPERIMENT, corpus, {"training.epochs": "9"})
     (outcome,) = run_grid([row], [3], tmp_path, log=recorder(leave, []))
-    assert "training.epochs is 7 there and 9 here; name another --out" in outcome.failures[3]
+    assert "training.epochs is 7 there and 9 here; choose another --out" in outcome.failures[3]
 
 
 def times_trained(folder):

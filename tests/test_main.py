@@ -184,7 +184,7 @@ def test_a_run_is_used_on_other_corpora_without_touching_its_own_results(run, to
         return {"test": [dataclasses.replace(c, labels=np.full(len(c), -1, np.int32)) for c in splits["test"]]}
 
     path = corpus(tmp_path / "new", change=unlabelled)
-    assert "has no labels to score: use --mode predict" in refused(
+    assert "has no labels to score: predict it instead" in refused(
         "--workdir", run, "--mode=evaluate", "--corpus", path
     )
     assert told("--workdir", run, "--mode=predict", "--corpus", path)[0] == 0
@@ -237,7 +237,7 @@ def test_a_folder_that_is_no_run(trained, refused, tmp_path):
     *arguments, _ = trained[1]
     (tmp_path / "thesis.tex").write_text("years of work")
     line = refused(*arguments, tmp_path)
-    assert "holds no run but other files (thesis.tex): name another --workdir" in line
+    assert "holds no run but other files (thesis.tex): choose another workdir" in line
     assert "is a file, not a folder" in refused(*arguments, tmp_path / "thesis.tex")
     assert "cannot write" in refused(*arguments, tmp_path / "thesis.tex" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -68,9 +68,13 @@ def test_a_killed_run_resumes(place, trained):
 
 def test_it_is_evaluated_and_predicts_with_its_file(place, trained):
     test = (trained / "predictions" / "test.csv").read_bytes()
-    for mode in ("evaluate", "predict"):
+    for command in (
+        ("jmer.main", "--workdir", "runs/a", "--mode", "evaluate"),
+        ("jmer", "evaluate", "runs/a"),
+        ("jmer", "predict", "runs/a"),
+    ):
         (trained / "predictions" / "test.csv").unlink()
-        call(place, "-m", "jmer.main", "--config", "mine.py", "--workdir", "runs/a", "--mode", mode)
+        call(place, "-m", *command, "--config", "mine.py")
         assert (trained / "predictions" / "test.csv").read_bytes() == test
 
 

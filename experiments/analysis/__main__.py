@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     wanted = cli.choices("--only", options.only, ANALYSES)
     if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is a file, not a folder: name another --out")
+        raise UserError(f"{options.out} is a file, not a folder: choose another --out")
     logging.set_verbosity(logging.FATAL)
     set_up_process()
     if options.config:

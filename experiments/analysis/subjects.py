@@ -60,7 +60,9 @@ class Subject:
         conversations = self.corpus.conversations(split)
         examples = make_examples(conversations, frames=self.predictor.frames, context=self.predictor.context)
         if not any_labelled(examples):
-            raise UserError(f"split '{split}' of corpus '{self.corpus.card.name}' has no labels: name another --split")
+            raise UserError(
+                f"split '{split}' of corpus '{self.corpus.card.name}' has no labels: choose another --split"
+            )
         return self.predictor.normalize(self.predictor.complete(examples))
 
     def outputs(self, examples: Sequence[Conversation], pick: Callable[[Any], Any]) -> list[Any]:
@@ -129,7 +131,7 @@ def load_runs(folders: Sequence[Path], corpus: str | None = None) -> list[Subjec
         group_runs(runs)
     except UserError as error:
         remedy = "name runs that differ only in their seed"
-        raise UserError(str(error).replace("name another --workdir", remedy)) from error
+        raise UserError(str(error).replace("choose another workdir", remedy)) from error
     loaded = jmer.load_corpus(corpus or runs[0].config.data.path)
     validate_corpus(loaded, for_training=False)
     runs[0].predictor.check_card(loaded.card)

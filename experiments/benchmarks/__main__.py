@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if not selected:
         raise UserError(f"--models {','.join(flags.models)} has no configuration for --shapes {','.join(flags.shapes)}")
     if flags.out.exists() and not flags.out.is_dir():
-        raise UserError(f"{flags.out} is a file, not a folder: name another --out")
+        raise UserError(f"{flags.out} is a file, not a folder: choose another --out")
     machine.prepare(flags.device, flags.threads, with_torch=with_torch)
     options = Options(
         repeats=1 if flags.smoke else flags.repeats,

@@ -163,9 +163,9 @@ def execute_cell(cell: Cell) -> str | None:
 def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
     """Returns the cells seed by seed, so that at any time all rows have about as many finished runs."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder: name another --out")
+        raise UserError(f"{out} is a file, not a folder: choose another --out")
     if (out / CONFIG_FILE).exists():
-        raise UserError(f"{out} is the folder of a single run: name another --out")
+        raise UserError(f"{out} is the folder of a single run: choose another --out")
     cells = [Cell(row, seed, run_folder(out, row, seed)) for seed in seeds for row in rows]
     taken: dict[Path, Cell] = {}
     for cell in cells:
@@ -197,9 +197,9 @@ def _is_finished(cell: Cell) -> bool:
     try:
         check_same(cell.folder, read_config(cell.folder), config, ignore=COMPUTATION)
     except UserError as error:
-        raise UserError(str(error).replace("--workdir", "--out")) from error
+        raise UserError(str(error).replace("another workdir", "another --out")) from error
     if read_facts(cell.folder).card != training_corpus(cell.row.corpus).card:
-        raise UserError(f"{cell.folder} was trained on another version of {cell.row.corpus}: name another --out")
+        raise UserError(f"{cell.folder} was trained on another version of {cell.row.corpus}: choose another --out")
     return is_reported(cell.folder, config.training.epochs)
 
 

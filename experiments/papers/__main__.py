@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     names = [*TABLES] if options.tables == ALL else cli.choices("TABLE", options.tables, TABLES)
     runs = options.out / "runs"
     if options.resume and not runs.is_dir():
-        raise UserError(f"--resume: {options.out} has no runs to resume: omit --resume, or name another --out")
+        raise UserError(f"--resume: {options.out} has no runs to resume: omit --resume, or choose another --out")
     planner = Planner(variant=options.variant, changes=changes)
     planned = {
         name: {corpus: planner.plan(TABLES[name], corpus) for corpus in options.corpora or TABLES[name].corpora}

@@ -76,10 +76,10 @@ def lock(workdir: Path) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout as error:
         raise RunInUse(
-            f"another process or thread works in {workdir}: wait until it has ended, stop it, or name another --workdir"
+            f"another process or thread works in {workdir}: wait until it has ended, stop it, or choose another workdir"
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write {workdir} ({error.strerror or error}): name another --workdir") from error
+        raise UserError(f"cannot write {workdir} ({error.strerror or error}): choose another workdir") from error
     try:
         yield
     finally:
@@ -120,7 +120,7 @@ def _check_ours(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
         length = ("training.epochs",) if saved.optimizer.schedule == "constant" else ()
         check_same(workdir, saved, config, ignore=(*COMPUTATION, *length))
         if read_facts(workdir).card != facts.card:
-            raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': name another --workdir")
+            raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': choose another workdir")
     elif workdir.exists():
         # Left by a run that was killed before its configuration was written.
         _check_free(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
@@ -133,7 +133,7 @@ def check_parent(workdir: Path) -> None:
       UserError: if it is the directory of a single run, or holds anything else.
     """
     if (workdir / CONFIG_FILE).exists():
-        raise UserError(f"{workdir} is the directory of a single run: name another --workdir for several seeds")
+        raise UserError(f"{workdir} is the directory of a single run: choose another workdir for several seeds")
     if workdir.exists():
         _check_free(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
 
@@ -147,10 +147,10 @@ def seed_folders(workdir: Path) -> list[Path]:
 def _check_free(workdir: Path, own: str) -> None:
     """Raises UserError if a directory holds anything but files whose whole name matches `own`."""
     if not workdir.is_dir():
-        raise UserError(f"{workdir} is a file, not a folder: name another --workdir")
+        raise UserError(f"{workdir} is a file, not a folder: choose another workdir")
     foreign = [p.name for p in workdir.iterdir() if not re.fullmatch(f"{own}|{re.escape(TEMPORARY)}.*", p.name)]
     if foreign:
-        raise UserError(f"{workdir} holds no run but other files ({sorted(foreign)[0]}): name another --workdir")
+        raise UserError(f"{workdir} holds no run but other files ({sorted(foreign)[0]}): choose another workdir")
 
 
 def check_use(workdir: Path, config: ConfigDict) -> None:
@@ -169,7 +169,7 @@ def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: 
         if name not in ignore and there.get(name) != here.get(name):
             raise UserError(
                 f"{workdir} belongs to another configuration: {name} is {there.get(name)!r} there and "
-                f"{here.get(name)!r} here; name another --workdir"
+                f"{here.get(name)!r} here; choose another workdir"
             )
 
 
@@ -208,7 +208,7 @@ def read_facts(workdir: Path) -> RunFacts:
     if isinstance(fields, dict) and fields.get("format") != FORMAT and "card" in fields:
         raise UserError(
             f"{workdir} was written by another version of jmer, whose runs cannot be read: train it again in another "
-            "--workdir"
+            "workdir"
         )
     try:
         card = Card(**fields.pop("card"))
@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{path.parent} holds no run: it has no {path.name}; name another --workdir, or train with --mode train"
+            f"{path.parent} holds no run: it has no {path.name}; choose another workdir, or train it first"
         ) from error
     except ValueError as error:
         raise _damaged(path, error) from error
@@ -237,7 +237,7 @@ def read_json(path: Path) -> dict:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return UserError(f"{path} is damaged ({reason}): put a copy back, or train again in another --workdir")
+    return UserError(f"{path} is damaged ({reason}): put a copy back, or train again in another workdir")
 
 
 def _tuples(value: Any) -> Any:

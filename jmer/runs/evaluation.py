@@ -66,7 +66,7 @@ def write_results(
     corpus = _completed(dataclasses.replace(corpus, card=card), run)
     pipeline = Pipeline.for_corpus(config, corpus, run.normalization)
     if labelled and not any(map(pipeline.is_labelled, pipeline.examples)):
-        raise UserError(f"corpus '{card.name}' has no labels to score: use --mode predict")
+        raise UserError(f"corpus '{card.name}' has no labels to score: predict it instead")
     folder = workdir
     if card != run.card or config.data.path != saved.data.path:
         folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, card)

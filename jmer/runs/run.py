@@ -194,14 +194,14 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
     config, facts = config or read_config(workdir), read_facts(workdir)
     with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
         if checkpoints.newest is None:
-            raise UserError(f"{workdir} has no checkpoint yet: train it with --mode train")
+            raise UserError(f"{workdir} has no checkpoint yet: train it first")
         last = get_selection(config.selection).split is None
         chosen = checkpoints.newest if last else checkpoints.best
         if chosen is None:
-            raise UserError(f"no epoch of {workdir} is finished yet: resume it with --mode train")
+            raise UserError(f"no epoch of {workdir} is finished yet: resume its training")
         progress, epochs = checkpoints.progress(chosen), checkpoints.progress(checkpoints.newest).epoch
     if progress.batch:
-        raise UserError(f"{workdir} stopped in the middle of an epoch: resume it with --mode train")
+        raise UserError(f"{workdir} stopped in the middle of an epoch: resume its training")
     return Run(
         folder=workdir,
         config=config,

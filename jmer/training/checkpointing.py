@@ -73,7 +73,7 @@ class Checkpoints:
                 ),
             )
         except OSError as error:
-            raise UserError(f"cannot use {self.folder} ({error.strerror or error}): name another --workdir") from error
+            raise UserError(f"cannot use {self.folder} ({error.strerror or error}): choose another workdir") from error
         except ValueError as error:
             raise UserError(
                 f"a score in {self.folder}/*/metrics is damaged: remove the numbered folder that holds it, to resume "
@@ -185,7 +185,7 @@ class Checkpoints:
                 there, here = saved.get(name, "absent"), wanted.get(name, "absent")
                 raise UserError(
                     f"checkpoint {self.folder / str(step)} holds another network: {name} is {there} there and {here} "
-                    "here; use its own configuration and corpus, or another --workdir"
+                    "here; use its own configuration and corpus, or another workdir"
                 )
 
 
