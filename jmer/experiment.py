@@ -40,6 +40,8 @@ def get_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> 
       UserError: if there is no such experiment, its file fails or returns something else, or a variant or a change does
         not fit.
     """
+    if not isinstance(source, str | Path):
+        raise UserError(f"source is of type {type(source).__name__}: give the name or the file of an experiment")
     name, _, variants = str(source).partition(":")
     path = _experiment_file(name)
     config = base_config(name) if path is None else _from_file(path)
@@ -61,6 +63,8 @@ def change_fields(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     Raises:
       UserError: naming the field, for an unknown one or a value that does not fit.
     """
+    if not isinstance(changes, Mapping):
+        raise UserError(f"changes is of type {type(changes).__name__}: give a mapping from section.field to a value")
     fields = flatten(config)
     values = {}
     for name, value in changes.items():

@@ -77,6 +77,13 @@ def test_an_unknown_experiment(source, expected):
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
+def test_arguments_of_another_type():
+    with pytest.raises(UserError, match=r"^source is of type ConfigDict: give the name or the file of an experiment$"):
+        get_config(get_config("lfvd"))
+    with pytest.raises(UserError, match=r"^changes is of type str: give a mapping from section\.field to a value$"):
+        get_config("lfvd", "training.epochs=3")
+
+
 def test_fields_change_by_the_type_of_their_value():
     config = get_config(f"{MELD}:tiny,without_cear")
     assert (config.model.d_x, config.model.use_atmosphere, config.training.epochs) == (16, False, 2)
