@@ -130,7 +130,7 @@ def test_refuses_another_network(tmp_path):
     here = (
         r"params/Dense_0/kernel is \(3, 4\) there and \(5, 4\) here; use its own configuration and corpus, or another"
     )
-    with pytest.raises(UserError, match=rf"^checkpoint {tmp_path}/1 holds another network: {here} --workdir$"):
+    with pytest.raises(UserError, match=rf"^checkpoint {tmp_path}/1 holds another network: {here} workdir$"):
         restore(tmp_path, 1, like=state(width=5))
     deeper = state().replace(params=state().params | {"Dense_1": {"bias": jnp.zeros(2)}})
     with pytest.raises(UserError, match=r"network: params/Dense_1/bias is absent there and \(2,\) here; use its own"):
