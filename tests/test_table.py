@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from jmer.data.readers import table
+from jmer.data.readers.mapping import Columns
 from jmer.data.readers.presets import PRESETS
 from jmer.errors import UserError
 
@@ -215,7 +216,7 @@ def test_a_corpus_to_predict_needs_neither_training_rows_nor_labels(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_reads_its_table_with_test_rows(preset, tmp_path):
-    mapping = table.Columns(**PRESETS[preset])
+    mapping = Columns(**PRESETS[preset])
     rows = np.arange(12)
     split = np.array(["train"] * 8 + ["test"] * 4)
     columns = {

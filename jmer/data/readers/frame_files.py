@@ -23,7 +23,8 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.readers.table import COLUMN_FLAGS, add_mapping_arguments, read_mapping, read_splits
+from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
+from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 

@@ -1,0 +1,126 @@
+"""Mappings from the fields of a corpus to the columns of a table, combined from a preset, a YAML file and flags."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jmer.batch import MODALITIES
+from jmer.data.readers.conventions import SPLIT_NAMES, add_emotions_argument
+from jmer.data.readers.presets import PRESETS
+from jmer.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The column of each field, see `jmer.data.readers.table`; None = the table has no such column."""
+
+    conversation: str
+    order: str | None = None
+    speaker: str
+    label: str | None = None
+    emotions: tuple[str, ...] = ()
+    split: str | None = None
+    utterance: str | None = None
+    sentence: str | None = None
+    text: str | None = None
+    audio: str | None = None
+    visual: str | None = None
+    ids_per_split: bool = False
+
+    @property
+    def modalities(self) -> dict[str, str]:
+        """The columns of features: modality -> column."""
+        return {m: getattr(self, m) for m in MODALITIES if getattr(self, m)}
+
+
+# The fields of `Columns` that name a column, and its content, for the help text.
+COLUMN_FLAGS = {
+    "conversation": "names or numbers of conversations",
+    "order": "sort keys of the utterances in a conversation",
+    "speaker": "speakers",
+    "label": "emotions, names or numbers",
+    "split": f"splits ({', '.join(SPLIT_NAMES)})",
+    "utterance": "names or numbers of utterances",
+    "sentence": "transcripts",
+    "text": "text features",
+    "audio": "audio features",
+    "visual": "visual features",
+}
+TEXT_FIELDS = ("conversation", "speaker", "split", "utterance", "sentence")
+
+
+def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
+    """Adds the flags of a mapping, with one flag per given field of `COLUMN_FLAGS`."""
+    parser.add_argument("--preset", help=f"a known mapping: {', '.join(PRESETS)}")
+    parser.add_argument("--columns", type=Path, metavar="YAML", help="a file with a mapping; overrides the preset")
+    for field in fields:
+        meaning = COLUMN_FLAGS[field]
+        parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
+    add_emotions_argument(parser, "those of the preset or the YAML file")
+    parser.add_argument(
+        "--ids-per-split",
+        action="store_true",
+        default=None,
+        help="conversations of different splits have the same ids: prefix each id with its split",
+    )
+    parser.add_argument(
+        "--predict-only",
+        action="store_true",
+        help="the corpus is only predicted: labels and splits are optional (without splits, all rows are test)",
+    )
+
+
+def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
+    """Combines a preset, a YAML file and flags to a mapping.
+
+    Args:
+      options: parsed flags of `add_mapping_arguments`.
+      flags: the fields that were given to it.
+
+    Raises:
+      UserError: if a field is unknown, or a required one is missing.
+    """
+    fields: dict[str, Any] = {}
+    if options.preset is not None:
+        if options.preset not in PRESETS:
+            raise UserError(f"unknown preset '{options.preset}': the presets are {', '.join(PRESETS)}")
+        fields |= PRESETS[options.preset]
+    if options.columns is not None:
+        fields |= _yaml_mapping(options.columns)
+    fields |= {f: getattr(options, f) for f in (*flags, "ids_per_split") if getattr(options, f) is not None}
+    if options.emotions is not None:
+        fields["emotions"] = options.emotions
+    for field in ("conversation", "speaker"):
+        if not fields.get(field):
+            raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
+    for field in ("label", "split"):
+        if not fields.get(field) and not options.predict_only:
+            raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only to do without")
+    if fields.get("label") and not fields.get("emotions"):
+        raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
+    return Columns(**fields)
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} is not a mapping: write one `field: column` per line")
+    types = {f.name: str for f in dataclasses.fields(Columns)} | {"emotions": list, "ids_per_split": bool}
+    for field, value in fields.items():
+        if field not in types:
+            raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(types)}")
+        if not isinstance(value, types[field]):
+            kind = {str: "the name of a column", list: "a list of names", bool: "true or false"}[types[field]]
+            raise UserError(f"{path}: {field} is {value!r}: expected {kind}")
+    if "emotions" in fields:
+        fields["emotions"] = tuple(map(str, fields["emotions"]))
+    return fields
