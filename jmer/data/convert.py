@@ -12,6 +12,7 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
+from jmer.data.groups import GROUPINGS
 from jmer.data.readers import Reader, dag_json, feature_pickles, frame_files, meld_csv, table
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
@@ -48,7 +49,7 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
     corpus = reader.read(options.sources, options)
     if options.name:
         corpus = dataclasses.replace(corpus, card=dataclasses.replace(corpus.card, name=options.name))
-    corpus, held_out = _with_validation(corpus, options.holdout, options.seed)
+    corpus, held_out = _with_validation(corpus, options.holdout, options.seed, options.holdout_by)
     save_corpus(corpus, options.dest)
     print(_description(load_saved(options.dest), options.dest, held_out))
 
@@ -66,26 +67,39 @@ def _parser(program: str, reader: Reader) -> Parser:
         help="if the sources have no validation split, hold out about this fraction of the training utterances, "
         "in whole conversations (default: %(default)s)",
     )
+    parser.add_argument(
+        "--holdout-by",
+        choices=GROUPINGS,
+        default="conversation",
+        help="what is not divided between training and validation: single conversations; all conversations that are "
+        "connected by speakers, so that no speaker is in both; or IEMOCAP's sessions (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of held-out conversations (default: 0)")
     reader.add_arguments(parser)
     return parser
 
 
-def _with_validation(corpus: Corpus, fraction: float, seed: int) -> tuple[Corpus, bool]:
-    """Holds out a validation split if there is none but training labels; also returns whether it did."""
+def _with_validation(corpus: Corpus, fraction: float, seed: int, by: str) -> tuple[Corpus, bool]:
+    """Holds out a validation split if there is none but training labels; also returns whether it did.
+
+    A corpus that has folds and nothing else to test is for cross-validation, where each fold holds out its own.
+    """
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    if "validation" in splits or not any_labelled(splits.get("train", ())):
+    only_folds = bool(corpus.folds) and "test" not in splits
+    if "validation" in splits or only_folds or not any_labelled(splits.get("train", ())):
         return corpus, False
-    note = f"Validation: whole conversations, about {fraction:.0%} of the training utterances, seed {seed}."
+    unit = "whole conversations" if by == "conversation" else f"held out by {by}"
+    note = f"Validation: {unit}, about {fraction:.0%} of the training utterances, seed {seed}."
     card = dataclasses.replace(corpus.card, provenance=f"{corpus.card.provenance} {note}")
-    held_out = {c.id for c in hold_out(splits, fraction=fraction, seed=seed)["validation"]}
+    held_out = {c.id for c in hold_out(splits, fraction=fraction, seed=seed, by=by)["validation"]}
     chosen = np.array([c.id in held_out for c in splits["train"]])
     train = corpus.splits["train"]
     rows = corpus.splits | {
         "train": train.select(np.flatnonzero(~chosen)),
         "validation": train.select(np.flatnonzero(chosen)),
     }
-    return Corpus(datasets.DatasetDict({split: rows[split] for split in SPLITS if split in rows}), card), True
+    ordered = datasets.DatasetDict({split: rows[split] for split in SPLITS if split in rows})
+    return dataclasses.replace(corpus, splits=ordered, card=card), True
 
 
 def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
@@ -94,7 +108,7 @@ def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
         f"wrote {corpus.card.name} to {dest}: {widths}; {len(corpus.card.emotions)} emotions",
         f"{'':12}{'conversations':>14}{'utterances':>12}{'labelled':>10}",
     ]
-    notes = []
+    notes = [f"folds: {', '.join(corpus.folds)}"] if corpus.folds else []
     for split in corpus.splits:
         conversations = corpus.conversations(split)
         labels = np.concatenate([c.labels for c in conversations])

@@ -18,8 +18,12 @@ from jmer.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
+FOLDS_FILE = "folds.json"
 IN_MEMORY = "in-memory"
 """The source of a corpus that was made in memory."""
+
+# Folds for cross-validation: name -> split -> ids of its conversations.
+Folds = Mapping[str, Mapping[str, Sequence[str]]]
 
 # One modality of a conversation: vectors [n, D], or the frames [F_i, D] of each of n utterances.
 Features = np.ndarray | Sequence[np.ndarray]
@@ -95,11 +99,13 @@ class Corpus:
       splits: the rows.
       card: the corpus' card.
       source: the name or the folder that `jmer.data.load_corpus` reads it from, as it was given there.
+      folds: those that the corpus declares for cross-validation, see `jmer.data.folds`; usually none.
     """
 
     splits: datasets.DatasetDict
     card: Card
     source: str = IN_MEMORY
+    folds: Folds = dataclasses.field(default_factory=dict)
 
     def conversations(self, split: str) -> list[Conversation]:
         """Returns a split's conversations in order; their features are views of the Arrow memory, not copies.
@@ -128,7 +134,11 @@ def any_labelled(conversations: Iterable[Conversation]) -> bool:
 
 
 def build_corpus(
-    splits: Mapping[str, Sequence[Conversation]], card: Card, *, folder: str | Path | None = None
+    splits: Mapping[str, Sequence[Conversation]],
+    card: Card,
+    *,
+    folder: str | Path | None = None,
+    folds: Folds | None = None,
 ) -> Corpus:
     """Builds a corpus from conversations that fit the card, which `jmer.data.make_corpus` checks and this does not.
 
@@ -137,6 +147,7 @@ def build_corpus(
       card: the corpus' card.
       folder: None = the corpus is in memory; otherwise it is in unnamed temporary files in this folder, which are
         deleted with it, and only one conversation at a time is in memory.
+      folds: that the corpus declares; None = none.
     """
     rows = {}
     for split in SPLITS:
@@ -147,11 +158,11 @@ def build_corpus(
                 table = _memory_mapped((_to_table([c], card) for c in splits[split]), card, folder)
             # Without a fingerprint, `datasets` would compute one from the whole table, which copies it.
             rows[split] = datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
-    return Corpus(datasets.DatasetDict(rows), card)
+    return Corpus(datasets.DatasetDict(rows), card, folds=folds or {})
 
 
 def save_corpus(corpus: Corpus, path: str | Path) -> None:
-    """Writes a corpus as Arrow files and `card.json`, which `load_saved` reads back bit for bit.
+    """Writes a corpus as Arrow files, `card.json` and any `folds.json`, which `load_saved` reads back bit for bit.
 
     Raises:
       UserError: if `path` exists and is not an empty folder.
@@ -162,6 +173,8 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
     with _no_progress_bars():
         corpus.splits.save_to_disk(path)
     (path / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
+    if corpus.folds:
+        (path / FOLDS_FILE).write_text(json.dumps(corpus.folds, indent=2) + "\n")
 
 
 def load_saved(path: str | Path) -> Corpus:
@@ -192,7 +205,17 @@ def load_saved(path: str | Path) -> Corpus:
         if rows.features != expected:
             raise UserError(f"{path / split} does not match {CARD_FILE}: its columns differ; convert the corpus again")
     ordered = datasets.DatasetDict({split: splits[split] for split in SPLITS if split in splits})
-    return Corpus(ordered, card, source=str(path))
+    return Corpus(ordered, card, source=str(path), folds=_load_folds(path / FOLDS_FILE))
+
+
+def _load_folds(path: Path) -> Folds:
+    if not path.exists():
+        return {}
+    try:
+        folds = json.loads(path.read_text())
+        return {name: {split: tuple(map(str, ids)) for split, ids in fold.items()} for name, fold in folds.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): convert the corpus again") from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import Card, Conversation, Corpus, Features, feature_width
+from jmer.data.corpus import Card, Conversation, Corpus, Features, Folds, feature_width
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -92,6 +92,7 @@ def make_corpus(
     name: str = NAME,
     provenance: str = PROVENANCE,
     synthetic: bool = False,
+    folds: Folds | None = None,
 ) -> Corpus:
     """Makes a corpus in memory from conversations and checks it.
 
@@ -106,6 +107,8 @@ def make_corpus(
       name: short name of the corpus.
       provenance: where the features come from, one or two sentences.
       synthetic: whether the data are artificial.
+      folds: for cross-validation (`data.folds=corpus`): name -> split -> ids of its conversations; a fold without a
+        validation split holds one out. None = the corpus declares none.
 
     Raises:
       UserError: with one line per defect, the first ten of them; or if an argument has the wrong type.
@@ -119,7 +122,7 @@ def make_corpus(
         split: [_complete(c, f"{split}-{position:04}", card) for position, c in enumerate(conversations)]
         for split, conversations in listed.items()
     }
-    return checked_corpus(completed, card, for_training=False)
+    return checked_corpus(completed, card, for_training=False, folds=folds)
 
 
 def _check_modalities(argument: str, given: Any, among: Sequence[str] = MODALITIES) -> None:

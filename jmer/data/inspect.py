@@ -39,7 +39,7 @@ def describe(corpus: Corpus) -> str:
     """Returns tables of the sizes, lengths, speakers, emotions and features of a corpus, and its defects."""
     card = corpus.card
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    found = defects(splits, card)
+    found = defects(splits, card, folds=corpus.folds)
     columns = splits | ({"all": list(chain(*splits.values()))} if len(splits) > 1 else {})
     kind = "synthetic" if card.synthetic else "real"
     return "\n\n".join(

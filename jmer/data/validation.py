@@ -7,25 +7,29 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, build_corpus
+from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Folds, build_corpus
 from jmer.errors import UserError
 
 SHOWN_DEFECTS = 10
 
 
-def defects(splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_training: bool = True) -> list[str]:
+def defects(
+    splits: Mapping[str, Sequence[Conversation]], card: Card, *, for_training: bool = True, folds: Folds | None = None
+) -> list[str]:
     """Returns the defects of conversations that are to become a corpus, one line each.
 
     Args:
       splits: split name -> conversations.
       card: the card that they must match.
       for_training: whether a training split with labels is required; False for a corpus that is only predicted.
+      folds: those that the corpus declares; None = none.
     """
     return [
         *_card_defects(card),
         *_split_defects(splits),
         *(_training_defects(splits) if for_training else ()),
         *_repeated_conversations(splits),
+        *_fold_defects(folds or {}, {c.id for conversations in splits.values() for c in conversations}),
         *(
             f"{split}, conversation '{conversation.id}': {defect}"
             for split, conversations in splits.items()
@@ -41,6 +45,7 @@ def checked_corpus(
     *,
     for_training: bool = True,
     folder: Path | None = None,
+    folds: Folds | None = None,
 ) -> Corpus:
     """Builds a corpus from conversations after checking them.
 
@@ -48,15 +53,15 @@ def checked_corpus(
       splits: split name -> conversations.
       card: the corpus' card.
       for_training: as for `defects`.
-      folder: as for `jmer.data.corpus.build_corpus`.
+      folder, folds: as for `jmer.data.corpus.build_corpus`.
 
     Raises:
       UserError: if there are defects; one line each, the first ten of them.
     """
-    found = defects(splits, card, for_training=for_training)
+    found = defects(splits, card, for_training=for_training, folds=folds)
     if found:
         raise UserError("\n".join(shortened(found)))
-    return build_corpus(splits, card, folder=folder)
+    return build_corpus(splits, card, folder=folder, folds=folds)
 
 
 def validate_corpus(corpus: Corpus, *, for_training: bool = True) -> None:
@@ -70,7 +75,7 @@ def validate_corpus(corpus: Corpus, *, for_training: bool = True) -> None:
       UserError: if there are defects; names the first and counts the others.
     """
     splits = {split: corpus.conversations(split) for split in corpus.splits}
-    found = defects(splits, corpus.card, for_training=for_training)
+    found = defects(splits, corpus.card, for_training=for_training, folds=corpus.folds)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UserError(
@@ -120,6 +125,22 @@ def _split_defects(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[str
             yield f"unknown split '{split}': the splits are {', '.join(SPLITS)}"
         if not conversations:
             yield f"{split}: no conversations; leave the split out"
+
+
+def _fold_defects(folds: Folds, known: set[str]) -> Iterator[str]:
+    for name, fold in folds.items():
+        for split in ("train", "test"):
+            if not fold.get(split):
+                yield f"fold {name} has no conversations to {split}: give it some, or leave it out"
+        for split in fold:
+            if split not in SPLITS:
+                yield f"fold {name} has the unknown split '{split}': the splits are {', '.join(SPLITS)}"
+        ids = [conversation for conversations in fold.values() for conversation in conversations]
+        for conversation in _repeated(ids):
+            yield f"fold {name} has conversation '{conversation}' in two splits"
+        for conversation in dict.fromkeys(ids):
+            if conversation not in known:
+                yield f"fold {name} names conversation '{conversation}', which the corpus lacks"
 
 
 def _training_defects(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[str]:
