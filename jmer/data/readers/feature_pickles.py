@@ -21,7 +21,9 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import IEMOCAP6, MELD
 from jmer.data.readers.conventions import add_emotions_argument, fix_encoding
+from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.restricted_unpickler import load_pickle
+from jmer.data.readers.torch_archives import load_torch
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -136,7 +138,8 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 
 def _read_source(path: Path, roberta: str) -> Source:
-    content = load_pickle(path)
+    kind = kind_of(path)
+    content = load_torch(path) if kind and kind.name == "torch" else load_pickle(path)
     elements = content if isinstance(content, tuple | list) else ()
     kinds = [_kind(element) for element in elements]
     layout = next((known for known in LAYOUTS if _fits(kinds, known)), None)

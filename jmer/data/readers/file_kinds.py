@@ -133,7 +133,7 @@ _KINDS = [
             "load it with PyTorch and save it again with torch.save, or as NumPy arrays in a pickle",
         ),
         (
-            rb"\x80[\x02-\x05]|\(*[\]}]q\0|[(\]}c].{0,200}?p\d{1,3}\n",
+            rb"\x80[\x02-\x05]|\(*([\]}]q\0|\([dl]p\d\n|[SV][^\n]*\np\d\n|c[^\n,]+\n[\w.]+\n)",
             "pickle",
             "a pickle",
             "convert it with the format `pickle`",

@@ -5,18 +5,27 @@ gets a stand-in from this module, never NumPy's own object: NumPy restores array
 that it is given, so a forged pickle could access memory outside its arrays.
 """
 
+import contextlib
 import math
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from jmer.data.readers.file_kinds import check_kind
 from jmer.errors import UserError
 
 SHOWN_CHARACTERS = 120
+# The package whose objects a pickle asks for -> what to save instead.
+REMEDIES = {
+    "joblib": "load it with joblib and save it with pickle.dump",
+    "pandas": "save the table as parquet and use the format `table`",
+    "scipy": "save sparse matrices as arrays (matrix.toarray())",
+    "torch": "save it with torch.save, or its tensors as arrays (tensor.numpy())",
+}
 
 
 def load_pickle(path: str | Path) -> Any:
@@ -29,33 +38,49 @@ def load_pickle(path: str | Path) -> Any:
       UserError: if the file is missing, is not a pickle, is truncated or damaged, or asks for anything else.
     """
     path = Path(path)
+    check_kind(path, "pickle")
+    with one_line_errors(path), path.open("rb") as file:
+        return RestrictedUnpickler(file, encoding="latin1").load()
+
+
+@contextlib.contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Turns what reading a pickle raises into a UserError of one line."""
     try:
-        with path.open("rb") as file:
-            return _Unpickler(file, encoding="latin1").load()
+        yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except _RefusedError as error:
+    except RefusedError as error:
+        remedy = REMEDIES.get(str(error).partition(".")[0], "save the features in these")
         raise UserError(
             f"{path} is refused and none of its code was run: it asks for {error}, but jmer admits only NumPy arrays "
-            "and plain containers in a pickle; save the features in these"
+            f"and plain containers in a pickle; {remedy}"
         ) from error
     except Exception as error:  # damaged bytes can raise almost any exception in the unpickler
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is not a pickle, or is truncated or damaged ({reason}): get the file again") from error
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """A pickle asked for something that is not admitted; the message says what."""
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> "_Admitted":
-        if (module, name) not in _ADMITTED:
-            raise _RefusedError(_printable(f"{module}.{name}"))
-        return _ADMITTED[module, name]
+class RestrictedUnpickler(pickle.Unpickler):
+    """An unpickler of arrays and plain containers.
+
+    Attributes:
+      admitted: (module, name) -> the stand-in that a pickle gets for this name.
+    """
+
+    admitted: ClassVar[Mapping[tuple[str, str], "StandIn"]] = {}
+
+    def find_class(self, module: str, name: str) -> "StandIn":
+        if (module, name) not in self.admitted:
+            raise RefusedError(_printable(f"{module}.{name}"))
+        return self.admitted[module, name]
 
 
-class _Admitted:
+class StandIn:
     """The stand-in that a pickle gets for a name: it can be passed on and some can be called, but not changed."""
 
     __slots__ = ("_build", "_name")
@@ -66,11 +91,11 @@ class _Admitted:
 
     def __call__(self, *arguments: Any) -> Any:
         if self._build is None:
-            raise _RefusedError(f"a call of {self._name}")
+            raise RefusedError(f"a call of {self._name}")
         return self._build(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise _RefusedError(f"a change of {self._name}")
+        raise RefusedError(f"a change of {self._name}")
 
 
 class _Dtype:
@@ -83,43 +108,43 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not self._CODE.fullmatch(code):
-            raise _RefusedError(f"the dtype {_printable(repr(code))}")
+            raise RefusedError(f"the dtype {_printable(repr(code))}")
         self.plain = np.dtype("O" if code.startswith("O") else code)
 
     def __setstate__(self, state: Any) -> None:
         _, order, *structure = state[:5]
         if structure != [None, None, None]:
-            raise _RefusedError("a structured dtype")
+            raise RefusedError("a structured dtype")
         self.plain = self.plain.newbyteorder(order)
 
 
-class _Array(np.ndarray):
+class GuardedArray(np.ndarray):
     """An array that checks its pickled state before it is restored from it."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, column_major, content = state
-        plain, size = _plain(dtype), _size(shape)
+        plain, size = _plain(dtype), array_size(shape)
         if plain.hasobject:
-            _require(type(content) is list and len(content) == size, "a list of objects does not fill its array")
+            require(type(content) is list and len(content) == size, "a list of objects does not fill its array")
         else:
             content = _bytes(content, size * plain.itemsize)
         checked: Any = (1, shape, plain, bool(column_major), content)
         super().__setstate__(checked)
 
 
-def _array_to_fill(kind: Any, *_: Any) -> _Array:
+def _array_to_fill(kind: Any, *_: Any) -> GuardedArray:
     if kind is not _NDARRAY:
-        raise _RefusedError("an array of a class other than numpy.ndarray")
-    return np.empty(0, np.uint8).view(_Array)
+        raise RefusedError("an array of a class other than numpy.ndarray")
+    return np.empty(0, np.uint8).view(GuardedArray)
 
 
-def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> GuardedArray:
     plain = _plain(dtype)
     # A copy: the array must not share memory with an object that the pickle can still reach.
-    flat = np.frombuffer(_bytes(buffer, _size(shape) * plain.itemsize), plain).copy()
-    return flat.reshape(shape, order=order).view(_Array)
+    flat = np.frombuffer(_bytes(buffer, array_size(shape) * plain.itemsize), plain).copy()
+    return flat.reshape(shape, order=order).view(GuardedArray)
 
 
 def _scalar(dtype: Any, content: Any) -> np.generic:
@@ -131,28 +156,30 @@ def _scalar(dtype: Any, content: Any) -> np.generic:
 def _encode(text: Any, encoding: Any) -> bytes:
     # Python 3 pickles bytes in this way for Python 2.
     if encoding != "latin1":
-        raise _RefusedError(f"the codec {_printable(repr(encoding))}")
+        raise RefusedError(f"the codec {_printable(repr(encoding))}")
     return text.encode("latin1")
 
 
 def _plain(dtype: Any) -> np.dtype:
-    _require(type(dtype) is _Dtype, "an array has no dtype")
+    require(type(dtype) is _Dtype, "an array has no dtype")
     return dtype.plain
 
 
-def _size(shape: Any) -> int:
-    _require(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape), "an array has no shape")
+def array_size(shape: Any) -> int:
+    """Returns the number of elements of an array; raises ValueError if its shape is none."""
+    require(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape), "an array has no shape")
     return math.prod(shape)
 
 
 def _bytes(content: Any, size: int) -> bytes:
     if isinstance(content, str):  # Python 2 pickles bytes as str
         content = content.encode("latin1")
-    _require(type(content) in (bytes, bytearray) and len(content) == size, "the bytes of an array do not fill it")
+    require(type(content) in (bytes, bytearray) and len(content) == size, "the bytes of an array do not fill it")
     return bytes(content)
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError if a condition on the content of a pickle is not met."""
     if not condition:
         raise ValueError(message)
 
@@ -162,10 +189,10 @@ def _printable(name: str) -> str:
     return name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..."
 
 
-_NDARRAY = _Admitted("numpy.ndarray")
+_NDARRAY = StandIn("numpy.ndarray")
 
 
-def _admitted() -> dict[tuple[str, str], _Admitted]:
+def _admitted() -> dict[tuple[str, str], StandIn]:
     builders: dict[str, Callable | None] = {
         "_codecs.encode": _encode,
         "collections.OrderedDict": lambda items=(): dict(items),
@@ -184,8 +211,8 @@ def _admitted() -> dict[tuple[str, str], _Admitted]:
     admitted = {("numpy", "ndarray"): _NDARRAY}
     for path, build in builders.items():
         module, _, name = path.rpartition(".")
-        admitted[module, name] = _Admitted(path, build)
+        admitted[module, name] = StandIn(path, build)
     return admitted
 
 
-_ADMITTED = _admitted()
+RestrictedUnpickler.admitted = _admitted()
