@@ -85,7 +85,7 @@ class _TorchUnpickler(RestrictedUnpickler):
         require(type(key) is str and f"data/{key}" in self._members, "a storage is missing")
         if key not in self._storages:
             content = self._archive.read(self._members[f"data/{key}"])
-            values = np.frombuffer(content, np.dtype(_STORAGES[kind]).newbyteorder(self._byte_order))
+            values = np.frombuffer(content, self._byte_order + _STORAGES[kind])
             if kind is _BFLOAT16:
                 values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
             self._storages[key] = _Storage(values)
