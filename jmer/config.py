@@ -11,7 +11,7 @@ from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.errors import UserError
 from jmer.models.registry import get_spec
 from jmer.precision import PRECISIONS
-from jmer.selection import get_selection
+from jmer.selection import check_metric, configured_selection
 
 
 class Field(NamedTuple):
@@ -26,8 +26,18 @@ FIELDS = {
     "seeds": Field(1, "number of runs trained together, with seeds seed, seed + 1, ..., each in a folder of its own"),
     "selection": Field(
         "validation",
-        "epoch that is evaluated: validation (best weighted F1 on the validation split), last, or test_oracle (best on "
-        "the test split, only to compare with papers that select so)",
+        "epoch that is evaluated: validation (best on the validation split), last, or test_oracle (best on the test "
+        "split, only to compare with papers that select so)",
+    ),
+    "selection_metric": Field(
+        "weighted_f1",
+        "score by which an epoch is the best: accuracy, weighted_f1, macro_f1, unweighted_accuracy, "
+        "micro_f1_without_majority, or precision_, recall_ or f1_ with the name of an emotion",
+    ),
+    "majority_emotion": Field(
+        "",
+        "emotion that the reports' micro F1 leaves out, as DailyDialog's measure leaves out its neutral utterances; "
+        "empty = no micro F1",
     ),
     "data.path": Field("synthetic-meld", "folder of a converted corpus, or the name of a built-in synthetic one"),
     "data.normalization": Field(
@@ -202,7 +212,8 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
         raise UserError(
             f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
         )
-    split = get_selection(config.selection).split
+    check_metric(config, corpus.card.emotions)
+    split = configured_selection(config).split
     if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
         raise UserError(
             f"selection={config.selection} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: "

@@ -1,43 +1,64 @@
-"""Model selection: the rules by which a run chooses the epoch that it reports."""
+"""Model selection: the rules by which a run chooses the epoch that it reports, and the metrics that can choose it."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jmer.errors import UserError
+
+MICRO_F1 = "micro_f1_without_majority"
+SCORES = {
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "macro_f1": "macro F1",
+    "unweighted_accuracy": "unweighted accuracy",
+}
+"""Scores over all emotions, as they are called in `jmer.evaluation.metrics.Scores` and in reports."""
+EMOTION_SCORES = {"precision": "precision", "recall": "recall", "f1": "F1"}
+"""Scores of one emotion, as they are called in `jmer.evaluation.metrics.ClassScores` and in reports."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """One value of `config.selection`.
+    """How a run chooses its epoch.
 
     Attributes:
-      name: the value.
-      split: the split whose weighted F1 chooses the epoch; None = the last epoch, whatever its scores.
-      description: how the epoch was chosen, for the place after "epoch 7 of 80, " in a report.
-      oracle: True if the test split chooses the epoch, which makes its scores optimistic.
+      name: the value of `config.selection`.
+      split: the split whose score chooses the epoch; None = the last epoch, whatever its scores.
+      metric: the score that chooses, see `metric_value`.
+      majority_emotion: what the micro F1 leaves out; empty = there is no micro F1.
     """
 
     name: str
     split: str | None
-    description: str
-    oracle: bool = False
+    metric: str = "weighted_f1"
+    majority_emotion: str = ""
+
+    @property
+    def oracle(self) -> bool:
+        """True if the test split chooses the epoch, which makes its scores optimistic."""
+        return self.split == "test"
+
+    @property
+    def title(self) -> str:
+        """The metric as reports call it."""
+        return metric_title(self.metric, self.majority_emotion)
+
+    @property
+    def description(self) -> str:
+        """How the epoch was chosen, for the place after "epoch 7 of 80, " in a report."""
+        if self.split is None:
+            return "the last epoch, not chosen by a score"
+        if self.oracle:
+            return f"chosen by TEST {self.title} ({self.name}: optimistic, not comparable)"
+        return f"chosen by {self.split} {self.title}"
 
 
-SELECTIONS = {
-    selection.name: selection
-    for selection in (
-        Selection("validation", "validation", "chosen by validation weighted F1"),
-        Selection("last", None, "the last epoch, not chosen by a score"),
-        Selection(
-            "test_oracle",
-            "test",
-            "chosen by TEST weighted F1 (test_oracle: optimistic, not comparable)",
-            oracle=True,
-        ),
-    )
-}
+SELECTIONS: dict[str, str | None] = {"validation": "validation", "last": None, "test_oracle": "test"}
+"""Value of `config.selection` -> the split that chooses the epoch."""
 
 
-def get_selection(name: str) -> Selection:
+def get_selection(name: str, metric: str = "weighted_f1", majority_emotion: str = "") -> Selection:
     """Returns the selection rule of a name.
 
     Raises:
@@ -45,4 +66,53 @@ def get_selection(name: str) -> Selection:
     """
     if name not in SELECTIONS:
         raise UserError(f"unknown selection '{name}': choose one of {', '.join(SELECTIONS)}")
-    return SELECTIONS[name]
+    return Selection(name, SELECTIONS[name], metric, majority_emotion)
+
+
+def configured_selection(config: Any) -> Selection:
+    """Returns the selection rule of a configuration. Raises UserError if there is no such rule."""
+    return get_selection(config.selection, config.selection_metric, config.majority_emotion)
+
+
+def check_metric(config: Any, emotions: Sequence[str]) -> None:
+    """Checks the fields that name a metric and an emotion.
+
+    Raises:
+      UserError: if the corpus has no such emotion, or its report no such metric.
+    """
+    majority, metric = config.majority_emotion, config.selection_metric
+    if majority and majority not in emotions:
+        raise UserError(f"majority_emotion is '{majority}': choose one of {', '.join(emotions)}, or leave it empty")
+    if metric == MICRO_F1 and not majority:
+        raise UserError(
+            f"selection_metric={MICRO_F1} needs the emotion that it leaves out: set majority_emotion to one of "
+            f"{', '.join(emotions)}"
+        )
+    overall, of_emotion = (*SCORES, MICRO_F1), [f"{score}_" for score in EMOTION_SCORES]
+    if metric not in {*overall, *(score + emotion for score in of_emotion for emotion in emotions)}:
+        raise UserError(
+            f"selection_metric is '{metric}': choose one of {', '.join(overall)}, or {', '.join(of_emotion)} with an "
+            f"emotion ({', '.join(emotions)})"
+        )
+
+
+def metric_value(scores: Mapping[str, Any], name: str) -> float:
+    """Returns a metric among the scores of a split, see `jmer.evaluation.metrics.Scores`: `macro_f1`, or `f1_sad`."""
+    if name in (*SCORES, MICRO_F1):
+        return scores[name]
+    score, _, emotion = name.partition("_")
+    return scores["classes"][emotion][score]
+
+
+def metric_title(name: str, majority_emotion: str = "") -> str:
+    """Returns what reports call a metric: `macro F1`, `micro F1 without neutral`, `F1 of sad`."""
+    if name == MICRO_F1:
+        return f"micro F1 without {majority_emotion}"
+    score, _, emotion = name.partition("_")
+    return SCORES.get(name) or f"{EMOTION_SCORES[score]} of {emotion}"
+
+
+def summarized_metrics(scores: Mapping[str, Any]) -> dict[str, str]:
+    """Returns name -> title of the metrics over all emotions that the scores of a split have."""
+    majority = scores["majority_emotion"]
+    return SCORES | ({MICRO_F1: metric_title(MICRO_F1, majority)} if majority else {})

@@ -7,6 +7,7 @@ from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_report import PredictedSplit
 from jmer.evaluation.metrics import classification_report
 from jmer.evaluation.report import Report, SplitSize
+from jmer.selection import get_selection
 
 HOSTILE = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'> {{ 7 * 7 }} & \u2028 <!--"
 EMOTIONS = ("neutral", "joy & <b>love</b>", "anger", "surprise", "sadness", "disgust", "fear")
@@ -62,7 +63,7 @@ def report_and_splits() -> tuple[Report, dict[str, PredictedSplit]]:
         card=CARD,
         sizes={split: SplitSize(len(found.conversations), 40, 30) for split, found in splits.items()},
         scores={"train": scores["test"], **scores},
-        selection="validation",
+        selection=get_selection("validation"),
         epoch=2,
         epochs=3,
         history=HISTORY,

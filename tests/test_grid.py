@@ -89,7 +89,7 @@ def test_cells_run_and_are_read_as_written(corpus, finished):
         assert (config.seed, config.model.dropout_rate, config.data.path) == (3, dropout, corpus)
         scores = {split: dataclasses.asdict(scores) for split, scores in result.scores.items()}
         assert json.loads(json.dumps(scores)) == saved["splits"]
-        assert (result.selection, result.epoch, result.epochs) == ("validation", saved["epoch"], 7)
+        assert (result.selection.name, result.epoch, result.epochs) == ("validation", saved["epoch"], 7)
         assert result.parameters == read_facts(folder).parameters == 4 * 6 + 4
         history = read_json_lines(folder / "metrics.jsonl")
         last = sum(row["validation/weighted_f1"] for row in history[2:7]) / 5

@@ -22,6 +22,7 @@ from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_charts import line_chart, reliability_chart
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.main import main
+from jmer.selection import get_selection
 
 REPORT, SPLITS = report_and_splits()
 
@@ -154,7 +155,7 @@ def test_texts_are_escaped(source, page):
 def test_synthetic_corpora_and_test_oracles_have_their_warnings(tmp_path, page):
     assert "synthetic" not in page.text.lower() and "oracle" not in page.text.lower()
     card = dataclasses.replace(REPORT.card, synthetic=True)
-    labelled = Page(written(tmp_path, card=card, selection="test_oracle")).text
+    labelled = Page(written(tmp_path, card=card, selection=get_selection("test_oracle"))).text
     assert labelled.count("LFVD on meld (synthetic)") == 2
     assert "SYNTHETIC CORPUS. Its utterances were generated at random" in labelled
     assert "TEST ORACLE. The epoch was chosen on the test split itself ( test_oracle )." in labelled

@@ -95,7 +95,7 @@ def test_help_is_short_and_lists_an_experiments_fields(told):
     status, longer, errors = told("--help", "--config", MELD)
     assert (status, errors) == (0, []) and max(map(len, longer)) <= 120
     # What is indented further continues a field's documentation.
-    fields = [re.fullmatch(r"  (\S+)=(\S+) +(\S.*)", line) for line in longer[len(lines) + 2 :] if line[:3] != "   "]
+    fields = [re.fullmatch(r"  (\S+)=(\S*) +(\S.*)", line) for line in longer[len(lines) + 2 :] if line[:3] != "   "]
     assert {field[1] for field in fields} == flatten(base_config("lfvd")).keys() and len(fields) == len(set(fields))
     values = {field[1]: field[2] for field in fields}
     assert values["training.epochs"] == "80" and values["model.modalities"] == "()"

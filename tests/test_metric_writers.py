@@ -15,6 +15,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jmer.errors import UserError
+from jmer.selection import get_selection
 from jmer.training.metric_writers import JsonLines, MetricWriter, TensorBoard, read_json_lines
 from jmer.training.progress import progress_line
 
@@ -141,6 +142,7 @@ def test_a_killed_process_keeps_what_it_wrote(tmp_path):
     assert scalars(tmp_path / "tensorboard") == expected
 
 
+RULE = get_selection("validation")
 VALUES = {
     "train/loss": 1.234567,
     "train/loss_task": 1.1,
@@ -151,12 +153,19 @@ VALUES = {
 
 
 def test_progress_line():
-    line = progress_line(7, 80, VALUES | {"utterances_per_second": 4321.4}, seconds_left=192.2)
+    line = progress_line(7, 80, VALUES | {"utterances_per_second": 4321.4}, seconds_left=192.2, selection=RULE)
     assert line == (
         "epoch  7/80  loss 1.2346 (task 1.1, self -0.012346)  W-F1 train 71.23 validation 60.00"
         "  4321 utterances/s  ETA 0:03:12"
     )
-    assert progress_line(3, 3, {"utterances_per_second": 9}, seconds_left=0) == "epoch 3/3  9 utterances/s  ETA 0:00:00"
+    bare = progress_line(3, 3, {"utterances_per_second": 9}, seconds_left=0, selection=RULE)
+    assert bare == "epoch 3/3  9 utterances/s  ETA 0:00:00"
+
+
+def test_progress_line_shows_the_metric_that_selects():
+    values = VALUES | {"validation/f1_sad": 0.25, "utterances_per_second": 9}
+    line = progress_line(1, 2, values, seconds_left=0, selection=get_selection("validation", "f1_sad"))
+    assert "  F1 of sad validation 25.00  9 utterances/s" in line
 
 
 @pytest.mark.parametrize(
@@ -170,11 +179,11 @@ def test_progress_line():
 def test_progress_line_gives_digits_to_fit(terms, shown, columns):
     values = {name: value for name, value in VALUES.items() if not name.startswith("train/loss_")}
     values |= {f"train/loss_{name}": 2 / 9 for name in terms}
-    line = progress_line(100, 100, values | {"utterances_per_second": 12345}, seconds_left=35999)
+    line = progress_line(100, 100, values | {"utterances_per_second": 12345}, seconds_left=35999, selection=RULE)
     assert f"loss {shown}  W-F1" in line
     assert len(line) == columns
 
 
 def test_progress_line_shows_a_loss_that_is_not_finite():
-    line = progress_line(1, 2, {"train/loss": math.nan, "utterances_per_second": 1}, seconds_left=1)
+    line = progress_line(1, 2, {"train/loss": math.nan, "utterances_per_second": 1}, seconds_left=1, selection=RULE)
     assert "loss nan" in line

@@ -46,6 +46,12 @@ def test_equal_to_scikit_learn(labels, predictions, count):
     for average, value in (("weighted", got.weighted_f1), ("macro", got.macro_f1)):
         options = {"labels": range(count), "average": average, "zero_division": 0}
         assert value == reference.f1_score(gold, predicted, **options)
+    for majority, name in enumerate(names):
+        others = [i for i in range(count) if i != majority]
+        expected = reference.f1_score(gold, predicted, labels=others, average="micro", zero_division=0)
+        scored = classification_report(labels, predictions, names, name)
+        assert (scored.micro_f1_without_majority, scored.majority_emotion) == (expected, name)
+    assert got.micro_f1_without_majority is None
     occurring = np.unique(gold)
     assert got.unweighted_accuracy == reference.recall_score(gold, predicted, labels=occurring, average="macro")
     per_class = reference.precision_recall_fscore_support(gold, predicted, labels=range(count), zero_division=0)
@@ -100,6 +106,8 @@ def test_scores_are_read_as_attributes_and_as_a_mapping():
         "support",
         "classes",
         "confusion",
+        "majority_emotion",
+        "micro_f1_without_majority",
     ]
     for name in got:
         assert got[name] is getattr(got, name)

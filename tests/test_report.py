@@ -14,6 +14,7 @@ from jmer.errors import UserError
 from jmer.evaluation.metrics import scores_from_confusion
 from jmer.evaluation.plots import plot_confusion, plot_learning_curves
 from jmer.evaluation.report import Report, SplitSize, collect_versions, split_sizes, write_report
+from jmer.selection import get_selection
 
 EMOTIONS = ("neutral", "very|angry", "sad_low")
 CARD = Card("meld", {"text": 1024, "audio": 300}, EMOTIONS, "Features of\nJane *Doe*.", False)
@@ -27,7 +28,7 @@ REPORT = Report(
     card=CARD,
     sizes={"train": SplitSize(30, 400, 390), "validation": SplitSize(3, 20, 15), "test": SplitSize(4, 25, 15)},
     scores={split: scores_from_confusion(CONFUSION, EMOTIONS) for split in ("train", "validation", "test")},
-    selection="validation",
+    selection=get_selection("validation"),
     epoch=7,
     epochs=80,
     history=HISTORY,
@@ -157,7 +158,7 @@ def test_text_and_figures_of_a_synthetic_corpus_are_marked_synthetic(tmp_path, t
 
 def test_test_oracle_is_labelled_wherever_it_appears(tmp_path, text, figures):
     config = {"train": {"selection": "test_oracle"}}
-    oracle = written(tmp_path, selection="test_oracle", config=config, scores=ONLY_TEST)
+    oracle = written(tmp_path, selection=get_selection("test_oracle"), config=config, scores=ONLY_TEST)
     assert "> **TEST ORACLE.**" in oracle
     assert all("optimistic" in line for line in oracle.splitlines() if "test_oracle" in line)
     assert tables(oracle)[0][1][0] == "test (test_oracle: optimistic)"
@@ -169,14 +170,12 @@ def test_test_oracle_is_labelled_wherever_it_appears(tmp_path, text, figures):
 
 def test_the_last_epoch_is_described_as_such(tmp_path):
     assert "epoch 80 of 80, the last epoch, not chosen by a score." in written(
-        tmp_path, selection="last", epoch=80, scores=ONLY_TEST, history=()
+        tmp_path, selection=get_selection("last"), epoch=80, scores=ONLY_TEST, history=()
     )
 
 
 def test_refused_and_failed_reports_leave_the_old_one(tmp_path, monkeypatch):
     before = written(tmp_path, scores=ONLY_TEST, history=())
-    with pytest.raises(UserError, match="unknown selection 'best': choose one of validation, last, test_oracle"):
-        written(tmp_path, selection="best")
 
     def full_disk(self, *args, **options):
         raise OSError(28, "No space left on device")
@@ -227,7 +226,9 @@ def test_confusion_shows_counts_and_row_shares(tmp_path, count, figures):
 def test_curves_mark_the_chosen_epoch_and_scale_with_the_terms(tmp_path, figures):
     for small in (0.5, 1e-4, -0.1):
         history = [row | {"train/loss_self": small} for row in HISTORY]
-        plot_learning_curves(history, tmp_path / "l.png", chosen=2, title="title")
+        plot_learning_curves(
+            history, tmp_path / "l.png", chosen=2, title="title", selection=get_selection("validation")
+        )
     assert [figure.axes[0].get_yscale() for figure in figures] == ["linear", "log", "linear"]
     loss, score = figures[0].axes
     assert [line.get_label() for line in loss.lines] == ["train loss", "task", "self", "chosen epoch (2)"]

@@ -10,6 +10,7 @@ import pytest
 from jmer.errors import UserError
 from jmer.evaluation import classification_report, mean_probabilities, seed_report, seed_table
 from jmer.evaluation.report import ORACLE_BANNER, SYNTHETIC_BANNER
+from jmer.selection import get_selection
 
 GOLD, EMOTIONS = np.array([0, 0, 1, 1]), ("calm", "angry")
 
@@ -34,7 +35,12 @@ def cells(markdown):
 
 
 def report(scores=SCORES, ensemble=ENSEMBLE, **changes):
-    facts = {"title": "LFVD on meld", "selection": "validation", "synthetic": False, "epochs": {0: 3, 1: 4, 5: 8}}
+    facts = {
+        "title": "LFVD on meld",
+        "selection": get_selection("validation"),
+        "synthetic": False,
+        "epochs": {0: 3, 1: 4, 5: 8},
+    }
     return seed_report(scores, ensemble, **facts | changes)
 
 
@@ -91,11 +97,9 @@ def test_the_report_shows_the_table_in_percent():
 
 def test_synthetic_corpora_and_test_oracles_have_their_warnings():
     assert SYNTHETIC_BANNER not in report() and ORACLE_BANNER not in report()
-    _, first, second, sentence, _ = report(synthetic=True, selection="test_oracle").split("\n\n")
+    _, first, second, sentence, _ = report(synthetic=True, selection=get_selection("test_oracle")).split("\n\n")
     assert (first, second) == (SYNTHETIC_BANNER, ORACLE_BANNER)
     assert "optimistic, not comparable" in sentence
-    with pytest.raises(UserError, match="unknown selection 'best'"):
-        report(selection="best")
 
 
 def test_seeds_that_do_not_fit_together_are_refused():

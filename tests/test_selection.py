@@ -10,16 +10,12 @@ from jmer.selection import SELECTIONS, get_selection
 
 
 def test_each_selection_has_the_split_that_chooses_the_epoch():
-    assert {name: rule.split for name, rule in SELECTIONS.items()} == {
-        "validation": "validation",
-        "last": None,
-        "test_oracle": "test",
-    }
-    assert all(get_selection(name) is rule and rule.name == name for name, rule in SELECTIONS.items())
+    assert SELECTIONS == {"validation": "validation", "last": None, "test_oracle": "test"}
+    assert all((get_selection(name).name, get_selection(name).split) == (name, s) for name, s in SELECTIONS.items())
 
 
 def test_a_selection_on_the_test_split_is_an_oracle_and_its_description_calls_it_optimistic():
-    for rule in SELECTIONS.values():
+    for rule in map(get_selection, SELECTIONS):
         assert rule.oracle == (rule.split == "test") == ("optimistic, not comparable" in rule.description)
 
 

@@ -11,7 +11,6 @@ from experiments.tables import write_text
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import banners
 from jmer.files import atomically
-from jmer.selection import get_selection
 
 REPORT_FILE = "analysis.md"
 
@@ -45,9 +44,9 @@ def analyse(
 
 def _head(subjects: Sequence[Subject], split: str) -> Iterator[str]:
     first, card = subjects[0].run, subjects[0].corpus.card
-    selection = get_selection(first.config.selection)
+    selection = first.selection
     yield f"# Analyses of {_title(subjects)}"
-    yield from banners(synthetic=card.synthetic or first.card.synthetic, selection=selection.name)
+    yield from banners(synthetic=card.synthetic or first.card.synthetic, selection=selection)
     epochs = ", ".join(str(subject.run.epoch) for subject in subjects)
     trained_on = "" if card == first.card else f", trained on {corpus_title(first.card)}"
     optimistic = ", so that scores on this split are optimistic" if selection.split == split else ""
@@ -66,7 +65,7 @@ def _section(name: str, analysis: Analysis, subjects: Sequence[Subject], split: 
     frame = analysis.measure(subjects, split)
     with atomically(out / f"{name}.csv") as temporary:
         frame.to_csv(temporary, index=False)
-    selection = get_selection(subjects[0].run.config.selection)
+    selection = subjects[0].run.selection
     title = f"{analysis.title}: {_title(subjects)}, {split}, {_seeds(subjects)}\nepoch {selection.description}"
     for path in picture_paths(out / name):
         analysis.draw(frame, path, title)

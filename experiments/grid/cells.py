@@ -12,7 +12,7 @@ from experiments.grid.corpora import corpus_name
 from jmer.cli.flags import FIELD, command_line
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores
-from jmer.selection import get_selection
+from jmer.selection import Selection
 
 LAST_EPOCHS = 5
 
@@ -86,7 +86,7 @@ class Result:
     """
 
     scores: Mapping[str, Scores]
-    selection: str
+    selection: Selection
     epoch: int
     epochs: int
     last_epochs: float
@@ -123,7 +123,7 @@ def result_of(run: jmer.Run) -> Result:
     history = run.history
     return Result(
         scores=run.scores,
-        selection=run.config.selection,
+        selection=run.selection,
         epoch=run.epoch,
         epochs=run.epochs,
         last_epochs=statistics.fmean(metrics["validation/weighted_f1"] for metrics in history[-LAST_EPOCHS:]),
@@ -139,7 +139,7 @@ def selection_rule(outcomes: Sequence[Outcome]) -> str:
     if not results:
         reasons = [reason for outcome in outcomes for reason in outcome.failures.values()]
         raise UserError(f"no run succeeded: {reasons[0]}")
-    return " / ".join(sorted({get_selection(result.selection).description for result in results}))
+    return " / ".join(sorted({result.selection.description for result in results}))
 
 
 def failure_lines(outcomes: Sequence[Outcome]) -> list[str]:

@@ -226,7 +226,7 @@ def _values(study: Study, line: Line, own: Compared | None, same_features: bool)
         "row": line.entry.title,
         "run": line.row.name if line.row else "",
         "note": line.obstacle or ("; ".join(dict.fromkeys(outcome.failures.values())) if outcome else ""),
-        "selection": " / ".join(sorted({result.selection for result in results.values()})),
+        "selection": " / ".join(sorted({result.selection.name for result in results.values()})),
         "n": len(results),
     }
     for name in SCORES:

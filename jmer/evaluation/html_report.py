@@ -91,7 +91,7 @@ def write_html_report(folder: str | Path, report: Report, predicted: Mapping[str
       The path of `report.html`.
 
     Raises:
-      UserError: if the selection is unknown or the file cannot be written.
+      UserError: if the file cannot be written.
     """
     path = Path(folder) / HTML_REPORT_FILE
     page = _page(report, {split: predicted[split] for split in reversed(SPLITS) if split in predicted})
@@ -123,6 +123,7 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         ],
         headline=_emphasized(headline(report)),
         sections=[_split_section(report, split, predicted.get(split)) for split in report.scored_splits],
+        metrics=report.metrics,
         curves=_curves(report),
         colours=[colour for colour, _ in STYLES],
         config="\n".join(config_lines(report.config)),
@@ -144,13 +145,13 @@ def _curves(report: Report) -> list[LineChart]:
     if not report.history:
         return []
     epochs = [row["epoch"] for row in report.history]
-    losses, scores = loss_series(report.history), score_series(report.history)
+    losses, scores = loss_series(report.history), score_series(report.history, report.selection.metric)
     charts = []
     if losses:
         logarithmic = spans_decades(losses.values())
         charts.append(line_chart(epochs, losses, label="loss", chosen=report.epoch, logarithmic=logarithmic))
     if scores:
-        charts.append(line_chart(epochs, scores, label="weighted F1 (%)", chosen=report.epoch))
+        charts.append(line_chart(epochs, scores, label=f"{report.selection.title} (%)", chosen=report.epoch))
     return charts
 
 

@@ -61,7 +61,8 @@ class Scores(_FieldMapping):
     .. math::
       \text{accuracy} = \frac{1}{n} \sum_i N_{ii}, \quad
       \text{weighted F1} = \sum_i \frac{n_i}{n} F_i, \quad
-      \text{macro F1} = \frac{1}{C} \sum_i F_i
+      \text{macro F1} = \frac{1}{C} \sum_i F_i, \quad
+      \text{micro F1 without } m = \frac{2 \sum_{i \ne m} N_{ii}}{\sum_{i \ne m} \sum_j (N_{ij} + N_{ji})}
 
     Attributes:
       accuracy: fraction of utterances predicted correctly ("WA" in the speech literature).
@@ -71,6 +72,9 @@ class Scores(_FieldMapping):
       support: number of labelled utterances.
       classes: emotion -> its scores, in the order of the label indices.
       confusion: `C` rows (gold) of `C` counts (predicted).
+      majority_emotion: the emotion $m$ that the micro F1 leaves out; empty = there is none.
+      micro_f1_without_majority: F1 of the true positives, false positives and false negatives of all emotions but one,
+        summed: the measure of DailyDialog, without its neutral utterances; None without a majority emotion.
     """
 
     accuracy: float
@@ -80,6 +84,8 @@ class Scores(_FieldMapping):
     support: int
     classes: Mapping[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...]
+    majority_emotion: str = ""
+    micro_f1_without_majority: float | None = None
 
 
 def scores_from_dict(values: Mapping[str, Any]) -> Scores:
@@ -125,7 +131,7 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_clas
     return counts.reshape(num_classes, num_classes)
 
 
-def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str]) -> Scores:
+def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str], majority_emotion: str = "") -> Scores:
     """Returns the scores of a confusion matrix.
 
     They equal scikit-learn's with `labels=range(C)` and `zero_division=0`.
@@ -133,6 +139,7 @@ def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str]) -> 
     Args:
       confusion: counts `[C, C]`, gold emotions in rows, predicted ones in columns.
       emotions: names of the `C` emotions.
+      majority_emotion: the one that the micro F1 leaves out; empty = no micro F1.
 
     Raises:
       UserError: if the number of names differs from the matrix's, or all counts are 0.
@@ -148,6 +155,7 @@ def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str]) -> 
         raise UserError("no utterance has a label, so there is nothing to score: choose a split with labels")
     precision, recall = _ratio(correct, predicted), _ratio(correct, support)
     f1 = _ratio(2 * correct, support + predicted)
+    included = np.array([name != majority_emotion for name in emotions])
     columns = (precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     return Scores(
         accuracy=int(correct.sum()) / total,
@@ -157,16 +165,21 @@ def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str]) -> 
         support=total,
         classes={name: ClassScores(*row) for name, row in zip(emotions, zip(*columns, strict=True), strict=True)},
         confusion=tuple(map(tuple, confusion.tolist())),
+        majority_emotion=majority_emotion,
+        micro_f1_without_majority=_micro_f1(confusion, included) if majority_emotion else None,
     )
 
 
-def classification_report(labels: npt.ArrayLike, predictions: npt.ArrayLike, emotions: Sequence[str]) -> Scores:
+def classification_report(
+    labels: npt.ArrayLike, predictions: npt.ArrayLike, emotions: Sequence[str], majority_emotion: str = ""
+) -> Scores:
     """Returns the scores of predictions against labels.
 
     Args:
       labels: int, any shape, gold emotion indices; -1 = unlabelled, not scored.
       predictions: int, the same shape, predicted emotion indices.
       emotions: names of the emotions, which the indices refer to.
+      majority_emotion: the one that the micro F1 leaves out; empty = no micro F1.
 
     Raises:
       UserError: if the shapes differ, an index is out of range, or no utterance is labelled.
@@ -175,7 +188,7 @@ def classification_report(labels: npt.ArrayLike, predictions: npt.ArrayLike, emo
     >>> round(scores.weighted_f1, 3), scores["support"], scores.classes["neutral"].recall
     (0.667, 3, 0.5)
     """
-    return scores_from_confusion(confusion_matrix(labels, predictions, len(emotions)), emotions)
+    return scores_from_confusion(confusion_matrix(labels, predictions, len(emotions)), emotions, majority_emotion)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -190,6 +203,12 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     if not array.size:
         raise UserError("no values to average: give the score of at least one seed")
     return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan")
+
+
+def _micro_f1(confusion: np.ndarray, included: np.ndarray) -> float:
+    """Returns the F1 of the summed counts of the included emotions; 0 if they neither occur nor are predicted."""
+    counted = int(confusion[included].sum() + confusion[:, included].sum())
+    return 2 * int(confusion.diagonal()[included].sum()) / counted if counted else 0.0
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

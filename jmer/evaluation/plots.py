@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jmer.evaluation.calibration import Calibration
 from jmer.files import atomically
+from jmer.selection import Selection
 
 # (colour, line style) per curve: Okabe and Ito's palette without yellow; the styles distinguish curves in greyscale.
 STYLES = (
@@ -64,17 +65,18 @@ def plot_confusion(confusion: npt.ArrayLike, emotions: Sequence[str], path: str 
     save(figure, path)
 
 
-def plot_learning_curves(history: History, path: str | Path, *, chosen: int, title: str) -> None:
-    """Draws the loss terms and the weighted F1 of each epoch.
+def plot_learning_curves(history: History, path: str | Path, *, chosen: int, title: str, selection: Selection) -> None:
+    """Draws the loss terms of each epoch, and the metric that chooses one.
 
     Args:
       history: one mapping per epoch with the key `epoch` and any of `train/loss`, its terms `train/loss_<term>`,
-        `validation/loss` and `<split>/weighted_f1`; None = not finite.
+        `validation/loss` and `<split>/<metric>`; None = not finite.
       path: image file to write; its suffix gives the format.
       chosen: the epoch whose scores the run reports, which is marked.
       title: title of the figure.
+      selection: names the metric.
     """
-    losses, scores = loss_series(history), score_series(history)
+    losses, scores = loss_series(history), score_series(history, selection.metric)
     figure = Figure(figsize=(10, 5), layout=ConstrainedLayoutEngine(wspace=0.06))
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
@@ -82,7 +84,7 @@ def plot_learning_curves(history: History, path: str | Path, *, chosen: int, tit
     _draw(left, epochs, losses, "loss")
     if spans_decades(losses.values()):
         left.set_yscale("log")
-    _draw(right, epochs, scores, "weighted F1 (%)")
+    _draw(right, epochs, scores, f"{selection.title} (%)")
     for axes in (left, right):
         axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
         # Below the axes, where it hides no curve.
@@ -96,9 +98,9 @@ def loss_series(history: History) -> dict[str, np.ndarray]:
     return {_loss_name(name): values for name, values in found.items()}
 
 
-def score_series(history: History) -> dict[str, np.ndarray]:
-    """Returns the weighted F1 of a history in percent: split -> float64, one per epoch."""
-    found = _series(history, lambda name: name.endswith("/weighted_f1"))
+def score_series(history: History, metric: str) -> dict[str, np.ndarray]:
+    """Returns a metric of a history in percent: split -> float64, one per epoch."""
+    found = _series(history, lambda name: name.endswith(f"/{metric}"))
     return {name.split("/")[0]: 100 * values for name, values in found.items()}
 
 

@@ -47,12 +47,14 @@ class Task(NamedTuple):
       context: what unlabelled utterances are to the model, see `jmer.data.examples.make_examples`.
       frames: whether an utterance is a sequence of frames.
       widths: modality -> feature width, of the modalities that the model reads.
+      majority_emotion: what the micro F1 of the scores leaves out; empty = there is none.
     """
 
     emotions: tuple[str, ...]
     context: str
     frames: bool
     widths: Mapping[str, int]
+    majority_emotion: str
 
 
 class BasePredictor(abc.ABC):
@@ -124,7 +126,8 @@ class BasePredictor(abc.ABC):
     def score(self, examples: Sequence[Conversation], predictions: Predictions) -> Scores:
         """Returns the scores of predictions for labelled examples."""
         labels = np.concatenate([example.labels for example in examples])
-        return classification_report(labels, np.concatenate(predictions.probabilities).argmax(-1), self.task.emotions)
+        predicted = np.concatenate(predictions.probabilities).argmax(-1)
+        return classification_report(labels, predicted, self.task.emotions, self.task.majority_emotion)
 
     def check_card(self, card: Card) -> None:
         """Raises UserError, naming what differs, if a corpus does not fit the model."""
@@ -189,7 +192,7 @@ class Predictor(BasePredictor):
       model: the network and its loss.
       variables: what `model.module.apply` takes.
       normalization: that the network was trained with, for the modalities that it reads.
-      emotions, context, frames: see `Task`.
+      emotions, context, frames, majority_emotion: see `Task`.
       batch_size: conversations that are predicted at once.
       precision: of matrix products, see `jmer.precision.matmul_precision`.
       mapping: over devices.
@@ -204,11 +207,12 @@ class Predictor(BasePredictor):
     batch_size: int = 32
     precision: str = "default"
     mapping: DeviceMapping = ONE_DEVICE
+    majority_emotion: str = ""
 
     @property
     def task(self) -> Task:
         """What the conversations must be like."""
-        return Task(self.emotions, self.context, self.frames, self.widths)
+        return Task(self.emotions, self.context, self.frames, self.widths, self.majority_emotion)
 
     @property
     def widths(self) -> dict[str, int]:

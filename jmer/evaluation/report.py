@@ -20,7 +20,15 @@ from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import History, plot_confusion, plot_learning_curves
 from jmer.evaluation.predictions import corpus_title
 from jmer.files import atomically
-from jmer.selection import SELECTIONS, get_selection
+from jmer.selection import (
+    MICRO_F1,
+    SELECTIONS,
+    Selection,
+    get_selection,
+    metric_title,
+    metric_value,
+    summarized_metrics,
+)
 
 REPORT_FILE = "report.md"
 CURVES_FILE = "learning_curves.png"
@@ -53,7 +61,7 @@ class Report:
       card: card of the corpus.
       sizes: split -> its size.
       scores: split -> scores at the chosen epoch; without the splits that have no labels.
-      selection: name of the rule that chose the epoch, see `jmer.selection`.
+      selection: the rule that chose the epoch.
       epoch: the chosen epoch, counted from 1.
       epochs: number of epochs trained.
       history: losses and scores per epoch, see `jmer.evaluation.plots.plot_learning_curves`; may be empty.
@@ -68,7 +76,7 @@ class Report:
     card: Card
     sizes: Mapping[str, SplitSize]
     scores: Mapping[str, Scores]
-    selection: str
+    selection: Selection
     epoch: int
     epochs: int
     history: History
@@ -89,6 +97,11 @@ class Report:
         return [split for split in reversed(SPLITS) if split in self.scores]
 
     @property
+    def metrics(self) -> dict[str, str]:
+        """Name -> title of the metrics over all emotions."""
+        return summarized_metrics(self.scores[self.scored_splits[0]]) if self.scores else {}
+
+    @property
     def facts(self) -> dict[str, str]:
         """Name -> value of the facts about the run: parameters, training time, versions."""
         return {
@@ -100,7 +113,7 @@ class Report:
     @property
     def choice(self) -> str:
         """The chosen epoch, and how it was chosen."""
-        return f"epoch {self.epoch} of {self.epochs}, {get_selection(self.selection).description}"
+        return f"epoch {self.epoch} of {self.epochs}, {self.selection.description}"
 
 
 def split_sizes(corpus: Corpus) -> dict[str, SplitSize]:
@@ -135,7 +148,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
       The path of `report.md`.
 
     Raises:
-      UserError: if the selection is unknown or a file cannot be written.
+      UserError: if a file cannot be written.
     """
     path = Path(folder) / REPORT_FILE
     for split, scores in report.scores.items():
@@ -143,7 +156,9 @@ def write_report(folder: str | Path, report: Report) -> Path:
         plot_confusion(scores.confusion, report.card.emotions, path.with_name(_figure_name(split)), heading)
     if report.history:
         heading = f"{report.title}\n{report.choice}"
-        plot_learning_curves(report.history, path.with_name(CURVES_FILE), chosen=report.epoch, title=heading)
+        plot_learning_curves(
+            report.history, path.with_name(CURVES_FILE), chosen=report.epoch, title=heading, selection=report.selection
+        )
     with atomically(path) as temporary:
         temporary.write_text("\n\n".join(_sections(report)) + "\n", encoding="utf-8")
     return path
@@ -157,7 +172,7 @@ def _sections(report: Report) -> Iterator[str]:
         yield "## Scores"
         yield _score_table(report)
     if report.history:
-        yield f"![Loss terms and weighted F1 per epoch]({CURVES_FILE})"
+        yield f"![Loss terms and {report.selection.title} per epoch]({CURVES_FILE})"
     for split in report.scored_splits:
         yield f"## {split_title(report, split).capitalize()}"
         yield from _split_sections(split, report.scores[split])
@@ -171,14 +186,14 @@ def _sections(report: Report) -> Iterator[str]:
     yield textwrap.indent("\n".join(config_lines(report.config)), "    ")
 
 
-def banners(*, synthetic: bool, selection: str) -> list[str]:
+def banners(*, synthetic: bool, selection: Selection) -> list[str]:
     """Returns the warnings that a report shows above its scores, as Markdown.
 
     Args:
       synthetic: whether the corpus is synthetic.
-      selection: name of the rule that chose the epoch.
+      selection: the rule that chose the epoch.
     """
-    applicable = {SYNTHETIC_BANNER: synthetic, ORACLE_BANNER: get_selection(selection).oracle}
+    applicable = {SYNTHETIC_BANNER: synthetic, ORACLE_BANNER: selection.oracle}
     return [banner for banner, applies in applicable.items() if applies]
 
 
@@ -191,24 +206,32 @@ def headline(report: Report) -> str:
         return f"No split has labels, so there are no scores. Parameters of {report.choice}."
     split = report.scored_splits[0]
     scores = report.scores[split]
-    figures = f"weighted F1 {percent(scores.weighted_f1)} %, accuracy {percent(scores.accuracy)} %"
+    figures = main_scores(scores, report.selection)
     return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {report.choice}."
 
 
+def main_scores(scores: Scores, selection: Selection) -> str:
+    """Returns the scores that a sentence names: weighted F1, accuracy, micro F1 if there is one, and what selects."""
+    names = ["weighted_f1", "accuracy", *([MICRO_F1] if scores.majority_emotion else []), selection.metric]
+    return ", ".join(
+        f"{metric_title(name, scores.majority_emotion)} {percent(metric_value(scores, name))} %"
+        for name in dict.fromkeys(names)
+    )
+
+
 def _score_table(report: Report) -> str:
+    columns = report.metrics
     rows = []
     for split in report.scored_splits:
-        s = report.scores[split]
-        fractions = (s.accuracy, s.weighted_f1, s.macro_f1, s.unweighted_accuracy)
-        rows.append((split_title(report, split), str(s.support), *map(percent, fractions)))
-    return markdown_table(
-        ("split", "utterances", "accuracy %", "weighted F1 %", "macro F1 %", "unweighted accuracy %"), rows
-    )
+        scores = report.scores[split]
+        fractions = [metric_value(scores, name) for name in columns]
+        rows.append((split_title(report, split), str(scores.support), *map(percent, fractions)))
+    return markdown_table(("split", "utterances", *(f"{title} %" for title in columns.values())), rows)
 
 
 def split_title(report: Report, split: str) -> str:
     """Returns the name of a split, with a note if its score chose the epoch."""
-    selection = get_selection(report.selection)
+    selection = report.selection
     if split != selection.split:
         return split
     return f"{split} ({selection.name}: optimistic)" if selection.oracle else f"{split} (used for selection)"
@@ -249,7 +272,7 @@ def config_lines(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from config_lines(value, f"{prefix}{name}.")
         else:
-            oracle = any(value == selection.name for selection in SELECTIONS.values() if selection.oracle)
+            oracle = isinstance(value, str) and value in SELECTIONS and get_selection(value).oracle
             note = "  # optimistic, not comparable: chosen on the test split" if oracle else ""
             yield f"{prefix}{name} = {value!r}{note}"
 

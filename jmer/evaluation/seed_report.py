@@ -10,9 +10,7 @@ from jmer.errors import UserError
 from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import mean_and_deviation
 from jmer.evaluation.report import banners
-from jmer.selection import get_selection
-
-SUMMARIZED_SCORES = ("accuracy", "weighted_f1", "macro_f1", "unweighted_accuracy")
+from jmer.selection import Selection, metric_title, summarized_metrics
 
 
 def seed_table(
@@ -27,8 +25,9 @@ def seed_table(
         None = not computed.
 
     Returns:
-      One row per `(split, score)`, the index, for each of `SUMMARIZED_SCORES`. Columns: `mean` and `sd` over the seeds
-      (sample standard deviation, NaN for one seed), `ensemble` unless that is None, and a `seed_<n>` per seed.
+      One row per `(split, score)`, the index, for each of `jmer.selection.summarized_metrics`. Columns: `mean` and `sd`
+      over the seeds (sample standard deviation, NaN for one seed), `ensemble` unless that is None, and a `seed_<n>` per
+      seed.
 
     Raises:
       UserError: if there is no seed, or the splits differ between seeds or from those of the ensemble.
@@ -45,7 +44,7 @@ def seed_table(
             )
     rows = {}
     for split in splits:
-        for name in SUMMARIZED_SCORES:
+        for name in summarized_metrics(next(iter(scores.values()))[split]):
             values = {f"seed_{seed}": found[split][name] for seed, found in scores.items()}
             mean, deviation = mean_and_deviation(list(values.values()))
             combined = {} if ensemble is None else {"ensemble": ensemble[split][name]}
@@ -59,7 +58,7 @@ def seed_report(
     ensemble: Mapping[str, Mapping[str, Any]] | None,
     *,
     title: str,
-    selection: str,
+    selection: Selection,
     epochs: Mapping[int, int],
     synthetic: bool,
 ) -> str:
@@ -68,22 +67,23 @@ def seed_report(
     Args:
       scores, ensemble: see `seed_table`.
       title: model and corpus, the first part of the heading.
-      selection: name of the rule that chose the epochs, see `jmer.selection`.
+      selection: the rule that chose the epochs.
       epochs: seed -> the epoch it reports, counted from 1.
       synthetic: whether the corpus is synthetic.
 
     Raises:
-      UserError: as `seed_table` does, or if the selection is unknown.
+      UserError: as `seed_table` does.
     """
     table = seed_table(scores, ensemble)
     combined = "" if ensemble is None else "; the ensemble predicts with the mean of the seeds' probabilities"
     chosen = ", ".join(str(epochs[seed]) for seed in scores)
     seeds = {f"seed {seed}": f"seed_{seed}" for seed in scores}
     columns = ({} if ensemble is None else {"ensemble": "ensemble"}) | seeds
+    majority = next(iter(next(iter(scores.values())).values()))["majority_emotion"]
     rows = [
         (
             split,
-            name.replace("_f1", " F1").replace("_", " "),
+            metric_title(name, majority),
             percent(row["mean"]) + ("" if math.isnan(row["sd"]) else f" ± {percent(row['sd'])}"),
             *(percent(row[column]) for column in columns.values()),
         )
@@ -94,7 +94,7 @@ def seed_report(
             f"# {escape_markdown(title)}, {len(scores)} seed{'' if len(scores) == 1 else 's'}",
             *banners(synthetic=synthetic, selection=selection),
             f"Scores in percent: mean ± sample standard deviation over seeds{combined}. "
-            f"Epochs {chosen}: {get_selection(selection).description}.",
+            f"Epochs {chosen}: {selection.description}.",
             markdown_table(("split", "score", "mean ± sd", *columns), rows),
         ]
     )

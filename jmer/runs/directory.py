@@ -17,6 +17,7 @@ from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically
 from jmer.models import model_names
+from jmer.selection import MICRO_F1
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -154,12 +155,14 @@ def _check_free(workdir: Path, own: str) -> None:
 
 
 def check_use(workdir: Path, config: ConfigDict) -> None:
-    """Checks that a configuration differs from that of a run by its corpus and devices alone.
+    """Checks that a configuration differs from that of a run by its corpus, devices and scores alone.
 
     Raises:
       UserError: if there is no run, or another field differs.
     """
-    check_same(workdir, read_config(workdir), config, ignore=("data.path", *COMPUTATION))
+    saved = read_config(workdir)
+    scoring = () if saved.selection_metric == MICRO_F1 else ("majority_emotion",)
+    check_same(workdir, saved, config, ignore=("data.path", *scoring, *COMPUTATION))
 
 
 def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:

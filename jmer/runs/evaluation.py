@@ -13,7 +13,7 @@ from jmer.errors import UserError
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
-from jmer.evaluation.report import REPORT_FILE, Report, split_sizes, write_report
+from jmer.evaluation.report import REPORT_FILE, Report, main_scores, split_sizes, write_report
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import (
     OTHER_CORPORA_FOLDER,
@@ -123,7 +123,7 @@ def _write_reports(
         card=corpus.card,
         sizes=split_sizes(corpus),
         scores=scores,
-        selection=run.config.selection,
+        selection=run.selection,
         epoch=run.epoch,
         epochs=run.epochs,
         history=history,
@@ -139,7 +139,7 @@ def _write_reports(
     chosen = {"selection": run.config.selection, "epoch": run.epoch, "epochs": run.epochs}
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
-        log(f"{split}: weighted F1 {100 * result.weighted_f1:.2f} %, accuracy {100 * result.accuracy:.2f} %")
+        log(f"{split}: {main_scores(result, run.selection)}")
     log(f"report: {path}, {page.name}")
 
 

@@ -58,7 +58,8 @@ class Ensemble(Predicting):
             (mean,) = mean_probabilities([[table[columns].to_numpy()] for table in tables])
             index = {emotion: i for i, emotion in enumerate(emotions)}
             labels = np.array([index.get(gold, -1) for gold in tables[0]["gold"]])
-            scores[split] = classification_report(labels, mean.argmax(-1), emotions)
+            majority = self.runs[0].scores[split].majority_emotion
+            scores[split] = classification_report(labels, mean.argmax(-1), emotions, majority)
         return scores
 
 
@@ -104,7 +105,7 @@ class RunGroup:
             {run.seed: run.scores for run in self.runs},
             self.ensemble.scores,
             title=f"{first.config.model.name.upper()} on {corpus_title(first.card)}",
-            selection=first.config.selection,
+            selection=first.selection,
             epochs={run.seed: run.epoch for run in self.runs},
             synthetic=first.card.synthetic,
         )

@@ -22,7 +22,7 @@ from jmer.evaluation.metrics import Scores, scores_from_dict
 from jmer.evaluation.predictor import BasePredictor, Data, Predictor
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
-from jmer.selection import get_selection
+from jmer.selection import Selection, configured_selection
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints, Restored
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
@@ -145,6 +145,11 @@ class Run(Predicting):
         return self.config.seed
 
     @property
+    def selection(self) -> Selection:
+        """The rule that chose the epoch."""
+        return configured_selection(self.config)
+
+    @property
     def scores(self) -> dict[str, Scores]:
         """Split -> scores on the training corpus. Raises UserError if the run was not evaluated."""
         path = self.folder / SCORES_FILE
@@ -173,6 +178,7 @@ class Run(Predicting):
             batch_size=self.config.training.batch_size,
             precision=self.config.training.matmul_precision,
             mapping=self.mapping,
+            majority_emotion=self.config.majority_emotion,
         )
 
     def apply(self, batch: Batch) -> Any:
@@ -195,7 +201,7 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
     with Checkpoints(workdir / CHECKPOINT_FOLDER, clean=False) as checkpoints:
         if checkpoints.newest is None:
             raise UserError(f"{workdir} has no checkpoint yet: train it first")
-        last = get_selection(config.selection).split is None
+        last = configured_selection(config).split is None
         chosen = checkpoints.newest if last else checkpoints.best
         if chosen is None:
             raise UserError(f"no epoch of {workdir} is finished yet: resume its training")

@@ -10,15 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.evaluation.forward import Predictions
-from jmer.evaluation.metrics import classification_report
+from jmer.evaluation.metrics import classification_report, scores_from_confusion
 from jmer.models import Model
 from jmer.pipeline import Pipeline
-from jmer.selection import get_selection
+from jmer.selection import configured_selection, metric_value
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.metric_writers import MetricWriter
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import is_main_process
-from jmer.training.progress import Progress, not_finite_message, training_values
+from jmer.training.progress import Progress, mean_losses, not_finite_message
 from jmer.training.step import Metrics
 from jmer.training.train_state import TrainState, create_train_state
 
@@ -102,22 +102,26 @@ class ActiveRun:
         Returns:
           The metrics, named as in `metrics.jsonl`.
         """
-        pipeline, epoch = self.pipeline, self.progress.epoch
-        values = {"epoch": epoch + 1, **training_values(self.progress, pipeline.card.emotions)}
+        pipeline, epoch, selection = self.pipeline, self.progress.epoch, configured_selection(self.config)
+        emotions, majority = pipeline.card.emotions, self.config.majority_emotion
+        results = {"train": scores_from_confusion(np.array(self.progress.confusion), emotions, majority)}
         for split, predicted in predictions.items():
             classes = np.concatenate(predicted.probabilities).argmax(-1)
-            result = classification_report(pipeline.labels(split), classes, pipeline.card.emotions)
-            values |= {f"{split}/weighted_f1": result.weighted_f1, f"{split}/accuracy": result.accuracy}
+            results[split] = classification_report(pipeline.labels(split), classes, emotions, majority)
+        values = {"epoch": epoch + 1, **mean_losses(self.progress)}
+        for split, scores in results.items():
+            for name in dict.fromkeys(("weighted_f1", "accuracy", selection.metric)):
+                values[f"{split}/{name}"] = metric_value(scores, name)
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
         self.progress = self.progress.next_epoch()
         # The metrics come first: a line whose checkpoint was never written is dropped and made again.
         if self._writer is not None:
             self._writer.write(int(state.step), values)
-        self.save(state, values.get(f"{get_selection(self.config.selection).split}/weighted_f1"))
+        self.save(state, values.get(f"{selection.split}/{selection.metric}"))
         return values
 
 
 def held_out_splits(pipeline: Pipeline) -> list[str]:
     """Returns the splits to score after each epoch: validation, and another one if that chooses the epoch."""
-    splits = dict.fromkeys(("validation", get_selection(pipeline.config.selection).split))
+    splits = dict.fromkeys(("validation", configured_selection(pipeline.config).split))
     return [split for split in splits if split is not None and pipeline.is_labelled(split)]

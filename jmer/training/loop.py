@@ -10,6 +10,7 @@ from jmer.errors import UserError
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.precision import matmul_precision
+from jmer.selection import configured_selection
 from jmer.training.active_run import ActiveRun, held_out_splits
 from jmer.training.execution import make_execution
 from jmer.training.optimizer import make_optimizer
@@ -44,6 +45,7 @@ def train(
       Interrupted: after SIGINT or SIGTERM, when all runs are saved.
     """
     config, schedule, epochs = configs[0], pipeline.schedule, pipeline.config.training.epochs
+    selection = configured_selection(config)
 
     # The optimizer, and how an epoch is computed: one run over all devices, or several runs side by side.
     optimizer = make_optimizer(config.optimizer, steps=schedule.steps)
@@ -96,7 +98,7 @@ def train(
 
             # Report the epoch, and stop if the process is to end.
             left = max(schedule.seconds_left(runs[i].progress.epoch, runs[i].progress.seconds) for i in complete)
-            log(progress_line(epoch + 1, epochs, mean_values(values), seconds_left=left))
+            log(progress_line(epoch + 1, epochs, mean_values(values), seconds_left=left, selection=selection))
             if preemption.agreed:
                 preemption.stop(f"saved after epoch {epoch + 1}")
     return True

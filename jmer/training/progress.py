@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jmer.evaluation.metrics import scores_from_confusion
+from jmer.selection import Selection
 from jmer.training.step import Metrics
 
 CONSOLE_COLUMNS = 120
@@ -76,21 +76,10 @@ def count_step(progress: Progress, metrics: Metrics, seconds: float) -> Progress
     )
 
 
-def training_values(progress: Progress, emotions: tuple[str, ...]) -> dict[str, float]:
-    """Returns the mean losses of an epoch and its scores in training, with dropout on.
-
-    Args:
-      progress: after the epoch's last batch.
-      emotions: names of the emotions.
-    """
+def mean_losses(progress: Progress) -> dict[str, float]:
+    """Returns the mean losses of an epoch, given the progress after its last batch."""
     terms = {f"train/loss_{name}": total / count if count else 0.0 for name, (total, count) in progress.terms.items()}
-    result = scores_from_confusion(np.array(progress.confusion), emotions)
-    return {
-        "train/loss": progress.loss / progress.batch,
-        **terms,
-        "train/weighted_f1": result.weighted_f1,
-        "train/accuracy": result.accuracy,
-    }
+    return {"train/loss": progress.loss / progress.batch, **terms}
 
 
 def mean_values(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -115,18 +104,22 @@ def not_finite_message(metrics: Metrics, step: int, workdir: Path) -> str:
     )
 
 
-def progress_line(epoch: int, epochs: int, values: Mapping[str, float], *, seconds_left: float) -> str:
+def progress_line(
+    epoch: int, epochs: int, values: Mapping[str, float], *, seconds_left: float, selection: Selection
+) -> str:
     """Returns the console line of an epoch, within 120 columns if the names of the loss terms permit it.
 
     Args:
       epoch: the epoch that was trained, counted from 1.
       epochs: number of epochs.
-      values: named as in `metrics.jsonl`, with `utterances_per_second`. `train/loss` and its terms,
-        `train/weighted_f1` and `validation/weighted_f1` are shown if they are there.
+      values: named as in `metrics.jsonl`, with `utterances_per_second`. `train/loss` and its terms, and the metric of
+        the selection on `train` and `validation`, are shown if they are there.
       seconds_left: until the last epoch has been trained.
+      selection: names the metric.
     """
-    scores = {split: values.get(f"{split}/weighted_f1") for split in ("train", "validation")}
+    scores = {split: values.get(f"{split}/{selection.metric}") for split in ("train", "validation")}
     shown = " ".join(f"{split} {100 * score:.2f}" for split, score in scores.items() if score is not None)
+    title = selection.title.replace("weighted F1", "W-F1")
     rest = datetime.timedelta(seconds=round(seconds_left))
     lines = [
         "  ".join(
@@ -134,7 +127,7 @@ def progress_line(epoch: int, epochs: int, values: Mapping[str, float], *, secon
             for part in (
                 f"epoch {epoch:{len(str(epochs))}}/{epochs}",
                 _loss(values, digits),
-                f"W-F1 {shown}" if shown else "",
+                f"{title} {shown}" if shown else "",
                 f"{values['utterances_per_second']:.0f} utterances/s",
                 f"ETA {rest}",
             )
