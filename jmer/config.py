@@ -42,7 +42,11 @@ FIELDS = {
     "data.path": Field("synthetic-meld", "folder of a converted corpus, or the name of a built-in synthetic one"),
     "data.normalization": Field(
         "standard",
-        "standard: features scaled to mean 0 and standard deviation 1 over the training split; none: as they are",
+        "standard: features scaled to mean 0 and standard deviation 1 over the training split; none: as they are; "
+        "columns that are constant in training are zero with both",
+    ),
+    "data.clip": Field(
+        0.0, "standard deviations to which normalised features are clipped, in every split; 0 = no clipping"
     ),
     "data.context": Field(
         "mask_unlabelled",

@@ -53,7 +53,8 @@ class Pipeline:
         training = _examples(config, corpus, "train")
         config = fit_to_corpus(config, corpus.card, training)
         widths = {m: corpus.card.widths[m] for m in config.model.modalities}
-        return cls.for_corpus(config, corpus, normalization.fit(training, widths, kind=config.data.normalization))
+        statistics = normalization.fit(training, widths, kind=config.data.normalization, clip=config.data.clip)
+        return cls.for_corpus(config, corpus, statistics)
 
     @classmethod
     def for_corpus(cls, config: ConfigDict, corpus: Corpus, normalizing: Mapping[str, Standardization]) -> "Pipeline":

@@ -206,6 +206,8 @@ VALUES = [
     ("seed", "-1", ["whole number from 0"]),
     ("selection", "best", ["validation, last, test_oracle"]),
     ("data.normalization", "zscore", ["standard or none"]),
+    ("data.clip", "-1", ["0 for no clipping"]),
+    ("data.clip", "nan", ["0 for no clipping"]),
     ("data.context", "none", ["mask_unlabelled, drop_unlabelled"]),
     ("model.modalities", "text,touch", ["touch", "text, audio, visual"]),
     ("model.modalities", "text,text", ["each once"]),

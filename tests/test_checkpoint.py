@@ -19,7 +19,14 @@ from jmer.training.checkpointing import Checkpoints
 from jmer.training.parallel import make_parallel
 from jmer.training.progress import Progress
 
-NORMALIZATION = {"text": Standardization(np.array([0.1, -2, 3], np.float32), np.array([1, 0.5, 1e-3], np.float32))}
+NORMALIZATION = {
+    "text": Standardization(
+        np.array([0.1, -2, 3], np.float32),
+        np.array([1, np.inf, 1e-3], np.float32),
+        *np.array([[-9, -2, 2.9], [9, -2, 3.1]], np.float32),
+        np.float32(5),
+    )
+}
 PROGRESS = Progress(
     epoch=3, batch=2, loss=1 / 3, terms={"squares": [0.1, 7.0]}, confusion=[[1, 0], [2, 3]], seconds=0.7
 )

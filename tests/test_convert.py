@@ -52,6 +52,7 @@ def test_it_writes_the_corpus_and_prints_its_sizes(tmp_path, capsys):
         "test                     1           4         0",
         "train: audio unavailable in 1 of 4 utterances",
         "test: audio unavailable in 1 of 4 utterances",
+        "audio: 2 of 2 columns are constant in training and ignored",
     ]
 
 

@@ -16,7 +16,7 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main
-from jmer.runs.directory import CONFIG_FILE, LOCK_FILE, RUN_FILE, RunInUse, is_in_use, lock, read_facts
+from jmer.runs.directory import CONFIG_FILE, FORMAT, LOCK_FILE, RUN_FILE, RunInUse, is_in_use, lock, read_facts
 
 EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
 HOLDER = """
@@ -150,7 +150,7 @@ def changed(trained, tmp_path, name, change):
     return folder
 
 
-@pytest.mark.parametrize("written", [None, 1, 3])
+@pytest.mark.parametrize("written", [None, 1, FORMAT - 1, FORMAT + 1])
 def test_a_run_of_another_format_is_refused_and_left_alone(trained, tmp_path, capfd, written):
     def change(fields):
         del fields["format"]

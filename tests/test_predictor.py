@@ -131,7 +131,8 @@ def linear(rate=1.0, **changes):
     model = linear_model()
     variables = {"params": {"Dense_0": {"kernel": rate * np.linspace(-1, 1, 24).reshape(6, 4).astype(np.float32)}}}
     variables["params"]["Dense_0"]["bias"] = np.arange(4, dtype=np.float32)
-    normalizing = {"text": Standardization(np.arange(6, dtype=np.float32), np.full(6, 2, np.float32))}
+    mean, scale = np.arange(6, dtype=np.float32), np.full(6, 2, np.float32)
+    normalizing = {"text": dataclasses.replace(Standardization.unchanged(6), mean=mean, scale=scale)}
     return dataclasses.replace(Predictor(model, variables, normalizing, EMOTIONS, batch_size=4), **changes)
 
 
@@ -269,7 +270,7 @@ MISFITS = {
         "corpus 'talks' has the emotions angry, neutral, sad, happy, the model was trained for ",
     ),
     "another width of a corpus": (
-        lambda: linear(normalization={"text": Standardization(np.zeros(9), np.ones(9))}).predict(text_corpus()),
+        lambda: linear(normalization={"text": Standardization.unchanged(9)}).predict(text_corpus()),
         "corpus 'talks' has text features of width 6, the model was trained on width 9: use features of the same",
     ),
     "another width of a conversation": (
@@ -353,7 +354,7 @@ MISFITS = {
 
 def both():
     """The normalisation of a model that reads text and audio."""
-    return {m: Standardization(np.zeros(WIDTHS[m]), np.ones(WIDTHS[m])) for m in ("text", "audio")}
+    return {m: Standardization.unchanged(WIDTHS[m]) for m in ("text", "audio")}
 
 
 @pytest.mark.parametrize("misfit", MISFITS)

@@ -13,6 +13,8 @@ from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
 from jmer.data.groups import GROUPINGS
+from jmer.data.normalization import fit
+from jmer.data.outliers import constant_lines
 from jmer.data.readers import Reader, dag_json, feature_pickles, frame_files, meld_csv, table
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
@@ -120,6 +122,8 @@ def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
             missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
             if missing:
                 notes.append(f"{split}: {modality} unavailable in {missing} of {labels.size} utterances")
+    if "train" in corpus.splits:
+        notes += constant_lines(fit(corpus.conversations("train"), corpus.card.widths))
     return "\n".join(lines + notes)
 
 

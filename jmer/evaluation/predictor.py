@@ -16,6 +16,7 @@ from jmer.data.batching import batch_layout, batches
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled, feature_width
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
+from jmer.data.outliers import Outliers, count_outliers
 from jmer.data.packing import round_up_coarsely
 from jmer.data.validation import defects, validate_corpus
 from jmer.errors import UserError
@@ -227,6 +228,10 @@ class Predictor(BasePredictor):
     def normalize(self, conversations: Sequence[Conversation]) -> list[Conversation]:
         """Returns examples as the network reads them: with normalised features."""
         return normalization.apply(conversations, self.normalization)
+
+    def outliers(self, conversations: Sequence[Conversation]) -> dict[str, Outliers]:
+        """Returns modality -> how many features, not normalised, training has not prepared the network for."""
+        return count_outliers(conversations, self.normalization)
 
     def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
         """Predicts examples with the features of the corpus, not normalised; see `BasePredictor`."""

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Report:
       model: name of the model, as the report shows it.
       card: card of the corpus.
       sizes: split -> its size.
+      unprepared: lines on the features that training has not prepared the model for, see `jmer.data.outliers`.
       scores: split -> scores at the chosen epoch; without the splits that have no labels.
       selection: the rule that chose the epoch.
       epoch: the chosen epoch, counted from 1.
@@ -85,6 +86,7 @@ class Report:
     command: str
     parameters: int
     seconds: float
+    unprepared: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -264,6 +266,9 @@ def _corpus_sections(report: Report) -> Iterator[str]:
     )
     yield markdown_table(("modality", "width"), [(modality, str(width)) for modality, width in card.widths.items()])
     yield f"Emotions: {escape_markdown(', '.join(card.emotions))}."
+    if report.unprepared:
+        yield "Features that training has not prepared the model for:"
+        yield "\n".join(f"- {escape_markdown(line)}" for line in report.unprepared)
 
 
 def config_lines(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -29,7 +29,7 @@ SEED_FOLDER = "seed"
 # Results for corpora other than the training corpus, a directory each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # Of run.json; runs of an earlier version cannot be read.
-FORMAT = 2
+FORMAT = 3
 # How a run is computed may change from one command to the next.
 COMPUTATION = ("training.parallel", "training.devices", "training.resident_megabytes")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jmer.data.corpus import Card, Corpus, build_corpus
+from jmer.data.examples import make_examples
+from jmer.data.outliers import constant_lines, outlier_lines
 from jmer.errors import UserError
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores
@@ -72,8 +74,10 @@ def write_results(
         folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, card)
     reporting = labelled and is_main_process()
     history = run.history if reporting else []
-    scores, shown = {}, {}
+    scores, shown, unprepared = {}, {}, []
     for split, examples in pipeline.examples.items():
+        raw = make_examples(corpus.conversations(split), frames=card.frames, context=config.data.context)
+        unprepared += outlier_lines(split, predictor.outliers(raw), run.normalization)
         predictions = predictor.predict_normalized(examples, **pipeline.evaluation_layout)
         if labelled and pipeline.is_labelled(split):
             scores[split] = predictor.score(examples, predictions)
@@ -85,9 +89,12 @@ def write_results(
             path = folder / PREDICTION_FOLDER / f"{split}.csv"
             write_predictions(table, path)
             log(f"wrote {path}")
+    for line in unprepared:
+        log(line)
     if reporting:
         # Utterances of the training split are the most, and show little.
-        _write_reports(folder, run, corpus, scores, {s: p for s, p in shown.items() if s != "train"}, history, log)
+        shown.pop("train", None)
+        _write_reports(folder, run, corpus, scores, shown, history, unprepared, log)
     return scores
 
 
@@ -114,6 +121,7 @@ def _write_reports(
     scores: dict[str, Scores],
     shown: dict[str, PredictedSplit],
     history: list[dict],
+    unprepared: list[str],
     log: Callable[[str], None],
 ) -> None:
     """Writes the reports and the scores."""
@@ -122,6 +130,7 @@ def _write_reports(
         model=run.config.model.name.upper(),
         card=corpus.card,
         sizes=split_sizes(corpus),
+        unprepared=[*constant_lines(run.normalization), *unprepared],
         scores=scores,
         selection=run.selection,
         epoch=run.epoch,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
@@ -113,7 +112,7 @@ class Run(Predicting):
         template = jax.eval_shape(
             lambda: create_train_state(self.model, optimizer, widths, self.config.seed, frames=frames)
         )
-        normalization = {m: Standardization(*np.zeros((2, width), np.float32)) for m, width in widths.items()}
+        normalization = {m: Standardization.unchanged(width) for m, width in widths.items()}
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         sharding = one_device if self.mapping is ONE_DEVICE else self.mapping.state_sharding
         with Checkpoints(self.folder / CHECKPOINT_FOLDER, clean=False) as checkpoints:

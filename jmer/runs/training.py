@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jmer.config import check_config, fit_to_corpus
 from jmer.data.corpus import Corpus
+from jmer.data.outliers import constant_lines
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import REPORT_FILE, collect_versions
 from jmer.models import build_model, check_model
@@ -113,6 +114,7 @@ def _introduction(pipeline: Pipeline, parameters: int) -> Iterator[str]:
         yield "this corpus is SYNTHETIC: its scores say nothing about real conversations"
     modalities = ", ".join(f"{m} {width}" for m, width in pipeline.widths.items())
     yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
+    yield from constant_lines(pipeline.normalization)
     if config.training.matmul_precision != "default" and jax.default_backend() == "cpu":
         yield f"training.matmul_precision={config.training.matmul_precision} changes nothing: a CPU has float32 alone"
 
