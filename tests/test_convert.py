@@ -77,6 +77,34 @@ def test_validation_conversations_are_held_out_if_there_are_none(tmp_path, capsy
     assert len(ids(load_saved(tmp_path / "c"), "validation")) == 1
 
 
+def test_labels_are_merged_and_declared_unlabelled_whatever_they_are(tmp_path, capsys):
+    names = np.array(["hap", "exc", "xxx", "sad", "neu", "ang", "fru", "hap", "oth", "exc"])
+    parts = ("train",) * 7 + ("valid", "test", "test")
+    text = write(tmp_path / "text.npz", parts, 1, label=names)
+    indices = write(tmp_path / "indices.npz", parts, 1, label=np.array([0, 4, -1, 1, 2, 3, 5, 0, -1, 4]))
+    pairs = "--merge=exc=hap", "--unlabelled=fru"
+    named = [*FLAGS, "--emotions=hap,sad,neu,ang", *pairs, "--unlabelled=xxx,oth"]
+    numbered = [*FLAGS, "--emotions=hap,sad,neu,ang,exc,fru", *pairs]
+    for source, flags in ((text, named), (indices, numbered)):
+        dest = tmp_path / f"corpus{len(flags)}"
+        convert([*flags, source, str(dest)])
+        corpus = load_saved(dest)
+        assert corpus.card.emotions == ("hap", "sad", "neu", "ang")
+        assert [int(c.labels[0]) for split in corpus.splits for c in corpus.conversations(split)] == [
+            *(0, 0, -1, 1, 2, 3, -1),
+            *(0, -1, 0),
+        ]
+        note = capsys.readouterr().out.splitlines()[-1]
+        assert note.startswith("Labels: 2 of exc became hap, 1 of fru are unlabelled")
+        assert corpus.card.provenance.endswith(note)
+
+
+def test_suspicious_conversations_are_told(tmp_path, capsys, caplog):
+    convert([*FLAGS, write(tmp_path / "a.npz", lengths=201), str(tmp_path / "corpus")])
+    assert "10 of 10 conversations have more than 200 utterances" in caplog.text
+    assert "wrote a to" in capsys.readouterr().out
+
+
 def test_a_corpus_without_labels_keeps_all_rows_for_prediction(tmp_path):
     source = write(tmp_path / "a.npz", label=np.full(40, -1))
     convert([*FLAGS, "--predict-only", source, str(tmp_path / "corpus")])
@@ -106,6 +134,8 @@ def test_an_error_is_one_line_and_writes_nothing(tmp_path, capsys):
             "1 training conversations have labels, at least 2",
         ),
         ([*FLAGS, source, str(tmp_path / "blocked" / "corpus")], "blocked"),
+        ([*FLAGS, source, str(dest), "--merge=calm=angry"], "--unlabelled and --merge leave 1 of 2 emotions"),
+        ([*FLAGS, source, str(dest), "--unlabelled=mad"], "--unlabelled mad: 'mad' is neither an emotion nor the"),
     ]:
         assert exit_status(convert, arguments) == 2
         out, err = capsys.readouterr()

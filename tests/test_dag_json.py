@@ -35,10 +35,10 @@ def write(folder, split, content, suffix="roberta"):
     return path
 
 
-def read(*sources, emotions=None):
+def read(*sources, emotions=None, flags=()):
     parser = argparse.ArgumentParser()
     dag_json.add_arguments(parser)
-    return dag_json.read(sources, parser.parse_args(["--emotions", emotions] if emotions else []))
+    return dag_json.read(sources, parser.parse_args([*(["--emotions", emotions] if emotions else []), *flags]))
 
 
 @pytest.mark.parametrize("multimodal", [False, True])
@@ -84,6 +84,15 @@ def test_order_of_the_emotions(tmp_path):
     assert read(path, emotions="calm,angry").conversations("train")[0].labels.tolist() == [1, 0, -1]
 
 
+def test_labels_that_will_be_removed_do_not_change_the_order_of_the_others(tmp_path):
+    path = write(tmp_path, "train", conversations([[*sorted(IEMOCAP6), "other", "xxx"]]))
+    flags = ["--unlabelled=xxx", "--merge=other=neutral"]
+    assert read(path, flags=flags).card.emotions == (*IEMOCAP6, "other", "xxx")
+    assert read(path, emotions=",".join(IEMOCAP6), flags=flags).card.emotions == (*IEMOCAP6, "xxx", "other")
+    path = write(tmp_path, "train", conversations([["-1", "1", " calm"]]))
+    assert read(path, emotions="calm,angry").conversations("train")[0].labels.tolist() == [-1, 1, 0]
+
+
 def test_nan_features_become_unavailable(tmp_path):
     content = conversations([["calm", "angry"]], multimodal=True)
     content[0][1]["cls"][1][2] = float("nan")
@@ -117,7 +126,7 @@ def test_errors_name_the_conversation_and_the_utterance(tmp_path):
     refuses(r"train_1': text has width 5: expected 4, as on the card", lambda c: c[1][0].update(cls=[1.0] * 5))
     refuses(r"has label 1, not a name: give --emotions A,B", labels=[[1]])
     refuses(r"no utterance has a label: give --emotions A,B", labels=[[None]])
-    refuses(r"conversation 0: label 'angry' is not one of the emotions calm, mad", emotions="calm,mad")
+    refuses(r"conversation 0: label 'angry' is not one of the emotions 0 calm, 1 mad", emotions="calm,mad")
     refuses(r"conversation 0: label 7 is not one of the emotions", labels=[[7]], emotions="calm,mad")
     refuses(r"contains no list of conversations", lambda c: c.clear())
 

@@ -134,7 +134,7 @@ def test_errors_in_the_csv_files(tmp_path):
         header=HEADER.replace("Speaker", "Who"),
     )
     refuses(r"train_sent_emo.csv, line 6: dialogue 0 has two utterances 1: remove", rows=(*TRAIN[:4], TRAIN[1]))
-    refuses(r"line 2: unknown emotion 'rage': MELD's are neutral", rows=[TRAIN[0].replace("anger", "rage")])
+    refuses(r"line 2: unknown emotion 'rage': they are neutral", rows=[TRAIN[0].replace("anger", "rage")])
     refuses(r"line 2: Dialogue_ID is 'x': expected an integer", rows=[TRAIN[0].replace(",0,0,8", ",x,0,8")])
     refuses(r"line 3: the row is truncated", rows=[TRAIN[0], "2,Hello,Ross"])
     refuses(r"after line 1: unexpected end of data: get the file again", rows=['1,"Well'])
@@ -168,3 +168,12 @@ def test_errors_in_the_features(folder):
     refuses(r"train_0': audio of utterance '0' contains NaN or infinity .and 3 more", sounds=np.full((5, 2), np.inf))
     with pytest.raises(UserError, match=r"no file .*nowhere.npz"):
         read(folder, Path(folder / "nowhere.npz"))
+
+
+def test_sentiments_are_labels_too(folder):
+    features = write_npz(folder)
+    corpus = read(folder, features, "--text", "words", "--label", "sentiment")
+    assert corpus.card.emotions == ("neutral", "positive", "negative")
+    assert [c.labels.tolist() for c in corpus.conversations("train")] == [[2, 0, 2, 1], [1]]
+    merged = read(folder, features, "--text=words", "--merge=joy=surprise", "--unlabelled=fear")
+    assert merged.card.emotions == MELD  # `jmer.data.convert` removes emotions

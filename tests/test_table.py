@@ -148,6 +148,49 @@ def test_labels_may_be_numbers_and_empty_cells_are_unlabelled(tmp_path):
     assert contents(read([write(tmp_path / "b.npz", nans)], *FLAGS)) == contents(corpus)
 
 
+def test_numerals_in_a_column_of_text_are_indices_and_minus_one_is_unlabelled(tmp_path):
+    labels = {"emotion": np.array(["angry", "-1", " 0 ", "-1.0", "1"])}
+    sources = [write(tmp_path / f"a.{suffix}", COLUMNS | labels) for suffix in ("npz", "parquet", "csv")]
+    sources.append(write(tmp_path / "bytes.npz", COLUMNS | {"emotion": labels["emotion"].astype("S")}))
+    arrow = pa.parquet.read_table(sources[1])
+    categories = arrow.drop_columns("emotion").append_column("emotion", arrow["emotion"].dictionary_encode())
+    pa.parquet.write_table(categories, tmp_path / "categories.parquet")
+    for source in (*sources, tmp_path / "categories.parquet"):
+        corpus = read([source], *FLAGS)
+        assert [c.labels.tolist() for split in corpus.splits for c in corpus.conversations(split)] == [
+            [1, 0],
+            [-1, -1],
+            [1],
+        ]
+
+
+def test_emotions_named_by_numerals_or_truth_values_are_names_in_every_format(tmp_path):
+    numbers = np.array([1, 2, 3, 2, 1])
+    for suffix in ("npz", "parquet", "csv"):
+        source = write(tmp_path / f"a.{suffix}", COLUMNS | {"emotion": numbers})
+        train = read([source], *FLAGS, "--emotions=1,2,3").conversations("train")
+        assert [c.labels.tolist() for c in train] == [[0, 2], [1, 1]]
+        source = write(tmp_path / f"b.{suffix}", COLUMNS | {"emotion": np.array(["True", "False"] * 2 + ["True"])})
+        train = read([source], *FLAGS, "--emotions=True,False").conversations("train")
+        assert [c.labels.tolist() for c in train] == [[0, 0], [1, 1]]
+
+
+def test_labels_that_are_no_emotions_are_declared_by_name(tmp_path):
+    labels = {"emotion": np.array(["exc", "xxx", "hap", "sad", "0"])}
+    for suffix in ("npz", "csv"):
+        source = write(tmp_path / f"a.{suffix}", COLUMNS | labels)
+        corpus = read([source], *FLAGS, "--emotions=hap,sad", "--unlabelled=xxx,oth", "--merge=exc=hap")
+        assert corpus.card.emotions == ("hap", "sad", "xxx", "oth", "exc")
+        assert [c.labels.tolist() for c in corpus.conversations("train")] == [[4, 0], [2, 1]]
+        assert (
+            "has label 'xxx' in row 2: the emotions are 0 hap, 1 sad: name it in --emotions, or declare it with "
+            "--unlabelled or --merge"
+        ) in refusal([source], *FLAGS, "--emotions=hap,sad", "--merge=exc=hap")
+        assert "--merge exd=hap: no utterance is labelled 'exd'" in refusal(
+            [source], *FLAGS, "--emotions=hap,sad", "--unlabelled=xxx", "--merge=exc=hap,exd=hap"
+        )
+
+
 def test_ids_that_look_like_numbers_stay_as_they_are(tmp_path):
     path = write(tmp_path / "a.csv", COLUMNS)
     path.write_text(path.read_text().replace('"t2"', "007"))
@@ -172,6 +215,84 @@ def test_an_empty_list_cell_is_unavailable(tmp_path):
         train = read([tmp_path / "b.parquet"], *FLAGS).conversations("train")
         assert [c.available["audio"].tolist() for c in train] == [[True, True], [False, False]]
         assert train[0].features["audio"].tolist() == [[1, 2], [0, 0]]
+
+
+SCENES = {
+    "season": np.repeat([1, 1, 1, 1, 2, 2], 3),
+    "episode": np.repeat([1, 1, 2, 2, 1, 1], 3),
+    "scene": np.repeat([1, 2, 1, 2, 1, 2], 3),
+    "line": np.tile([2, 1, 4], 6),
+    "start": np.arange(18) / 7,
+    "who": np.array(["A", "B"] * 9),
+    "emotion": np.array(["calm", "angry", "calm"] * 6),
+    "part": np.array(["train"] * 18),
+    "words": np.arange(18.0).reshape(18, 1),
+}
+SCENE_FLAGS = ["--speaker=who", "--label=emotion", "--split=part", "--text=words", "--emotions=calm,angry"]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "csv"])
+def test_several_columns_form_the_id_of_a_conversation(suffix, tmp_path, caplog):
+    columns = {name: values for name, values in SCENES.items() if name != "words"} | {"words_0": np.arange(18.0)}
+    source = write(tmp_path / f"a.{suffix}", SCENES if suffix == "npz" else columns)
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("conversation: [season, episode, scene]\n")
+    for flags in (["--conversation=season,episode, scene"], [f"--columns={mapping}"]):
+        train = read([source], *SCENE_FLAGS, *flags, "--order=line").conversations("train")
+        assert [c.id for c in train] == ["1_1_1", "1_1_2", "1_2_1", "1_2_2", "2_1_1", "2_1_2"]
+        assert [c.features["text"].ravel().tolist() for c in train[:2]] == [[1, 0, 2], [4, 3, 5]]
+    assert caplog.text == ""
+    named = write(tmp_path / "comma.npz", SCENES | {"season,scene": SCENES["season"] * 10 + SCENES["scene"]})
+    commas = read([named], *SCENE_FLAGS, "--conversation=season,scene").conversations("train")
+    assert [c.id for c in commas] == ["11", "12", "21", "22"]
+    assert "has no column 'act' for the conversation" in refusal([source], *SCENE_FLAGS, "--conversation=act,scene")
+
+
+@pytest.mark.parametrize("field", ["order", "utterance"])
+def test_ids_that_restart_are_refused_with_the_columns_that_tell_them_apart(field, tmp_path):
+    source = write(tmp_path / "a.npz", SCENES)
+    flags = [*SCENE_FLAGS, "--conversation=scene", f"--{field}=line"]
+    value = "2" if field == "order" else "'2'"
+    assert (
+        f"a.npz: conversation '1' has {field} {value} of column 'line' in rows 1, 7 and 13, and 1 more have such rows: "
+        "conversations with the same id are told apart by --conversation season,episode,scene"
+    ) in refusal([source], *flags)
+    few = {name: values for name, values in SCENES.items() if name != "season"}
+    message = refusal([write(tmp_path / "few.npz", few)], *flags)
+    assert "give all columns that form them, --conversation A,B,C" in message
+    assert f"if not, give another column with --{field}" in message
+
+
+def test_equal_orders_in_two_files_and_as_text_are_found(tmp_path):
+    half = {name: values[:9] for name, values in SCENES.items()}
+    one, two = write(tmp_path / "one.npz", half), write(tmp_path / "two.npz", half)
+    flags = [*SCENE_FLAGS, "--conversation=season,episode,scene", "--order=line"]
+    assert "conversation '1_1_1' has order 2 of column 'line' in rows 1 of one.npz and 1 of two.npz" in refusal(
+        [one, two], *flags
+    )
+    assert f"{one} is given twice: give each file once" in refusal([one, two, tmp_path / "." / "one.npz"], *flags)
+    text = half | {"line": np.array(["2", "10", "2.0"] * 3)}
+    assert "has order '2' of column 'line' in rows 1 and 3" in refusal([write(tmp_path / "t.npz", text)], *flags)
+    sorted_text = half | {"line": np.array(["2", "10", "9"] * 3)}
+    train = read([write(tmp_path / "s.npz", sorted_text)], *flags).conversations("train")
+    assert train[0].features["text"].ravel().tolist() == [0, 2, 1]
+
+
+def test_conversations_whose_rows_are_not_contiguous_are_told(tmp_path, caplog):
+    source = write(tmp_path / "a.npz", SCENES)
+    assert len(read([source], *SCENE_FLAGS, "--conversation=scene").conversations("train")) == 2
+    (line,) = caplog.messages
+    assert "a.npz: the rows of 2 of 2 conversations are not contiguous, for example '1' begins again in rows 7" in line
+    assert "give --conversation season,episode,scene; if rows are shuffled, give --order" in line
+    caplog.clear()
+    # Times never repeat, so that only the parts show that conversations are merged.
+    read([source], *SCENE_FLAGS, "--conversation=scene", "--order=start")
+    assert "not contiguous" in caplog.text and "shuffled" not in caplog.text
+    caplog.clear()
+    shuffled = np.random.default_rng(0).permutation(18)
+    path = write(tmp_path / "shuffled.npz", {name: values[shuffled] for name, values in SCENES.items()})
+    read([path], *SCENE_FLAGS, "--conversation=season,episode,scene", "--order=line")
+    assert caplog.text == ""
 
 
 def test_ids_that_restart_in_every_split_are_made_unique(source):
@@ -216,15 +337,15 @@ def test_a_corpus_to_predict_needs_neither_training_rows_nor_labels(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_reads_its_table_with_test_rows(preset, tmp_path):
-    mapping = Columns(**PRESETS[preset])
+    fields = dict(PRESETS[preset])
+    emotions = fields.pop("emotions")
+    mapping = Columns(**fields)
     rows = np.arange(12)
     split = np.array(["train"] * 8 + ["test"] * 4)
     columns = {
         mapping.conversation: np.array([f"c{i // 2}" for i in rows]),
         mapping.split: split,
-        mapping.label: np.array(mapping.emotions)[rows % len(mapping.emotions)]
-        if preset == "meld"
-        else rows % len(mapping.emotions),
+        mapping.label: np.array(emotions)[rows % len(emotions)] if preset == "meld" else rows % len(emotions),
     } | {column: np.ones((12, 4), np.float16) for column in mapping.modalities.values()}
     for column in (mapping.speaker, mapping.utterance, mapping.order, mapping.sentence):
         if column and column not in columns:
@@ -271,7 +392,7 @@ ERRORS = {
     "split conversation": (
         FLAGS,
         {"part": np.array(["train", "train", "dev", "train", "dev"])},
-        "conversation 't1' is in more than one split: train, validation",
+        "conversation 't1' is in more than one split: train, validation: give --ids-per-split if ids restart",
     ),
     "infinity": (
         FLAGS,
@@ -291,7 +412,7 @@ ERRORS = {
     "repeated utterance": (
         [*FLAGS, "--utterance=who"],
         {},
-        "train, conversation 't2': utterance id 'A' occurs more than once",
+        "conversation 't2' has utterance 'A' of column 'who' in rows 2 and 4: if ids of conversations restart",
     ),
     "text as features": ([*FLAGS, "--audio=said"], {}, "column 'said' is <U19: expected numbers"),
     "one number as features": (
@@ -408,6 +529,7 @@ def test_files_with_different_features_are_refused(tmp_path):
         ("dialog: talk", "unknown field 'dialog': the fields are conversation, order, speaker"),
         ("label: 3", "label is 3: expected the name of a column"),
         ("emotions: calm", "emotions is 'calm': expected a list of names"),
+        ("conversation: 3", "conversation is 3: expected the name of a column, or a list of them"),
         ("ids_per_split: text", "ids_per_split is 'text': expected true or false"),
     ],
 )

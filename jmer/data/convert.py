@@ -15,7 +15,10 @@ from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corp
 from jmer.data.groups import GROUPINGS
 from jmer.data.normalization import fit
 from jmer.data.outliers import constant_lines
+from jmer.data.plausibility import suspicions
 from jmer.data.readers import Reader, dag_json, feature_pickles, frame_files, meld_csv, table
+from jmer.data.readers.conventions import warn
+from jmer.data.readers.labels import relabelled
 from jmer.data.splits import hold_out
 from jmer.errors import UserError
 
@@ -51,9 +54,12 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
     corpus = reader.read(options.sources, options)
     if options.name:
         corpus = dataclasses.replace(corpus, card=dataclasses.replace(corpus.card, name=options.name))
+    for line in suspicions({split: corpus.conversations(split) for split in corpus.splits}):
+        warn(line)
+    corpus, notes = relabelled(corpus, options.unlabelled, options.merge)
     corpus, held_out = _with_validation(corpus, options.holdout, options.seed, options.holdout_by)
     save_corpus(corpus, options.dest)
-    print(_description(load_saved(options.dest), options.dest, held_out))
+    print("\n".join([_description(load_saved(options.dest), options.dest, held_out), *notes]))
 
 
 def _parser(program: str, reader: Reader) -> Parser:

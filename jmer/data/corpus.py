@@ -156,9 +156,30 @@ def build_corpus(
                 table = _to_table(splits[split], card)
             else:
                 table = _memory_mapped((_to_table([c], card) for c in splits[split]), card, folder)
-            # Without a fingerprint, `datasets` would compute one from the whole table, which copies it.
-            rows[split] = datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
+            rows[split] = _dataset(table)
     return Corpus(datasets.DatasetDict(rows), card, folds=folds or {})
+
+
+def with_labels(corpus: Corpus, labels: Mapping[str, Sequence[np.ndarray]], card: Card) -> Corpus:
+    """Returns a corpus with other labels and card; nothing else is copied.
+
+    Args:
+      corpus: the corpus.
+      labels: split -> int32 `[n]` for each of its conversations, in order.
+      card: differs from the corpus' at most in the name, the emotions and the provenance.
+    """
+    rows = {}
+    for split, found in corpus.splits.items():
+        table = found.with_format("arrow")[:]
+        field = table.schema.field("labels")
+        values = _lists(pa.array(np.concatenate(labels[split]), pa.int32()), map(len, labels[split]))
+        rows[split] = _dataset(table.set_column(table.column_names.index("labels"), field, values.cast(field.type)))
+    return dataclasses.replace(corpus, splits=datasets.DatasetDict(rows), card=card)
+
+
+def _dataset(table: pa.Table) -> datasets.Dataset:
+    # Without a fingerprint, `datasets` would compute one from the whole table, which copies it.
+    return datasets.Dataset(table, fingerprint=datasets.fingerprint.generate_random_fingerprint())
 
 
 def save_corpus(corpus: Corpus, path: str | Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 IEMOCAP6 = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 IEMOCAP4 = ("happy", "sad", "neutral", "angry")
 MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+MELD_SENTIMENTS = ("neutral", "positive", "negative")
 
 
 def in_standard_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What the public feature files have in common: names of splits, file names, encoding errors."""
 
-import argparse
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,26 +20,9 @@ SPLIT_NAMES = {
 _CONTROL_CHARACTERS = re.compile("[\x80-\x9f]")
 
 
-def add_emotions_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Adds `--emotions A,B,...`, which is parsed into a tuple of names, or None if it is not given.
-
-    Args:
-      parser: to add it to.
-      default: which emotions are used without it, for the help text.
-    """
-    parser.add_argument(
-        "--emotions",
-        type=_names,
-        metavar="A,B,...",
-        help=f"names of the emotions in the order of their labels (default: {default})",
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"'{text}' has an empty or repeated name: give each emotion once")
-    return names
+def warn(line: str) -> None:
+    """Says on the console what the user should know of a source that is read nevertheless."""
+    logging.getLogger(__name__).warning("warning: %s", line)
 
 
 def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:

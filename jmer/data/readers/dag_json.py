@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import in_standard_order
-from jmer.data.readers.conventions import add_emotions_argument, files_by_split, fix_encoding
+from jmer.data.readers.conventions import files_by_split, fix_encoding
+from jmer.data.readers.labels import LabelNames, add_label_arguments, labels_of
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -27,7 +28,7 @@ PATTERN = "*_data_*.json.feature"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flag that names the emotions."""
-    add_emotions_argument(
+    add_label_arguments(
         parser, "those in the files, in the usual order of IEMOCAP or MELD, or alphabetical if they are others"
     )
 
@@ -44,10 +45,11 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     """
     files = files_by_split([Path(source) for source in sources], PATTERN)
     content = {split: _load(path) for split, path in files.items()}
-    emotions = options.emotions or _emotions(files, content)
+    found = options.emotions or _emotions(files, content, {*options.unlabelled, *options.merge})
+    names = LabelNames.of(found, options)
     splits = {
         split: [
-            _conversation(f"{split}_{number}", f"{files[split]}, conversation {number}", utterances, emotions)
+            _conversation(f"{split}_{number}", f"{files[split]}, conversation {number}", utterances, names)
             for number, utterances in enumerate(conversations)
         ]
         for split, conversations in content.items()
@@ -57,7 +59,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     card = Card(
         name=next(iter(files.values())).resolve().parent.name,
         widths={m: feature_width(values) for m, values in first.features.items()},
-        emotions=emotions,
+        emotions=names.of_corpus(labels_of(splits), options.merge),
         provenance=f"Converted from {kind}: {', '.join(path.name for path in files.values())}.",
         synthetic=False,
     )
@@ -98,7 +100,8 @@ def _compact(utterance: dict) -> dict:
     return utterance
 
 
-def _emotions(files: Mapping[str, Path], content: Mapping[str, list]) -> tuple[str, ...]:
+def _emotions(files: Mapping[str, Path], content: Mapping[str, list], removed: set[str]) -> tuple[str, ...]:
+    """Returns the names of the labels in the files; those in `removed` do not belong to the usual order."""
     labels = set()
     for split, conversations in content.items():
         for label in (utterance.get("label") for utterances in conversations for utterance in utterances):
@@ -108,10 +111,10 @@ def _emotions(files: Mapping[str, Path], content: Mapping[str, list]) -> tuple[s
                 raise UserError(f"{files[split]} has label {label!r}, not a name: give --emotions A,B,...")
     if not labels:
         raise UserError(f"{', '.join(map(str, files.values()))}: no utterance has a label: give --emotions A,B,...")
-    return in_standard_order(labels)
+    return (*in_standard_order(labels - removed), *sorted(labels & removed))
 
 
-def _conversation(name: str, place: str, utterances: Sequence[Mapping], emotions: Sequence[str]) -> Conversation:
+def _conversation(name: str, place: str, utterances: Sequence[Mapping], names: LabelNames) -> Conversation:
     features, available = {}, {}
     for modality, values in _matrices(place, [utterance["cls"] for utterance in utterances]).items():
         features[modality], available[modality] = mark_missing(values)
@@ -119,7 +122,7 @@ def _conversation(name: str, place: str, utterances: Sequence[Mapping], emotions
         id=name,
         utterances=[str(position) for position in range(len(utterances))],
         speakers=[str(utterance["speaker"]) for utterance in utterances],
-        labels=np.array([_label(place, utterance.get("label"), emotions) for utterance in utterances], np.int32),
+        labels=np.array([_label(place, utterance.get("label"), names) for utterance in utterances], np.int32),
         features=features,
         available=available,
         sentences=[fix_encoding(str(utterance["text"])) for utterance in utterances],
@@ -145,11 +148,8 @@ def _matrices(place: str, vectors: Sequence[Any]) -> dict[str, np.ndarray]:
     return matrices
 
 
-def _label(place: str, label: Any, emotions: Sequence[str]) -> int:
-    if label is None or label == UNLABELLED:
-        return UNLABELLED
-    if label in emotions:
-        return emotions.index(label)
-    if isinstance(label, int) and 0 <= label < len(emotions):
-        return label
-    raise UserError(f"{place}: label {label!r} is not one of the emotions {', '.join(emotions)}")
+def _label(place: str, label: Any, names: LabelNames) -> int:
+    index = names.index(label)
+    if index is None:
+        raise UserError(f"{place}: label {label!r} is not one of the emotions {names.described()}: {names.remedy}")
+    return index

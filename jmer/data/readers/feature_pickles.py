@@ -20,8 +20,9 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import IEMOCAP6, MELD
-from jmer.data.readers.conventions import add_emotions_argument, fix_encoding
+from jmer.data.readers.conventions import fix_encoding
 from jmer.data.readers.file_kinds import kind_of
+from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.restricted_unpickler import load_pickle
 from jmer.data.readers.torch_archives import load_torch
 from jmer.data.validation import checked_corpus, mark_missing
@@ -94,7 +95,7 @@ class Source:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags for the emotions and the text features."""
-    add_emotions_argument(parser, "the six of IEMOCAP or the seven of MELD, if the file is recognised as one of these")
+    add_label_arguments(parser, "the six of IEMOCAP or the seven of MELD, if the file is recognised as one of these")
     parser.add_argument(
         "--roberta",
         choices=ROBERTA_CHOICES,

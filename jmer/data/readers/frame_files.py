@@ -23,6 +23,7 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.readers.labels import labels_of
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
@@ -61,7 +62,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     card = Card(
         name=options.preset or sources[0].stem,
         widths={m: found.width for m, found in files.items()},
-        emotions=columns.emotions,
+        emotions=columns.labels.of_corpus(labels_of(splits), options.merge),
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}, frames: "
         f"{', '.join(f'{m} from {folder.name}' for m, folder in folders.items())}.",
         synthetic=False,

@@ -4,25 +4,28 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from jmer.batch import MODALITIES
-from jmer.data.readers.conventions import SPLIT_NAMES, add_emotions_argument
+from jmer.data.readers.conventions import SPLIT_NAMES
+from jmer.data.readers.labels import LabelNames, add_label_arguments
 from jmer.data.readers.presets import PRESETS
 from jmer.errors import UserError
+
+_NO_LABELS = LabelNames(())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
     """The column of each field, see `jmer.data.readers.table`; None = the table has no such column."""
 
-    conversation: str
+    conversation: str | tuple[str, ...]
     order: str | None = None
     speaker: str
     label: str | None = None
-    emotions: tuple[str, ...] = ()
+    labels: LabelNames = _NO_LABELS
     split: str | None = None
     utterance: str | None = None
     sentence: str | None = None
@@ -30,6 +33,23 @@ class Columns:
     audio: str | None = None
     visual: str | None = None
     ids_per_split: bool = False
+
+    def id_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The columns that form the id of a conversation.
+
+        Args:
+          names: of the table's columns; one that contains a comma is not taken for several.
+        """
+        if isinstance(self.conversation, tuple):
+            return self.conversation
+        whole = self.conversation in names
+        return (self.conversation,) if whole else tuple(name.strip() for name in self.conversation.split(","))
+
+    def texts(self) -> list[str]:
+        """The columns whose cells are text even if they look like numbers."""
+        given = [getattr(self, field) for field in TEXT_FIELDS if getattr(self, field)]
+        whole = [self.conversation] if isinstance(self.conversation, str) else []
+        return [*whole, *self.id_columns(()), *given]
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -39,7 +59,7 @@ class Columns:
 
 # The fields of `Columns` that name a column, and its content, for the help text.
 COLUMN_FLAGS = {
-    "conversation": "names or numbers of conversations",
+    "conversation": "names or numbers of conversations; several, as A,B,C, if only all of them together identify one",
     "order": "sort keys of the utterances in a conversation",
     "speaker": "speakers",
     "label": "emotions, names or numbers",
@@ -50,7 +70,21 @@ COLUMN_FLAGS = {
     "audio": "audio features",
     "visual": "visual features",
 }
-TEXT_FIELDS = ("conversation", "speaker", "split", "utterance", "sentence")
+TEXT_FIELDS = ("speaker", "label", "split", "utterance", "sentence")
+
+
+class _Kind(NamedTuple):
+    """What a field of a YAML file may be."""
+
+    types: tuple[type, ...]
+    described: str
+
+
+_YAML_KINDS = dict.fromkeys(COLUMN_FLAGS, _Kind((str,), "the name of a column")) | {
+    "conversation": _Kind((str, list), "the name of a column, or a list of them"),
+    "emotions": _Kind((list,), "a list of names"),
+    "ids_per_split": _Kind((bool,), "true or false"),
+}
 
 
 def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
@@ -60,7 +94,7 @@ def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]
     for field in fields:
         meaning = COLUMN_FLAGS[field]
         parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
-    add_emotions_argument(parser, "those of the preset or the YAML file")
+    add_label_arguments(parser, "those of the preset or the YAML file")
     parser.add_argument(
         "--ids-per-split",
         action="store_true",
@@ -102,7 +136,8 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
             raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only to do without")
     if fields.get("label") and not fields.get("emotions"):
         raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
-    return Columns(**fields)
+    labels = LabelNames.of(fields.pop("emotions", ()), options)
+    return Columns(**fields, labels=labels)
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:
@@ -114,13 +149,9 @@ def _yaml_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise UserError(f"{path} is not a mapping: write one `field: column` per line")
-    types = {f.name: str for f in dataclasses.fields(Columns)} | {"emotions": list, "ids_per_split": bool}
     for field, value in fields.items():
-        if field not in types:
-            raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(types)}")
-        if not isinstance(value, types[field]):
-            kind = {str: "the name of a column", list: "a list of names", bool: "true or false"}[types[field]]
-            raise UserError(f"{path}: {field} is {value!r}: expected {kind}")
-    if "emotions" in fields:
-        fields["emotions"] = tuple(map(str, fields["emotions"]))
-    return fields
+        if field not in _YAML_KINDS:
+            raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(_YAML_KINDS)}")
+        if not isinstance(value, _YAML_KINDS[field].types):
+            raise UserError(f"{path}: {field} is {value!r}: expected {_YAML_KINDS[field].described}")
+    return {field: tuple(map(str, value)) if isinstance(value, list) else value for field, value in fields.items()}

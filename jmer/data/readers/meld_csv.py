@@ -7,29 +7,34 @@ utterance are reported and ignored. A source is one of the CSV files or a folder
 
 import argparse
 import csv
+import dataclasses
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.emotions import MELD
-from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding
-from jmer.data.readers.table_files import Table, open_table
+from jmer.data.emotions import MELD, MELD_SENTIMENTS
+from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, warn
+from jmer.data.readers.labels import LabelNames, add_label_arguments
+from jmer.data.readers.table_files import Table, listing, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
 PATTERN = "*_sent_emo.csv"
-COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+COLUMNS = ("Utterance", "Speaker", "Dialogue_ID", "Utterance_ID")
+LABELS = {"emotion": ("Emotion", MELD), "sentiment": ("Sentiment", MELD_SENTIMENTS)}
+"""What is recognised: its column and its names."""
 
 Key = tuple[str, int, int]  # split, dialogue, utterance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for the table of features and its columns."""
+    """Adds the flags for the labels, the table of features and its columns."""
+    add_label_arguments(parser, "MELD's seven emotions or three sentiments")
+    parser.add_argument("--label", choices=LABELS, default="emotion", help="what is recognised (default: %(default)s)")
     parser.add_argument("--features", type=Path, required=True, metavar="TABLE", help="a .npz or .parquet file")
     for field, default in (("split", "split"), ("dialogue", "dialogue"), ("utterance", "utt")):
         parser.add_argument(
@@ -53,7 +58,11 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
       UserError: naming the file, the row and the column that is invalid.
     """
     files = files_by_split([Path(source) for source in sources], PATTERN)
-    utterances = {key: row for split, path in files.items() for key, row in _utterances(path, split).items()}
+    column, emotions = LABELS[options.label]
+    labels = LabelNames.of(options.emotions or emotions, options)
+    utterances = {
+        key: row for split, path in files.items() for key, row in _utterances(path, split, column, labels).items()
+    }
     columns = {m: getattr(options, m) for m in MODALITIES if getattr(options, m)}
     if not columns:
         raise UserError(f"no columns of features in {options.features}: give --text, --audio or --visual COLUMN")
@@ -69,14 +78,12 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     if unused:
         split, dialogue, utterance = unused[0]
         note = f"{len(unused)} of {len(rows)} rows match no utterance of the CSV files"
-        logging.getLogger(__name__).warning(
-            f"{table.path}: {note}, the first is {split}, dialogue {dialogue}, utterance {utterance}; ignored"
-        )
+        warn(f"{table.path}: {note}, the first is {split}, dialogue {dialogue}, utterance {utterance}; ignored")
     matrices = {m: _matrix(table, column, len(rows)) for m, column in columns.items()}
     card = Card(
         name="meld",
         widths={m: values.shape[1] for m, values in matrices.items()},
-        emotions=MELD,
+        emotions=labels.of_corpus((u.label for u in utterances.values()), options.merge),
         provenance=f"Converted from MELD's {', '.join(path.name for path in files.values())} and {table.path.name} ("
         + "; ".join([*(f"{m} from {column}" for m, column in columns.items()), *([note] if note else [])])
         + ").",
@@ -85,24 +92,33 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     return checked_corpus(_conversations(utterances, rows, matrices), card)
 
 
-def _utterances(path: Path, split: str) -> dict[Key, dict[str, str]]:
+@dataclasses.dataclass(frozen=True)
+class _Utterance:
+    """An utterance of the CSV files."""
+
+    speaker: str
+    sentence: str
+    label: int
+
+
+def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict[Key, _Utterance]:
     reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
     utterances = {}
     try:
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        missing = [name for name in (*COLUMNS, column) if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{path} has no column '{missing[0]}', only {', '.join(reader.fieldnames or ())}")
         for row in reader:
             place = f"{path}, line {reader.line_num}"
-            if any(row[name] is None for name in COLUMNS):
+            if any(row[name] is None for name in (*COLUMNS, column)):
                 raise UserError(f"{place}: the row is truncated: get the file again")
             key = (split, _number(place, "Dialogue_ID", row), _number(place, "Utterance_ID", row))
             if key in utterances:
                 raise UserError(f"{place}: dialogue {key[1]} has two utterances {key[2]}: remove one")
-            emotion = row["Emotion"].strip().lower()
-            if emotion and emotion not in MELD:
-                raise UserError(f"{place}: unknown emotion '{row['Emotion']}': MELD's are {', '.join(MELD)}")
-            utterances[key] = row | {"Emotion": emotion}
+            label = labels.index(row[column].strip().lower())
+            if label is None:
+                raise UserError(f"{place}: unknown {column.lower()} '{row[column]}': they are {', '.join(labels.all)}")
+            utterances[key] = _Utterance(row["Speaker"].strip(), fix_encoding(row["Utterance"]), label)
     except csv.Error as error:
         raise UserError(f"{path}, after line {reader.line_num}: {error}: get the file again") from error
     if not utterances:
@@ -130,7 +146,7 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
     columns = (options.split_column, options.dialogue_column, options.utterance_column)
     for name, flag in zip(columns, ("split", "dialogue", "utterance"), strict=True):
         if name not in table.names:
-            raise UserError(f"{table.path} has no column '{name}', only {_listing(table)}: give --{flag}-column")
+            raise UserError(f"{table.path} has no column '{name}', only {listing(table.names)}: give --{flag}-column")
     values = [table.values(name) for name in columns]
     if len({len(column) for column in values}) > 1:
         raise UserError(f"{table.path}: the columns {', '.join(columns)} differ in length: save the table again")
@@ -152,7 +168,7 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
 def _matrix(table: Table, column: str, rows: int) -> np.ndarray:
     """Returns the features of a modality `[rows + 1, D]`; the last row is NaN, for utterances without a row."""
     if column not in table.names:
-        raise UserError(f"{table.path} has no column '{column}', only {_listing(table)}")
+        raise UserError(f"{table.path} has no column '{column}', only {listing(table.names)}")
     values = table.array(column)
     if values.ndim != 2 or len(values) != rows:
         raise UserError(f"{table.path}: column '{column}' has shape {values.shape}: expected ({rows}, width)")
@@ -160,7 +176,7 @@ def _matrix(table: Table, column: str, rows: int) -> np.ndarray:
 
 
 def _conversations(
-    utterances: Mapping[Key, Mapping[str, str]], rows: Mapping[Key, int], matrices: Mapping[str, np.ndarray]
+    utterances: Mapping[Key, _Utterance], rows: Mapping[Key, int], matrices: Mapping[str, np.ndarray]
 ) -> dict[str, list[Conversation]]:
     keys_by_dialogue: dict[tuple[str, int], list[Key]] = {}
     for key in utterances:
@@ -168,23 +184,19 @@ def _conversations(
     splits: dict[str, list[Conversation]] = {}
     for (split, dialogue), keys in keys_by_dialogue.items():
         keys = sorted(keys)
-        texts = [utterances[key] for key in keys]
-        found = [rows.get(key, -1) for key in keys]
+        found = [utterances[key] for key in keys]
+        places = [rows.get(key, -1) for key in keys]
         features, available = {}, {}
         for modality, values in matrices.items():
-            features[modality], available[modality] = mark_missing(values[found])
+            features[modality], available[modality] = mark_missing(values[places])
         conversation = Conversation(
             id=f"{split}_{dialogue}",
             utterances=[str(key[2]) for key in keys],
-            speakers=[text["Speaker"].strip() for text in texts],
-            labels=np.array([MELD.index(t["Emotion"]) if t["Emotion"] else UNLABELLED for t in texts], np.int32),
+            speakers=[utterance.speaker for utterance in found],
+            labels=np.array([utterance.label for utterance in found], np.int32),
             features=features,
             available=available,
-            sentences=[fix_encoding(text["Utterance"]) for text in texts],
+            sentences=[utterance.sentence for utterance in found],
         )
         splits.setdefault(split, []).append(conversation)
     return splits
-
-
-def _listing(table: Table) -> str:
-    return ", ".join(table.names)

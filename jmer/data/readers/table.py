@@ -3,10 +3,10 @@
 A mapping gives the column of each field. It is combined from a preset, a YAML file and flags, each of which overrides
 the one before (an empty name, such as `--audio=`, leaves the column out):
 
-    conversation: dialogue         # rows with the same value are one conversation
+    conversation: dialogue         # rows with the same value are one conversation; [a, b] if both form the id
     order: start                   # optional: sorts the utterances of a conversation (default: order of the file)
     speaker: speaker               # may be the column of the conversations, if each has one speaker
-    label: emotion                 # names or indices; -1 or an empty cell = unlabelled
+    label: emotion                 # names or indices (2, "2", 2.0); -1 or an empty cell = unlabelled
     emotions: [calm, angry]        # in the order of the indices
     split: split                   # train, valid, validation, dev, val or test
     utterance: utt_id              # optional (default: utterances are numbered)
@@ -14,41 +14,36 @@ the one before (an empty name, such as `--audio=`, leaves the column out):
     text: text_minilm384           # at least one of text, audio, visual
     ids_per_split: false           # true if conversations of different splits have the same ids
 
+If the ids of conversations restart, as scenes do in every episode, name all columns that form them:
+`--conversation Season,Episode,Scene_ID`.
+
 A column of features is a 2-D array in npz, a list column or numbered columns (`text_0`, `text_1`, ...) in parquet, and
 numbered columns in csv.
+
+IEMOCAP with six, five and four emotions from one table that has its raw labels, and MELD's sentiments:
+
+    --label emotion --emotions hap,sad,neu,ang,exc,fru --unlabelled xxx,oth,sur,fea,dis
+    --label emotion --emotions hap,sad,neu,ang,fru --merge exc=hap --unlabelled xxx,oth,sur,fea,dis
+    --label emotion --emotions hap,sad,neu,ang --merge exc=hap --unlabelled xxx,oth,sur,fea,dis,fru
+    --preset meld --label sentiment --emotions neutral,positive,negative
 """
 
 import argparse
-import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.readers.conventions import SPLIT_NAMES
-from jmer.data.readers.mapping import COLUMN_FLAGS, TEXT_FIELDS, Columns, add_mapping_arguments, read_mapping
-from jmer.data.readers.table_files import Table, open_table
+from jmer.data.readers.grouping import repeated_rows
+from jmer.data.readers.labels import LabelNames, labels_of
+from jmer.data.readers.mapping import COLUMN_FLAGS, Columns, add_mapping_arguments, read_mapping
+from jmer.data.readers.rows import Rows, Tables, concatenated, conversations_of
+from jmer.data.readers.table_files import Table, listing, numbered_columns, open_table
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The mapped columns of one table, one entry per utterance."""
-
-    conversation: list[str]
-    order: list[Any] | None
-    speaker: list[str]
-    label: list[int]
-    split: list[str]
-    utterance: list[str] | None
-    sentence: list[str]
-    features: dict[str, np.ndarray]
-    available: dict[str, np.ndarray]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +70,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     card = Card(
         name=options.preset or sources[0].stem,
         widths={m: feature_width(some.features[m]) for m in columns.modalities},
-        emotions=columns.emotions,
+        emotions=columns.labels.of_corpus(labels_of(splits), options.merge),
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
         synthetic=False,
     )
@@ -93,8 +88,9 @@ def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool
     Raises:
       UserError: as `read` does.
     """
-    texts = [getattr(columns, field) for field in TEXT_FIELDS if getattr(columns, field)]
-    parts = [_read_rows(open_table(source, texts), columns) for source in sources]
+    _check_distinct(sources)
+    tables = [open_table(source, columns.texts()) for source in sources]
+    parts = [_read_rows(table, columns) for table in tables]
     widths = {m: parts[0].features[m].shape[1] for m in columns.modalities}
     for source, part in zip(sources, parts, strict=True):
         for modality, width in widths.items():
@@ -103,7 +99,7 @@ def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool
                     f"{modality} has width {width} in {sources[0]} but {part.features[modality].shape[1]} in "
                     f"{source}: give files with the same features"
                 )
-    splits = _conversations(_concatenated(parts), columns.ids_per_split)
+    splits = conversations_of(concatenated(parts), columns, Tables(tables, [len(part.label) for part in parts]))
     if "train" not in splits and not predict_only:
         raise UserError(
             f"{sources[0]}: no row of column '{columns.split}' is train, only {', '.join(splits)}: add training rows, "
@@ -113,31 +109,33 @@ def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool
 
 
 def _read_rows(table: Table, columns: Columns) -> Rows:
-    conversation = _texts(table, "conversation", columns.conversation)
-    count = len(conversation)
+    ids = columns.id_columns(table.names)
+    parts = [_texts(table, "conversation", column) for column in ids]
+    count = len(parts[0])
     if not count:
         raise UserError(f"{table.path} has no rows: expected one per utterance")
     features, available = {}, {}
     for modality, column in columns.modalities.items():
         features[modality], available[modality] = mark_missing(_matrix(table, modality, column))
     rows = Rows(
-        conversation=conversation,
+        conversation=list(zip(*parts, strict=False)),  # lengths are checked below
         order=_values(table, "order", columns.order) if columns.order else None,
         speaker=_texts(table, "speaker", columns.speaker),
-        label=_labels(table, columns.label, columns.emotions) if columns.label else [UNLABELLED] * count,
+        label=_labels(table, columns.label, columns.labels) if columns.label else [UNLABELLED] * count,
         split=_splits(table, columns.split) if columns.split else ["test"] * count,
         utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
         sentence=_texts(table, "sentence", columns.sentence, required=False) if columns.sentence else [""] * count,
         features=features,
         available=available,
     )
-    mapped = (f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(columns, f))
-    lengths = {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
+    mapped = (f for f in COLUMN_FLAGS if f not in ("conversation", *MODALITIES) and getattr(columns, f))
+    lengths = {column: len(values) for column, values in zip(ids, parts, strict=True)}
+    lengths |= {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
     lengths |= {column: len(features[modality]) for modality, column in columns.modalities.items()}
     for name, length in lengths.items():
         if length != count:
             raise UserError(
-                f"{table.path}: column '{name}' has {length} rows but '{columns.conversation}' has {count}: "
+                f"{table.path}: column '{name}' has {length} rows but '{ids[0]}' has {count}: "
                 "expected one per utterance"
             )
     return rows
@@ -145,7 +143,7 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
 
 def _values(table: Table, field: str, column: str) -> list:
     if column not in table.names:
-        raise UserError(f"{table.path} has no column '{column}' for the {field}: it has {_listing(table.names)}")
+        raise UserError(f"{table.path} has no column '{column}' for the {field}: it has {listing(table.names)}")
     return table.values(column)
 
 
@@ -167,18 +165,17 @@ def _splits(table: Table, column: str) -> list[str]:
     return [SPLIT_NAMES[name] for name in names]
 
 
-def _labels(table: Table, column: str, emotions: Sequence[str]) -> list[int]:
-    indices = {emotion: index for index, emotion in enumerate(emotions)}
-    # Indices may be floats: pandas makes floats of integer columns with empty cells.
-    known = {None: UNLABELLED, "": UNLABELLED, UNLABELLED: UNLABELLED} | indices | {i: i for i in indices.values()}
-    values = [None if value != value else value for value in _values(table, "label", column)]
-    for row, value in enumerate(values):
-        if value not in known:
+def _labels(table: Table, column: str, names: LabelNames) -> list[int]:
+    labels = []
+    for row, value in enumerate(_values(table, "label", column)):
+        index = names.index(value)
+        if index is None:
             raise UserError(
                 f"{table.path}: column '{column}' has label {value!r} in row {row + 1}: the emotions are "
-                + ", ".join(f"{i} {name}" for name, i in indices.items())
+                f"{names.described()}: {names.remedy}"
             )
-    return [known[value] for value in values]
+        labels.append(index)
+    return labels
 
 
 def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
@@ -189,9 +186,9 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
                 f"{table.path}: column '{column}' for {modality} has shape {values.shape}: expected [rows, width]"
             )
         return values
-    numbered = _numbered(table.names).get(column)
+    numbered = numbered_columns(table.names).get(column)
     if numbered is None:
-        raise UserError(f"{table.path} has no column '{column}' for {modality}: it has {_listing(table.names)}")
+        raise UserError(f"{table.path} has no column '{column}' for {modality}: it has {listing(table.names)}")
     first, last = min(numbered), max(numbered)
     for number in range(first, last):
         if number not in numbered:
@@ -209,66 +206,6 @@ def _matrix(table: Table, modality: str, column: str) -> np.ndarray:
     return np.stack(vectors, axis=1)
 
 
-def _numbered(names: Sequence[str]) -> dict[str, dict[int, str]]:
-    """Groups names such as `text_0`, `text_1` or `text0`, `text1`: prefix -> number -> name."""
-    groups: dict[str, dict[int, str]] = {}
-    for name in names:
-        match = re.fullmatch(r"(.*?)_?(\d+)", name)
-        if match and match[1]:
-            groups.setdefault(match[1], {})[int(match[2])] = name
-    return groups
-
-
-def _listing(names: Sequence[str]) -> str:
-    """Returns names for a message, with numbered columns as a range."""
-    groups = {prefix: numbers for prefix, numbers in _numbered(names).items() if len(numbers) > 2}
-    range_of = {
-        name: f"{numbers[min(numbers)]}..{numbers[max(numbers)]}"
-        for numbers in groups.values()
-        for name in numbers.values()
-    }
-    return ", ".join(dict.fromkeys(range_of.get(name, name) for name in names))
-
-
-def _concatenated(parts: Sequence[Rows]) -> Rows:
-    def join(name: str) -> list:
-        return [value for part in parts for value in getattr(part, name)]
-
-    def stack(name: str) -> dict[str, np.ndarray]:
-        return {m: np.concatenate([getattr(part, name)[m] for part in parts]) for m in getattr(parts[0], name)}
-
-    fields = [f for f in COLUMN_FLAGS if f not in MODALITIES and getattr(parts[0], f) is not None]
-    joined: dict[str, Any] = {name: join(name) for name in fields}
-    return dataclasses.replace(
-        parts[0],
-        **joined,
-        features=stack("features"),
-        available=stack("available"),
-    )
-
-
-def _conversations(rows: Rows, ids_per_split: bool) -> dict[str, list[Conversation]]:
-    rows_by_conversation: dict[tuple[str, str], list[int]] = {}
-    for row, key in enumerate(zip(rows.split, rows.conversation, strict=True)):
-        rows_by_conversation.setdefault(key, []).append(row)
-    splits: dict[str, list[Conversation]] = {}
-    for (split, name), indices in rows_by_conversation.items():
-        ordered = _sorted(indices, rows.order, name) if rows.order else indices
-        conversation = Conversation(
-            id=f"{split}_{name}" if ids_per_split else name,
-            utterances=[rows.utterance[i] if rows.utterance else str(n) for n, i in enumerate(ordered)],
-            speakers=[rows.speaker[i] for i in ordered],
-            labels=np.array([rows.label[i] for i in ordered], np.int32),
-            features={m: values[ordered] for m, values in rows.features.items()},
-            available={m: values[ordered] for m, values in rows.available.items()},
-            sentences=[rows.sentence[i] for i in ordered],
-        )
-        splits.setdefault(split, []).append(conversation)
-    return splits
-
-
-def _sorted(indices: Sequence[int], order: Sequence[Any], conversation: str) -> list[int]:
-    keys = [order[i] for i in indices]
-    if any(key is None or key != key for key in keys) or len({isinstance(key, str) for key in keys}) > 1:
-        raise UserError(f"conversation '{conversation}': the order has empty cells, or both numbers and text")
-    return sorted(indices, key=order.__getitem__)
+def _check_distinct(sources: Sequence[Path]) -> None:
+    for source in repeated_rows([source.resolve() for source in sources])[1:]:
+        raise UserError(f"{sources[source]} is given twice: give each file once")

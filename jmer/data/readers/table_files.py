@@ -1,6 +1,7 @@
 """Tables in .npz, .parquet and .csv files."""
 
 import dataclasses
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -52,6 +53,27 @@ def open_table(path: Path, texts: Sequence[str]) -> Table:
         if list(table.names).count(name) > 1:
             raise UserError(f"{path} has {list(table.names).count(name)} columns named '{name}': rename them")
     return table
+
+
+def numbered_columns(names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Groups names such as `text_0`, `text_1` or `text0`, `text1`: prefix -> number -> name."""
+    groups: dict[str, dict[int, str]] = {}
+    for name in names:
+        match = re.fullmatch(r"(.*?)_?(\d+)", name)
+        if match and match[1]:
+            groups.setdefault(match[1], {})[int(match[2])] = name
+    return groups
+
+
+def listing(names: Sequence[str]) -> str:
+    """Returns names for a message, with numbered columns as a range."""
+    groups = {prefix: numbers for prefix, numbers in numbered_columns(names).items() if len(numbers) > 2}
+    range_of = {
+        name: f"{numbers[min(numbers)]}..{numbers[max(numbers)]}"
+        for numbers in groups.values()
+        for name in numbers.values()
+    }
+    return ", ".join(dict.fromkeys(range_of.get(name, name) for name in names))
 
 
 def _open_npz(path: Path, texts: Sequence[str]) -> Table:
