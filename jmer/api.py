@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jmer.data import load_corpus, make_corpus
+from jmer.data import load_configured, load_corpus, make_corpus
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
@@ -38,7 +38,8 @@ def train(
         name, or a configuration (`jmer.get_config`).
       corpus: a corpus, its name or folder, or split -> conversations without labels to name; None = the configuration's
         `data.path`.
-      workdir: the run's directory, made if it is not there; None = a folder of `runs/` named after the configuration.
+      workdir: the run's directory, made if it is not there; None = a folder of `runs/` named after the configuration
+        and the corpus.
       log: prints a line; None = silent.
       command: `command(config, workdir)` returns the command line of a run, for its record; None = that of the process.
       experiment: the name or path that the configuration was made from, for the record; None = `config` if that is one.
@@ -61,7 +62,7 @@ def train(
     made = _corpus(corpus, config)
     config = config.copy_and_resolve_references()
     config.data.path = made.source
-    folder = Path(workdir) if workdir is not None else default_workdir(config, source)
+    folder = Path(workdir) if workdir is not None else default_workdir(config, source, made)
     configs, folders = seed_runs(config, folder) if config.seeds > 1 else ([config], [folder])
     commands = None if command is None else [command(*pair) for pair in zip(configs, folders, strict=True)]
     train_runs(configs, made, folders, commands=commands, experiment=_recorded(source), log=log)
@@ -122,9 +123,14 @@ def load_run(folder: str | Path) -> Run | RunGroup:
     return group_runs([load_single_run(own) for own in folders], folder)
 
 
-def default_workdir(config: ConfigDict, source: str) -> Path:
-    """Returns a directory named after an experiment: the same configuration finds its run, another makes its own."""
-    values = config.to_json_best_effort(sort_keys=True)
+def default_workdir(config: ConfigDict, source: str, corpus: Corpus) -> Path:
+    """Returns a directory named after an experiment: another configuration or corpus has another one.
+
+    The same ones have the same, wherever the corpus lies.
+    """
+    own = config.copy_and_resolve_references()
+    own.data.path = corpus.identity.fingerprint
+    values = own.to_json_best_effort(sort_keys=True)
     name = Path(source.partition(":")[0]).stem or config.model.name
     return Path("runs") / f"{name}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
 
@@ -132,8 +138,8 @@ def default_workdir(config: ConfigDict, source: str) -> Path:
 def _corpus(corpus: AnyCorpus | None, config: ConfigDict) -> Corpus:
     """Returns a corpus that can be trained on."""
     if corpus is None:
-        corpus = config.data.path
-    if isinstance(corpus, str | Path):
+        corpus = load_configured(config.data)
+    elif isinstance(corpus, str | Path):
         corpus = load_corpus(corpus)
     elif isinstance(corpus, Mapping):
         corpus = make_corpus(corpus)

@@ -159,7 +159,8 @@ def test_a_run_of_another_format_is_refused_and_left_alone(trained, tmp_path, ca
     folder = changed(trained, tmp_path, RUN_FILE, change)
     before = contents(folder)
     message = (
-        f"{folder} was written by another version of jmer, whose runs cannot be read: train it again in another workdir"
+        f"{folder} was written by another version of jmer, whose runs cannot be read (run.json has format {written}, "
+        f"this version reads {FORMAT}): train it again in another workdir"
     )
     for use in (read_facts, jmer.load_run):
         with pytest.raises(UserError) as refused:

@@ -192,9 +192,10 @@ def test_a_run_is_used_on_other_corpora_without_touching_its_own_results(run, to
     table = predictions(folder)
     assert set(table["gold"]) == {""} and len(table) == SIZES["test"].utterances
     assert not (folder / "report.md").exists()
-    same_name = corpus(tmp_path / "again")
+    same_name = corpus(tmp_path / "same_name", change=lambda splits: splits | {"test": splits["test"][1:]})
     status, lines, _ = told("--workdir", run, "--mode=evaluate", f"--config.data.path={same_name}")
     assert status == 0 and any(line.startswith("test: weighted F1 ") for line in lines)
+    assert any("the utterances of test differ (" in line and "results go to " in line for line in lines)
     assert len(list((run / "other_corpora").iterdir())) == 2
     pd.testing.assert_frame_equal(predictions(folder), table)
     assert {path: path.read_bytes() for path in run.glob("predictions/*.csv")} == own
@@ -264,6 +265,7 @@ def lacking(text, *path):
         ("run.json", lambda text: text[:100]),
         ("run.json", lambda text: "{}"),
         ("run.json", lambda text: lacking(text, "card", "widths")),
+        ("run.json", lambda text: lacking(text, "corpus", "splits")),
         ("run.json", lambda text: lacking(text, "versions")),
     ],
 )

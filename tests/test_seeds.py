@@ -13,6 +13,7 @@ from tiny import tiny_config, tiny_corpus
 from experiments import seeds
 from jmer.command import exit_status
 from jmer.data.corpus import Card, save_corpus
+from jmer.data.identity import Identity
 from jmer.errors import UserError
 from jmer.evaluation import classification_report
 from jmer.evaluation.predictions import write_predictions
@@ -38,7 +39,7 @@ def make_run(folder, seed, predicted, certainty=0.9, utterances="abcd", **change
     return Run(
         folder=folder,
         config=tiny_config(seed=seed, **changes),
-        facts=RunFacts(card, {}, "", 1),
+        facts=RunFacts(card, Identity(EMOTIONS, {}), {}, "", 1),
         step=0,
         epoch=seed + 3,
         epochs=9,

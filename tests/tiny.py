@@ -22,7 +22,8 @@ from jmer.evaluation.predictor import Predictor
 from jmer.layers.dropout import ConversationDropout
 from jmer.models import Model, ModelSpec, build_model, register_model
 from jmer.pipeline import Pipeline
-from jmer.runs.directory import RunFacts, claim
+from jmer.runs.directory import RunFacts
+from jmer.runs.resume import claim
 from jmer.training import Parallel, TrainState, create_train_state, loop, make_optimizer, make_parallel, train_step
 
 EMOTIONS = ("happy", "sad", "neutral", "angry")
@@ -192,5 +193,5 @@ def train_together(configs, corpus, workdirs, log=None):
     fitted = [fit_to_corpus(config, corpus.card, pipeline.examples["train"]) for config in configs]
     with contextlib.ExitStack() as stack:
         for config, workdir in zip(fitted, workdirs, strict=True):
-            stack.enter_context(claim(workdir, config, RunFacts(corpus.card, {}, "train", 1)))
+            stack.enter_context(claim(workdir, config, RunFacts(corpus.card, corpus.identity, {}, "train", 1)))
         return loop.train(pipeline, build_model(pipeline.config), fitted, workdirs, log=log or (lambda line: None))

@@ -132,7 +132,7 @@ def load_runs(folders: Sequence[Path], corpus: str | None = None) -> list[Subjec
     except UserError as error:
         remedy = "name runs that differ only in their seed"
         raise UserError(str(error).replace("choose another workdir", remedy)) from error
-    loaded = jmer.load_corpus(corpus or runs[0].config.data.path)
+    loaded = jmer.load_corpus(corpus) if corpus else runs[0].training_corpus()
     validate_corpus(loaded, for_training=False)
     runs[0].predictor.check_card(loaded.card)
     return [Subject(run, loaded, run.predictor) for run in runs]

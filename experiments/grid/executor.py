@@ -26,8 +26,8 @@ from experiments.grid.processes import Died, in_processes
 from jmer.config import check_config, fit_to_corpus
 from jmer.errors import UserError
 from jmer.process import set_up_process
-from jmer.runs import RunInUse, check_same, is_in_use, is_reported, lock, read_config, read_facts
-from jmer.runs.directory import COMPUTATION, CONFIG_FILE
+from jmer.runs import RunInUse, check_run, is_in_use, is_reported, lock
+from jmer.runs.directory import CONFIG_FILE
 from jmer.training.sweep import common_fields
 
 # Seconds between two looks at cells that other processes are running.
@@ -195,11 +195,9 @@ def _is_finished(cell: Cell) -> bool:
         return False
     config = _plan(cell)
     try:
-        check_same(cell.folder, read_config(cell.folder), config, ignore=COMPUTATION)
+        check_run(cell.folder, config, training_corpus(cell.row.corpus).identity)
     except UserError as error:
         raise UserError(str(error).replace("another workdir", "another --out")) from error
-    if read_facts(cell.folder).card != training_corpus(cell.row.corpus).card:
-        raise UserError(f"{cell.folder} was trained on another version of {cell.row.corpus}: choose another --out")
     return is_reported(cell.folder, config.training.epochs)
 
 

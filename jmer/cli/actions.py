@@ -28,8 +28,6 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
     Raises:
       UserError: if the configuration, the corpus or the folder is refused.
     """
-    from jmer.api import default_workdir
-
     config = jmer.get_config(options.config, changes)
 
     def command(own: ConfigDict, folder: Path) -> str:
@@ -37,10 +35,9 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
         alone = ["--workdir", str(folder), f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
         return command_line([*arguments, *alone], program)
 
-    workdir = options.workdir or default_workdir(config, options.config)
     log = set_up(options)
     try:
-        jmer.train(config, None, workdir, log=log, command=command, experiment=options.config)
+        jmer.train(config, None, options.workdir, log=log, command=command, experiment=options.config)
     except jmer.Interrupted as stop:
         log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
         return 128 + stop.signal
@@ -58,20 +55,19 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     Raises:
       UserError: if there is no such run, or the corpus does not fit it.
     """
-    from jmer.api import default_workdir
+    from jmer.data import load_configured
     from jmer.data.validation import validate_corpus
     from jmer.experiment import change_fields
     from jmer.runs import read_config, seed_folders, write_results
-    from jmer.runs.directory import check_use
+    from jmer.runs.resume import check_use
+    from jmer.runs.run import recorded_corpus
 
-    # The experiment's file may register the run's model.
-    experiment = jmer.get_config(options.config, changes) if options.config else None
-    workdir = Path(options.workdir or default_workdir(experiment, options.config))
+    workdir = _workdir(options, changes)
     folders = seed_folders(workdir) or [workdir]
     configs = [change_fields(read_config(folder), changes) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_use(folder, config)
-    corpus = jmer.load_corpus(configs[0].data.path)
+    corpus = load_configured(configs[0].data) if "data.path" in changes else recorded_corpus(folders[0], configs[0])
     validate_corpus(corpus, for_training=False)
     log = set_up(options)
     for folder, config in zip(folders, configs, strict=True):
@@ -80,6 +76,18 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     if labelled and isinstance(runs, jmer.RunGroup):
         log(f"mean over the seeds, on the training corpus: {runs.write_report()}")
     return 0
+
+
+def _workdir(options: argparse.Namespace, changes: Mapping[str, str]) -> Path:
+    """Returns the folder of the run to use: the given one, or the default one of the experiment and its corpus."""
+    from jmer.api import default_workdir
+    from jmer.data import load_configured
+
+    # The experiment's file may register the run's model.
+    experiment = jmer.get_config(options.config, changes) if options.config else ConfigDict()
+    if options.workdir:
+        return Path(options.workdir)
+    return default_workdir(experiment, options.config, load_configured(experiment.data))
 
 
 def set_up(options: argparse.Namespace) -> Callable[[str], None]:

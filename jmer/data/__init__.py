@@ -5,7 +5,7 @@ from jmer.data.batching import batch_layout, batches, bucket_lengths, locate, pl
 from jmer.data.corpus import Card, Conversation, Corpus, save_corpus
 from jmer.data.examples import make_examples
 from jmer.data.in_memory import make_conversation, make_corpus
-from jmer.data.load import load_corpus
+from jmer.data.load import load_configured, load_corpus
 from jmer.data.packing import Packing, PlannedBatch, make_packing, plan_packed
 from jmer.data.resident import Resident, gather, make_resident
 from jmer.data.splits import hold_out
@@ -26,6 +26,7 @@ __all__ = [
     "defects",
     "gather",
     "hold_out",
+    "load_configured",
     "load_corpus",
     "locate",
     "make_conversation",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import mmap
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from jmer.batch import UNLABELLED
+from jmer.data.identity import Identity, identify
 from jmer.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -107,6 +109,11 @@ class Corpus:
     source: str = IN_MEMORY
     folds: Folds = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What the corpus contains, in digests; computed when it is first asked for."""
+        return identify({split: self.conversations(split) for split in self.splits}, self.card)
+
     def conversations(self, split: str) -> list[Conversation]:
         """Returns a split's conversations in order; their features are views of the Arrow memory, not copies.
 
@@ -185,14 +192,21 @@ def _dataset(table: pa.Table) -> datasets.Dataset:
 def save_corpus(corpus: Corpus, path: str | Path) -> None:
     """Writes a corpus as Arrow files, `card.json` and any `folds.json`, which `load_saved` reads back bit for bit.
 
+    The same corpus with the same card gives the same files.
+
     Raises:
       UserError: if `path` exists and is not an empty folder.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} already exists: give a new folder for the corpus, or remove this one")
+    # The fingerprint that `datasets` gave the rows is random, and files of the same contents would differ by it.
+    rows = {
+        split: found.select(range(len(found)), new_fingerprint=corpus.identity.splits[split].fingerprint)
+        for split, found in corpus.splits.items()
+    }
     with _no_progress_bars():
-        corpus.splits.save_to_disk(path)
+        datasets.DatasetDict(rows).save_to_disk(path)
     (path / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
     if corpus.folds:
         (path / FOLDS_FILE).write_text(json.dumps(corpus.folds, indent=2) + "\n")

@@ -1,11 +1,24 @@
 """Loading a corpus by the name of a built-in one or by its folder."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from jmer.data.corpus import IN_MEMORY, Corpus, load_saved
 from jmer.data.synthetic import NAMES, generate
 from jmer.errors import UserError
+
+
+def load_configured(data: Mapping) -> Corpus:
+    """Loads the corpus of a configuration.
+
+    Args:
+      data: the section `data`.
+
+    Raises:
+      UserError: see `load_corpus`.
+    """
+    return load_corpus(data["path"])
 
 
 def load_corpus(path_or_name: str | Path) -> Corpus:

@@ -1,8 +1,9 @@
 """Runs: their directories, training, loading, evaluation and summaries."""
 
-from jmer.runs.directory import RunInUse, check_same, is_in_use, lock, read_config, read_facts, seed_folders
+from jmer.runs.directory import RunInUse, is_in_use, lock, read_config, read_facts, seed_folders
 from jmer.runs.evaluation import is_reported, write_results
 from jmer.runs.group import Ensemble, RunGroup, group_runs
+from jmer.runs.resume import check_run
 from jmer.runs.run import Run
 from jmer.runs.training import train_runs
 
@@ -11,7 +12,7 @@ __all__ = [
     "Run",
     "RunGroup",
     "RunInUse",
-    "check_same",
+    "check_run",
     "group_runs",
     "is_in_use",
     "is_reported",

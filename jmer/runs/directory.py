@@ -4,20 +4,20 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from jmer.config import base_config, flatten
+from jmer.config import base_config
 from jmer.data.corpus import Card
+from jmer.data.identity import Identity, identity_from_dict
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically
 from jmer.models import model_names
-from jmer.selection import MICRO_F1
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -30,8 +30,6 @@ SEED_FOLDER = "seed"
 OTHER_CORPORA_FOLDER = "other_corpora"
 # Of run.json; runs of an earlier version cannot be read.
 FORMAT = 3
-# How a run is computed may change from one command to the next.
-COMPUTATION = ("training.parallel", "training.devices", "training.resident_megabytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +38,7 @@ class RunFacts:
 
     Attributes:
       card: the training corpus' card.
+      corpus: what the training corpus contains.
       versions: of the software and the devices.
       command: the command line or call that trained it.
       parameters: number of trainable parameters.
@@ -48,6 +47,7 @@ class RunFacts:
     """
 
     card: Card
+    corpus: Identity
     versions: Mapping[str, str]
     command: str
     parameters: int
@@ -96,35 +96,14 @@ def is_in_use(workdir: Path) -> bool:
         return True
 
 
-@contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict, facts: RunFacts) -> Iterator[None]:
-    """Locks a directory within the block and writes a run's configuration and facts there, or finds the same ones.
+def check_free(workdir: Path) -> None:
+    """Checks that a directory holds nothing, or what was left by a run that was killed before it began.
 
     Raises:
-      RunInUse: if another process or thread works there.
-      UserError: if the directory belongs to another configuration or corpus, or cannot be written.
+      UserError: if it holds anything else.
     """
-    # Before a lock's file is left there, and again with the lock: another process may have been faster.
-    _check_ours(workdir, config, facts)
-    with lock(workdir):
-        _check_ours(workdir, config, facts)
-        write_json(workdir / RUN_FILE, dataclasses.asdict(facts))
-        write_json(workdir / CONFIG_FILE, config.to_dict())
-        yield
-
-
-def _check_ours(workdir: Path, config: ConfigDict, facts: RunFacts) -> None:
-    """Raises UserError if a directory holds another run or anything else."""
-    if (workdir / CONFIG_FILE).exists():
-        saved = read_config(workdir)
-        # A run may be trained for longer than planned, unless the learning rate was scheduled to its end.
-        length = ("training.epochs",) if saved.optimizer.schedule == "constant" else ()
-        check_same(workdir, saved, config, ignore=(*COMPUTATION, *length))
-        if read_facts(workdir).card != facts.card:
-            raise UserError(f"{workdir} was trained on another version of '{facts.card.name}': choose another workdir")
-    elif workdir.exists():
-        # Left by a run that was killed before its configuration was written.
-        _check_free(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
+    if workdir.exists():
+        _check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
 
 
 def check_parent(workdir: Path) -> None:
@@ -136,7 +115,7 @@ def check_parent(workdir: Path) -> None:
     if (workdir / CONFIG_FILE).exists():
         raise UserError(f"{workdir} is the directory of a single run: choose another workdir for several seeds")
     if workdir.exists():
-        _check_free(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
+        _check_files(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
 
 
 def seed_folders(workdir: Path) -> list[Path]:
@@ -145,35 +124,13 @@ def seed_folders(workdir: Path) -> list[Path]:
     return sorted(found, key=lambda folder: read_config(folder).seed)
 
 
-def _check_free(workdir: Path, own: str) -> None:
+def _check_files(workdir: Path, own: str) -> None:
     """Raises UserError if a directory holds anything but files whose whole name matches `own`."""
     if not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a folder: choose another workdir")
     foreign = [p.name for p in workdir.iterdir() if not re.fullmatch(f"{own}|{re.escape(TEMPORARY)}.*", p.name)]
     if foreign:
         raise UserError(f"{workdir} holds no run but other files ({sorted(foreign)[0]}): choose another workdir")
-
-
-def check_use(workdir: Path, config: ConfigDict) -> None:
-    """Checks that a configuration differs from that of a run by its corpus, devices and scores alone.
-
-    Raises:
-      UserError: if there is no run, or another field differs.
-    """
-    saved = read_config(workdir)
-    scoring = () if saved.selection_metric == MICRO_F1 else ("majority_emotion",)
-    check_same(workdir, saved, config, ignore=("data.path", *scoring, *COMPUTATION))
-
-
-def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:
-    """Raises UserError, naming the first field that differs, if a run has another configuration."""
-    there, here = flatten(saved), flatten(config)
-    for name in sorted(there.keys() | here.keys()):
-        if name not in ignore and there.get(name) != here.get(name):
-            raise UserError(
-                f"{workdir} belongs to another configuration: {name} is {there.get(name)!r} there and "
-                f"{here.get(name)!r} here; choose another workdir"
-            )
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -210,12 +167,12 @@ def read_facts(workdir: Path) -> RunFacts:
     fields = read_json(workdir / RUN_FILE)
     if isinstance(fields, dict) and fields.get("format") != FORMAT and "card" in fields:
         raise UserError(
-            f"{workdir} was written by another version of jmer, whose runs cannot be read: train it again in another "
-            "workdir"
+            f"{workdir} was written by another version of jmer, whose runs cannot be read (run.json has format "
+            f"{fields.get('format')}, this version reads {FORMAT}): train it again in another workdir"
         )
     try:
-        card = Card(**fields.pop("card"))
-        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), **fields)
+        card, corpus = Card(**fields.pop("card")), identity_from_dict(fields.pop("corpus"))
+        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), corpus, **fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(workdir / RUN_FILE, error) from error
 

@@ -1,14 +1,13 @@
 """The results of a run: predictions, scores and reports in its directory."""
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jmer.data.corpus import Card, Corpus, build_corpus
+from jmer.data.corpus import Corpus, build_corpus
 from jmer.data.examples import make_examples
 from jmer.data.outliers import constant_lines, outlier_lines
 from jmer.errors import UserError
@@ -26,6 +25,7 @@ from jmer.runs.directory import (
     read_json,
     write_json,
 )
+from jmer.runs.resume import other_corpus
 from jmer.runs.run import Run, load_single_run
 from jmer.training.parallel import is_main_process, make_parallel
 
@@ -40,7 +40,8 @@ def write_results(
 ) -> dict[str, Scores]:
     """Predicts every split of a corpus with a run's chosen epoch; scores and reports those that have labels.
 
-    Results for the training corpus go to the run's directory, those for another one to a directory of their own in it.
+    Results for the training corpus, wherever it lies, go to the run's directory, those for another one to a directory
+    of their own in it.
 
     Args:
       workdir: the run's directory.
@@ -48,7 +49,7 @@ def write_results(
       log: prints a line.
       labelled: False = write predictions only, of every utterance, though the model may have been trained without the
         unlabelled ones (`data.context`).
-      config: what `jmer.runs.directory.check_use` accepts; None = as the run was trained.
+      config: what `jmer.runs.resume.check_use` accepts; None = as the run was trained.
 
     Returns:
       Split -> scores; empty if `labelled` is False.
@@ -60,6 +61,8 @@ def write_results(
     config = (config or saved).copy_and_resolve_references()
     mapping = make_parallel(config.training.parallel, config.training.devices)
     run = load_single_run(workdir, config=config, mapping=mapping)
+    other = other_corpus(workdir, saved, corpus.identity)
+    folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(corpus) if other else workdir
     predictor = run.predictor
     predictor.check_card(corpus.card)
     if not labelled:
@@ -69,9 +72,8 @@ def write_results(
     pipeline = Pipeline.for_corpus(config, corpus, run.normalization)
     if labelled and not any(map(pipeline.is_labelled, pipeline.examples)):
         raise UserError(f"corpus '{card.name}' has no labels to score: predict it instead")
-    folder = workdir
-    if card != run.card or config.data.path != saved.data.path:
-        folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(config.data.path, card)
+    if other:
+        log(f"{other}; results go to {folder}")
     reporting = labelled and is_main_process()
     history = run.history if reporting else []
     scores, shown, unprepared = {}, {}, []
@@ -152,7 +154,6 @@ def _write_reports(
     log(f"report: {path}, {page.name}")
 
 
-def _folder_name(path: str, card: Card) -> str:
+def _folder_name(corpus: Corpus) -> str:
     """Returns the name of a corpus' directory, which differs between corpora even if their names are the same."""
-    content = f"{Path(path).absolute()} {card}"
-    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', card.name)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', corpus.card.name)}-{corpus.identity.fingerprint[:8]}"

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
+from jmer.data.corpus import Corpus
+from jmer.data.identity import difference
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predictions import corpus_title, mean_probabilities, read_predictions
@@ -16,7 +18,8 @@ from jmer.evaluation.predictor import EnsemblePredictor
 from jmer.evaluation.report import REPORT_FILE
 from jmer.evaluation.seed_report import seed_report, seed_table
 from jmer.files import atomically
-from jmer.runs.directory import COMPUTATION, PREDICTION_FOLDER, check_same
+from jmer.runs.directory import PREDICTION_FOLDER
+from jmer.runs.resume import CIRCUMSTANCES, check_same
 from jmer.runs.run import Predicting, Run
 
 
@@ -34,6 +37,10 @@ class Ensemble(Predicting):
     def config(self) -> ConfigDict:
         """The configuration of the first member."""
         return self.runs[0].config
+
+    def training_corpus(self) -> Corpus:
+        """Loads the training corpus; see `Run.training_corpus`."""
+        return self.runs[0].training_corpus()
 
     @functools.cached_property
     def predictor(self) -> EnsemblePredictor:
@@ -135,11 +142,14 @@ def group_runs(runs: Sequence[Run], folder: Path | None = None) -> RunGroup:
       UserError: if configurations differ by more than the seed, two seeds are the same, or the corpora differ.
     """
     for run in runs:
-        check_same(run.folder, run.config, runs[0].config, ignore=("seed", *COMPUTATION))
-        if run.card != runs[0].card:
+        first, modalities = runs[0], run.config.model.modalities
+        # Of another corpus, what a configuration is filled in with differs too.
+        if found := difference(first.facts.corpus, run.facts.corpus, modalities):
             raise UserError(
-                f"{run.folder} was trained on another version of '{run.card.name}' than {runs[0].folder}: leave it out"
+                f"{run.folder} was trained on another version of corpus '{run.card.name}' than {first.folder}: "
+                f"{found}; leave it out"
             )
+        check_same(run.folder, run.config, first.config, ignore=("seed", *CIRCUMSTANCES))
     seeds = [run.seed for run in runs]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds {', '.join(map(str, seeds))} are not all different: name each run once")

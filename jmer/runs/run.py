@@ -12,15 +12,17 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from jmer.batch import Batch
-from jmer.data import load_corpus
-from jmer.data.corpus import Card, Corpus
+from jmer.data import load_configured, load_corpus
+from jmer.data.corpus import IN_MEMORY, Card, Corpus
 from jmer.data.normalization import Standardization
+from jmer.data.synthetic import NAMES
 from jmer.errors import UserError
 from jmer.evaluation.forward import ONE_DEVICE
 from jmer.evaluation.metrics import Scores, scores_from_dict
 from jmer.evaluation.predictor import BasePredictor, Data, Predictor
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
+from jmer.runs.resume import other_corpus
 from jmer.selection import Selection, configured_selection
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints, Restored
@@ -38,6 +40,10 @@ class Predicting(abc.ABC):
     @abc.abstractmethod
     def predictor(self) -> BasePredictor:
         """What predicts."""
+
+    @abc.abstractmethod
+    def training_corpus(self) -> Corpus:
+        """Loads the training corpus."""
 
     def predict(self, data: Data | str | Path, split: str | None = None, *, context: str | None = None) -> pd.DataFrame:
         """Returns a table with a row per utterance, labelled or not.
@@ -60,9 +66,10 @@ class Predicting(abc.ABC):
           corpus: a corpus, its name or folder; None = the training corpus.
 
         Raises:
-          UserError: naming what does not fit the model, or if there are no labels.
+          UserError: naming what does not fit the model, or if there are no labels; see also `training_corpus`.
         """
-        corpus = self.config.data.path if corpus is None else corpus
+        if corpus is None:
+            corpus = self.training_corpus()
         return self.predictor.evaluate(load_corpus(corpus) if isinstance(corpus, str | Path) else corpus)
 
 
@@ -89,6 +96,17 @@ class Run(Predicting):
     epochs: int
     seconds: float
     mapping: Any = ONE_DEVICE
+
+    def training_corpus(self) -> Corpus:
+        """Loads the training corpus from where it was.
+
+        Raises:
+          UserError: if it is not there any more, or has changed.
+        """
+        corpus = recorded_corpus(self.folder, self.config)
+        if found := other_corpus(self.folder, self.config, corpus.identity):
+            raise UserError(f"{found}; give the corpus that lies in {self.config.data.path} to use it as another one")
+        return corpus
 
     @functools.cached_property
     def model(self) -> Model:
@@ -185,12 +203,32 @@ class Run(Predicting):
         return self.predictor.apply(batch)
 
 
+def recorded_corpus(workdir: Path, config: ConfigDict) -> Corpus:
+    """Loads what lies where a run's training corpus was.
+
+    Args:
+      workdir: the run's directory.
+      config: its configuration.
+
+    Raises:
+      UserError: if nothing is there.
+    """
+    path = config.data.path
+    if path not in (*NAMES, IN_MEMORY) and not Path(path).exists():
+        name = read_facts(workdir).card.name
+        raise UserError(
+            f"{workdir} was trained on corpus '{name}' in {path}, which is not there any more: give the corpus "
+            "(--corpus), wherever it is now"
+        )
+    return load_configured(config.data)
+
+
 def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None) -> Run:
     """Finds the epoch that a run's `selection` chose.
 
     Args:
       workdir: the run's directory.
-      config: what `jmer.runs.directory.check_use` accepts; None = as the run was trained.
+      config: what `jmer.runs.resume.check_use` accepts; None = as the run was trained.
       mapping: a `jmer.training.Parallel`, to use the run on its devices; None = one device.
 
     Raises:

@@ -18,8 +18,9 @@ from jmer.evaluation.report import REPORT_FILE, collect_versions
 from jmer.models import build_model, check_model
 from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
-from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent, claim
+from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent
 from jmer.runs.evaluation import is_reported, write_results
+from jmer.runs.resume import claim
 from jmer.training import loop
 from jmer.training.execution import check_execution
 from jmer.training.optimizer import make_optimizer
@@ -72,7 +73,7 @@ def train_runs(
     with contextlib.ExitStack() as stack:
         if is_main_process():
             for config, workdir, command in zip(fitted, workdirs, commands, strict=True):
-                facts = RunFacts(corpus.card, collect_versions(), command, parameters, experiment)
+                facts = RunFacts(corpus.card, corpus.identity, collect_versions(), command, parameters, experiment)
                 stack.enter_context(claim(workdir, config, facts))
         for line in _introduction(pipeline, parameters):
             log(line)
