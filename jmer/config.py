@@ -63,6 +63,11 @@ FIELDS = {
     "optimizer.schedule": Field("constant", "learning rate after warm-up: constant, or linear or cosine decay to 0"),
     "optimizer.warmup_epochs": Field(0, "epochs over which the learning rate rises linearly from 0"),
     "training.epochs": Field(60, "epochs to train"),
+    "training.patience": Field(
+        0,
+        "early stopping: epochs without a better score (selection_metric on the split of selection) after which "
+        "training ends, not counting those of an unfinished curriculum; 0 = all epochs are trained",
+    ),
     "training.batch_size": Field(16, "conversations per batch"),
     "training.curriculum": Field(
         0, "buckets of conversations, from easy to hard, of which each epoch adds one; 0 = all from the start"
@@ -202,6 +207,13 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
     for name, value in config.loss.items():
         if type(value) is float and value < 0 <= defaults["loss"][name]:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
+    if plan.patience < 0:
+        raise UserError(f"training.patience is {plan.patience}: give a number of epochs, or 0 for no early stopping")
+    if plan.patience and configured_selection(config).split is None:
+        raise UserError(
+            f"training.patience={plan.patience} waits for a better score, but selection={config.selection} has none: "
+            "choose selection=validation, or set training.patience to 0"
+        )
     if plan.resident_megabytes < 0:
         size = plan.resident_megabytes
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")

@@ -50,7 +50,7 @@ def trained(run):
     execution, reached = SingleRun(run.pipeline, run.model, run.optimizer), []
     execution.load([run.state])
     for epoch in range(len(STEPS)):
-        *_, results = execution.train_epoch([Progress(epoch=epoch)])
+        *_, results = execution.train_epoch({0: Progress(epoch=epoch)})
         assert list(results) == [0] and results[0].metrics.finite
         reached.append(dataclasses.replace(results[0].progress, batch_seconds=0.0))
     (state,) = execution.states()

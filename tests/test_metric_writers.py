@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tiny import linear_config
 
 from jmer.errors import UserError
-from jmer.selection import get_selection
 from jmer.training.metric_writers import JsonLines, MetricWriter, TensorBoard, read_json_lines
 from jmer.training.progress import progress_line
 
@@ -142,7 +142,6 @@ def test_a_killed_process_keeps_what_it_wrote(tmp_path):
     assert scalars(tmp_path / "tensorboard") == expected
 
 
-RULE = get_selection("validation")
 VALUES = {
     "train/loss": 1.234567,
     "train/loss_task": 1.1,
@@ -152,20 +151,29 @@ VALUES = {
 }
 
 
+def planned(epochs, **changes):
+    return linear_config(training__epochs=epochs, **changes)
+
+
 def test_progress_line():
-    line = progress_line(7, 80, VALUES | {"utterances_per_second": 4321.4}, seconds_left=192.2, selection=RULE)
+    line = progress_line(7, VALUES | {"utterances_per_second": 4321.4}, planned(80), seconds_left=192.2)
     assert line == (
         "epoch  7/80  loss 1.2346 (task 1.1, self -0.012346)  W-F1 train 71.23 validation 60.00"
         "  4321 utterances/s  ETA 0:03:12"
     )
-    bare = progress_line(3, 3, {"utterances_per_second": 9}, seconds_left=0, selection=RULE)
+    bare = progress_line(3, {"utterances_per_second": 9}, planned(3), seconds_left=0)
     assert bare == "epoch 3/3  9 utterances/s  ETA 0:00:00"
 
 
 def test_progress_line_shows_the_metric_that_selects():
     values = VALUES | {"validation/f1_sad": 0.25, "utterances_per_second": 9}
-    line = progress_line(1, 2, values, seconds_left=0, selection=get_selection("validation", "f1_sad"))
+    line = progress_line(1, values, planned(2, selection_metric="f1_sad"), seconds_left=0)
     assert "  F1 of sad validation 25.00  9 utterances/s" in line
+
+
+def test_the_time_left_is_a_limit_where_training_may_stop_early():
+    line = progress_line(1, {"utterances_per_second": 9}, planned(2, training__patience=5), seconds_left=60)
+    assert line.endswith("  ETA at most 0:01:00")
 
 
 @pytest.mark.parametrize(
@@ -179,11 +187,11 @@ def test_progress_line_shows_the_metric_that_selects():
 def test_progress_line_gives_digits_to_fit(terms, shown, columns):
     values = {name: value for name, value in VALUES.items() if not name.startswith("train/loss_")}
     values |= {f"train/loss_{name}": 2 / 9 for name in terms}
-    line = progress_line(100, 100, values | {"utterances_per_second": 12345}, seconds_left=35999, selection=RULE)
+    line = progress_line(100, values | {"utterances_per_second": 12345}, planned(100), seconds_left=35999)
     assert f"loss {shown}  W-F1" in line
     assert len(line) == columns
 
 
 def test_progress_line_shows_a_loss_that_is_not_finite():
-    line = progress_line(1, 2, {"train/loss": math.nan, "utterances_per_second": 1}, seconds_left=1, selection=RULE)
+    line = progress_line(1, {"train/loss": math.nan, "utterances_per_second": 1}, planned(2), seconds_left=1)
     assert "loss nan" in line

@@ -65,6 +65,7 @@ class Report:
       selection: the rule that chose the epoch.
       epoch: the chosen epoch, counted from 1.
       epochs: number of epochs trained.
+      stopped: why training ended before its last epoch; empty = it did not.
       history: losses and scores per epoch, see `jmer.evaluation.plots.plot_learning_curves`; may be empty.
       config: resolved configuration, nested.
       versions: name -> version of each package, and the platform and devices of the run, see `collect_versions`.
@@ -87,6 +88,7 @@ class Report:
     parameters: int
     seconds: float
     unprepared: Sequence[str] = ()
+    stopped: str = ""
 
     @property
     def title(self) -> str:
@@ -209,7 +211,8 @@ def headline(report: Report) -> str:
     split = report.scored_splits[0]
     scores = report.scores[split]
     figures = main_scores(scores, report.selection)
-    return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {report.choice}."
+    stopped = f" Training {report.stopped}." if report.stopped else ""
+    return f"**{split.capitalize()} {figures}** on {scores.support} utterances; {report.choice}.{stopped}"
 
 
 def main_scores(scores: Scores, selection: Selection) -> str:

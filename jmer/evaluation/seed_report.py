@@ -61,6 +61,7 @@ def seed_report(
     selection: Selection,
     epochs: Mapping[int, int],
     synthetic: bool,
+    stopped: Mapping[int, int] | None = None,
 ) -> str:
     """Returns the report of several seeds in Markdown: a table with the columns of `seed_table`, in percent.
 
@@ -70,6 +71,7 @@ def seed_report(
       selection: the rule that chose the epochs.
       epochs: seed -> the epoch it reports, counted from 1.
       synthetic: whether the corpus is synthetic.
+      stopped: seed -> the epoch after which early stopping ended training, of the seeds that it ended.
 
     Raises:
       UserError: as `seed_table` does.
@@ -94,7 +96,8 @@ def seed_report(
             f"# {escape_markdown(title)}, {len(scores)} seed{'' if len(scores) == 1 else 's'}",
             *banners(synthetic=synthetic, selection=selection),
             f"Scores in percent: mean ± sample standard deviation over seeds{combined}. "
-            f"Epochs {chosen}: {selection.description}.",
+            f"Epochs {chosen}: {selection.description}."
+            + "".join(f" Seed {seed} stopped after epoch {epoch}." for seed, epoch in (stopped or {}).items()),
             markdown_table(("split", "score", "mean ± sd", *columns), rows),
         ]
     )

@@ -27,6 +27,7 @@ from jmer.runs.directory import (
 )
 from jmer.runs.resume import other_corpus
 from jmer.runs.run import Run, load_single_run
+from jmer.training.early_stopping import stopping_reason
 from jmer.training.parallel import is_main_process, make_parallel
 
 
@@ -101,9 +102,12 @@ def write_results(
 
 
 def is_reported(workdir: Path, epochs: int) -> bool:
-    """Returns whether the report in a run's directory is that of its `epochs` epochs, not of a shorter run."""
+    """Returns whether the report in a run's directory is that of its end: its `epochs` epochs, or early stopping."""
     path = workdir / SCORES_FILE
-    return path.exists() and read_json(path)["epochs"] == epochs and (workdir / REPORT_FILE).exists()
+    if not (path.exists() and (workdir / REPORT_FILE).exists()):
+        return False
+    found = read_json(path)
+    return found["epochs"] == epochs or found.get("stopped", False)
 
 
 def _completed(corpus: Corpus, run: Run) -> Corpus:
@@ -137,6 +141,7 @@ def _write_reports(
         selection=run.selection,
         epoch=run.epoch,
         epochs=run.epochs,
+        stopped=stopping_reason(run.config, run.epochs) if run.stopped else "",
         history=history,
         config=run.config.to_dict(),
         versions=facts.versions,
@@ -147,7 +152,8 @@ def _write_reports(
     path = write_report(folder, report)
     page = write_html_report(folder, report, shown)
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {"selection": run.config.selection, "epoch": run.epoch, "epochs": run.epochs}
+    chosen = {"selection": run.config.selection, "metric": run.selection.metric}
+    chosen |= {"epoch": run.epoch, "epochs": run.epochs, "stopped": run.stopped}
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         log(f"{split}: {main_scores(result, run.selection)}")

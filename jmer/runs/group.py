@@ -115,6 +115,7 @@ class RunGroup:
             selection=first.selection,
             epochs={run.seed: run.epoch for run in self.runs},
             synthetic=first.card.synthetic,
+            stopped={run.seed: run.epochs for run in self.runs if run.stopped},
         )
 
     def write_report(self) -> Path:

@@ -26,6 +26,7 @@ from jmer.runs.resume import other_corpus
 from jmer.selection import Selection, configured_selection
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints, Restored
+from jmer.training.early_stopping import is_stopped
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
 from jmer.training.train_state import create_train_state
@@ -85,6 +86,7 @@ class Run(Predicting):
       epoch: the chosen epoch, counted from 1.
       epochs: number of trained epochs.
       seconds: training time up to the chosen epoch.
+      stopped: whether early stopping ended training before its last epoch.
       mapping: over devices, for predictions.
     """
 
@@ -95,6 +97,7 @@ class Run(Predicting):
     epoch: int
     epochs: int
     seconds: float
+    stopped: bool = False
     mapping: Any = ONE_DEVICE
 
     def training_corpus(self) -> Corpus:
@@ -242,7 +245,7 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
         chosen = checkpoints.newest if last else checkpoints.best
         if chosen is None:
             raise UserError(f"no epoch of {workdir} is finished yet: resume its training")
-        progress, epochs = checkpoints.progress(chosen), checkpoints.progress(checkpoints.newest).epoch
+        progress, newest = checkpoints.progress(chosen), checkpoints.progress(checkpoints.newest)
     if progress.batch:
         raise UserError(f"{workdir} stopped in the middle of an epoch: resume its training")
     return Run(
@@ -251,7 +254,8 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
         facts=facts,
         step=chosen,
         epoch=progress.epoch,
-        epochs=epochs,
+        epochs=newest.epoch,
         seconds=progress.seconds,
+        stopped=is_stopped(newest, config),
         mapping=ONE_DEVICE if mapping is None else mapping,
     )

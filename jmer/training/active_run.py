@@ -15,6 +15,7 @@ from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.selection import configured_selection, metric_value
 from jmer.training.checkpointing import Checkpoints
+from jmer.training.early_stopping import is_finished, is_stopped, stopping_reason
 from jmer.training.metric_writers import MetricWriter
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import is_main_process
@@ -79,6 +80,18 @@ class ActiveRun:
             log(f"{self.workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
         return state
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return is_finished(self.progress, self.config)
+
+    @property
+    def stopped(self) -> str:
+        """Why early stopping has ended the run, in one line; empty if it has not."""
+        if not is_stopped(self.progress, self.config):
+            return ""
+        return f"{self.workdir} {stopping_reason(self.config, self.progress.epoch)}"
+
     def open_writer(self, step: int) -> None:
         """Opens the writer of the metrics, for the steps after `step`; only the main process writes any."""
         if is_main_process():
@@ -113,11 +126,12 @@ class ActiveRun:
             for name in dict.fromkeys(("weighted_f1", "accuracy", selection.metric)):
                 values[f"{split}/{name}"] = metric_value(scores, name)
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
-        self.progress = self.progress.next_epoch()
+        score = values.get(f"{selection.split}/{selection.metric}")
+        self.progress = self.progress.next_epoch(score)
         # The metrics come first: a line whose checkpoint was never written is dropped and made again.
         if self._writer is not None:
             self._writer.write(int(state.step), values)
-        self.save(state, values.get(f"{selection.split}/{selection.metric}"))
+        self.save(state, score)
         return values
 
 

@@ -50,10 +50,14 @@ class Execution(Protocol):
     def load(self, states: Sequence[TrainState]) -> None:
         """Takes the state of each run."""
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
-        """Trains the rest of the earliest epoch that a run has not finished.
+    def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
+        """Trains the rest of an epoch.
 
-        Yields, whenever training could stop, the results of the runs in that epoch, by their position.
+        Args:
+          progress: of the runs that are in this epoch, by their position; the others take no step.
+
+        Yields:
+          The results of these runs, by their position, whenever training could stop.
         """
 
     def states(self) -> list[TrainState]:
@@ -104,9 +108,9 @@ class SingleRun:
         if self._resident is not None:
             self._resident = self._mapping.replicate(self._resident)
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
+    def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields after each step, or after the epoch; see `Execution`."""
-        (one,) = progress
+        (one,) = progress.values()
         return self._steps(one) if self._resident is None else self._whole_epoch(one)
 
     def _steps(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
@@ -183,30 +187,29 @@ class VmappedRuns:
         self._state = self._mapping.stack(states)
         self._resident = self._mapping.replicate(make_resident(self._pipeline.examples["train"], self._pipeline.widths))
 
-    def train_epoch(self, progress: Sequence[Progress]) -> Iterator[dict[int, StepResult]]:
+    def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields once, after the epoch; see `Execution`."""
         started = time.perf_counter()
-        epoch = min(one.epoch for one in progress)
-        plan = self._plan(progress, epoch)
+        plan = self._plan(progress)
         self._state, metrics = self._epoch(self._state, self._resident, plan, self._loss_weights)
         metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
         results = {}
-        for i, one in enumerate(progress):
-            if one.epoch == epoch:
-                own = jax.tree.map(lambda x, i=i: x[i], metrics)
-                taken = np.flatnonzero(plan.active[i])
-                results[i] = StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds))
+        for i, one in progress.items():
+            own = jax.tree.map(lambda x, i=i: x[i], metrics)
+            taken = np.flatnonzero(plan.active[i])
+            results[i] = StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds))
         yield results
 
-    def _plan(self, progress: Sequence[Progress], epoch: int) -> EpochPlan:
-        """Returns the plans of the runs, stacked; runs that have finished the epoch take no step.
+    def _plan(self, progress: Mapping[int, Progress]) -> EpochPlan:
+        """Returns the plans of all runs, stacked; those without progress take no step.
 
         `computed` has no leading axis: a step is left out if all runs leave it out.
         """
         plans = []
-        for seed, one in zip(self._seeds, progress, strict=True):
-            # All steps of a finished epoch have been taken.
-            start = self._pipeline.schedule.steps[epoch] if one.epoch > epoch else one.batch
+        epoch = next(iter(progress.values())).epoch
+        for i, seed in enumerate(self._seeds):
+            # As if all steps had been taken.
+            start = progress[i].batch if i in progress else self._pipeline.schedule.steps[epoch]
             plans.append(self._pipeline.epoch_plan(epoch, seed=seed, start=start))
         plans += [plans[-1]] * (self._mapping.rows - len(plans))
         return EpochPlan(

@@ -10,7 +10,6 @@ from jmer.errors import UserError
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.precision import matmul_precision
-from jmer.selection import configured_selection
 from jmer.training.active_run import ActiveRun, held_out_splits
 from jmer.training.execution import make_execution
 from jmer.training.optimizer import make_optimizer
@@ -26,9 +25,9 @@ def train(
     *,
     log: Callable[[str], None],
 ) -> bool:
-    """Trains runs to the end of their last epoch.
+    """Trains runs to the end of their last epoch, or until early stopping ends them.
 
-    Several runs advance epoch by epoch together; those that are ahead wait for the others.
+    Several runs advance epoch by epoch together; those that are ahead or have stopped wait for the others.
 
     Args:
       pipeline: of the first run.
@@ -44,8 +43,7 @@ def train(
       UserError: if a loss is not finite; all runs are saved then, at the end of the epoch.
       Interrupted: after SIGINT or SIGTERM, when all runs are saved.
     """
-    config, schedule, epochs = configs[0], pipeline.schedule, pipeline.config.training.epochs
-    selection = configured_selection(config)
+    config, schedule = configs[0], pipeline.schedule
 
     # The optimizer, and how an epoch is computed: one run over all devices, or several runs side by side.
     optimizer = make_optimizer(config.optimizer, steps=schedule.steps)
@@ -60,24 +58,26 @@ def train(
         # Each run starts from its seed, or resumes from its newest checkpoint.
         runs = [stack.enter_context(ActiveRun(*run, pipeline)) for run in zip(configs, workdirs, strict=True)]
         states = [run.start_or_resume(model, execution.state_sharding, log) for run in runs]
-        if all(run.progress.epoch >= epochs for run in runs):
+        if all(run.is_finished for run in runs):
             return False
         for run, state in zip(runs, states, strict=True):
             run.open_writer(int(state.step))
         execution.load(states)
         del states
 
-        while (epoch := min(run.progress.epoch for run in runs)) < epochs:
-            # Train the epoch. Between its steps, stop if one was not finite, or save and stop if the process is to end.
-            training = [i for i, run in enumerate(runs) if run.progress.epoch == epoch]
+        while unfinished := {i: run.progress for i, run in enumerate(runs) if not run.is_finished}:
+            # Train the earliest epoch that is not finished. Between its steps, stop if one was not finite, or save and
+            # stop if the process is to end.
+            epoch = min(progress.epoch for progress in unfinished.values())
+            training = {i: progress for i, progress in unfinished.items() if progress.epoch == epoch}
             failures: dict[int, str] = {}
-            for results in execution.train_epoch([run.progress for run in runs]):
+            for results in execution.train_epoch(training):
                 for i, result in results.items():
                     runs[i].progress = result.progress
                     if not result.metrics.finite:
                         failures[i] = runs[i].failure(result.metrics, execution.states()[i])
                 # After the last step of an epoch only its scores are lacking: it is finished first.
-                between_steps = runs[training[0]].progress.batch < schedule.steps[epoch]
+                between_steps = runs[min(training)].progress.batch < schedule.steps[epoch]
                 if failures or (between_steps and preemption.agreed):
                     break
 
@@ -87,7 +87,7 @@ def train(
             for i in set(training).difference(complete):
                 runs[i].save(states[i])
             if not complete and not failures:
-                preemption.stop(f"saved after step {int(states[0].step)}")
+                preemption.stop(f"saved after step {int(states[min(training)].step)}")
             predictions = {split: execution.predict(split) for split in held_out_splits(pipeline)} if complete else {}
             values = [
                 runs[i].finish_epoch(states[i], {split: found[i] for split, found in predictions.items()})
@@ -98,7 +98,9 @@ def train(
 
             # Report the epoch, and stop if the process is to end.
             left = max(schedule.seconds_left(runs[i].progress.epoch, runs[i].progress.seconds) for i in complete)
-            log(progress_line(epoch + 1, epochs, mean_values(values), seconds_left=left, selection=selection))
+            log(progress_line(epoch + 1, mean_values(values), config, seconds_left=left))
+            for reason in filter(None, (runs[i].stopped for i in complete)):
+                log(reason)
             if preemption.agreed:
                 preemption.stop(f"saved after epoch {epoch + 1}")
     return True

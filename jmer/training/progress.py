@@ -2,14 +2,16 @@
 
 import dataclasses
 import datetime
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from jmer.selection import Selection
+from jmer.selection import configured_selection
 from jmer.training.step import Metrics
 
 CONSOLE_COLUMNS = 120
@@ -27,6 +29,8 @@ class Progress:
       confusion: `C` rows of `C` counts over these batches; empty at the start of an epoch.
       seconds: training time of the finished epochs.
       batch_seconds: training time of these batches.
+      best: the best score of a finished epoch; None = no epoch has one.
+      best_epoch: the first epoch that has it, counted from 1; 0 = no epoch has one.
     """
 
     epoch: int = 0
@@ -36,10 +40,19 @@ class Progress:
     confusion: list[list[int]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     batch_seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
 
-    def next_epoch(self) -> "Progress":
-        """Returns the position at the start of the epoch after this one."""
-        return Progress(epoch=self.epoch + 1, seconds=self.seconds + self.batch_seconds)
+    def next_epoch(self, score: float | None) -> "Progress":
+        """Returns the position at the start of the epoch after this one.
+
+        Args:
+          score: of the epoch that is finished, higher is better; None or a number that is not finite = never the best.
+        """
+        epoch, best, best_epoch = self.epoch + 1, self.best, self.best_epoch
+        if score is not None and math.isfinite(score) and (best is None or score > best):
+            best, best_epoch = score, epoch
+        return Progress(epoch=epoch, seconds=self.seconds + self.batch_seconds, best=best, best_epoch=best_epoch)
 
 
 def count_steps(progress: Progress, metrics: Metrics, taken: np.ndarray, seconds: float) -> tuple[Metrics, Progress]:
@@ -104,19 +117,17 @@ def not_finite_message(metrics: Metrics, step: int, workdir: Path) -> str:
     )
 
 
-def progress_line(
-    epoch: int, epochs: int, values: Mapping[str, float], *, seconds_left: float, selection: Selection
-) -> str:
+def progress_line(epoch: int, values: Mapping[str, float], config: ConfigDict, *, seconds_left: float) -> str:
     """Returns the console line of an epoch, within 120 columns if the names of the loss terms permit it.
 
     Args:
       epoch: the epoch that was trained, counted from 1.
-      epochs: number of epochs.
-      values: named as in `metrics.jsonl`, with `utterances_per_second`. `train/loss` and its terms, and the metric of
-        the selection on `train` and `validation`, are shown if they are there.
+      values: named as in `metrics.jsonl`, with `utterances_per_second`. `train/loss` and its terms, and the metric that
+        selects on `train` and `validation`, are shown if they are there.
+      config: of the run.
       seconds_left: until the last epoch has been trained.
-      selection: names the metric.
     """
+    selection, epochs = configured_selection(config), config.training.epochs
     scores = {split: values.get(f"{split}/{selection.metric}") for split in ("train", "validation")}
     shown = " ".join(f"{split} {100 * score:.2f}" for split, score in scores.items() if score is not None)
     title = selection.title.replace("weighted F1", "W-F1")
@@ -129,7 +140,7 @@ def progress_line(
                 _loss(values, digits),
                 f"{title} {shown}" if shown else "",
                 f"{values['utterances_per_second']:.0f} utterances/s",
-                f"ETA {rest}",
+                f"ETA {'at most ' if config.training.patience else ''}{rest}",
             )
             if part
         )
