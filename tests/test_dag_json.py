@@ -139,9 +139,19 @@ def test_wrong_files_are_refused(tmp_path):
         read(write(tmp_path, "train", whole[:-30]))
     with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
         read(write(tmp_path, "train", "[" * 100_000))
-    (tmp_path / "train_data_roberta.json.feature").write_bytes(b"\x80\x04\x95\xff")
-    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
-        read(tmp_path)
+    for content, message in [
+        (b"\x80\x04\x95\xff", "is a pickle: convert it with the format `pickle`"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n", "is a Git LFS pointer, not the file"),
+        (b"<html><head><title>Not found</title></head></html>", "is a web page, not the file itself"),
+        (b"", "is empty: get the file again"),
+        (whole[:-30].encode("utf-8-sig"), r"is not a JSON file, or is truncated \("),
+    ]:
+        (tmp_path / "train_data_roberta.json.feature").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read(tmp_path)
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "train_data_roberta.json.feature").write_bytes(whole.replace("M", "Zoë").encode(encoding))
+        assert set(read(tmp_path).conversations("train")[0].speakers) == {"Zoë", "F"}
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty contains no \*_data_\*.json.feature: give the folder"):
         read(tmp_path / "empty")

@@ -136,9 +136,9 @@ def test_errors_in_the_csv_files(tmp_path):
     refuses(r"train_sent_emo.csv, line 6: dialogue 0 has two utterances 1: remove", rows=(*TRAIN[:4], TRAIN[1]))
     refuses(r"line 2: unknown emotion 'rage': they are neutral", rows=[TRAIN[0].replace("anger", "rage")])
     refuses(r"line 2: Dialogue_ID is 'x': expected an integer", rows=[TRAIN[0].replace(",0,0,8", ",x,0,8")])
-    refuses(r"line 3: the row is truncated", rows=[TRAIN[0], "2,Hello,Ross"])
+    refuses(r"line 3: the row has fewer cells than the header", rows=[TRAIN[0], "2,Hello,Ross"])
     refuses(r"after line 1: unexpected end of data: get the file again", rows=['1,"Well'])
-    refuses(r"has no utterances: get the file again", rows=())
+    refuses(r"has a header but no utterances: get the file again", rows=())
     with pytest.raises(UserError, match=r"no file .*nowhere: check its path"):
         read(tmp_path / "nowhere", features)
     (tmp_path / "sent.csv").write_text(HEADER)
@@ -177,3 +177,24 @@ def test_sentiments_are_labels_too(folder):
     assert [c.labels.tolist() for c in corpus.conversations("train")] == [[2, 0, 2, 1], [1]]
     merged = read(folder, features, "--text=words", "--merge=joy=surprise", "--unlabelled=fear")
     assert merged.card.emotions == MELD  # `jmer.data.convert` removes emotions
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    features, path = write_npz(tmp_path), tmp_path / "train_sent_emo.csv"
+    for content, message in [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+        (b"", "is empty"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read(path, features)
+
+
+def test_tabs_and_utf16_are_read(tmp_path):
+    features = write_npz(tmp_path)
+    tabs = [
+        line.replace('"Well, you’re late."', "Well you’re late.").replace(",", "\t") for line in (HEADER, *TRAIN[:2])
+    ]
+    (tmp_path / "train_sent_emo.csv").write_bytes("\n".join(tabs).encode("utf-16"))
+    assert read(tmp_path, features).conversations("train")[0].sentences == ["Well you’re late.", "So?"]

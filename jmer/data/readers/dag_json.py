@@ -19,7 +19,9 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import files_by_split, fix_encoding
+from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.labels import LabelNames, add_label_arguments, labels_of
+from jmer.data.readers.text_files import read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -67,11 +69,10 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 
 def _load(path: Path) -> list:
+    check_kind(path, "json", "text", "utf-16")
+    text = read_text(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file, object_hook=_compact)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        content = json.loads(text, object_hook=_compact)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a JSON file, or is truncated ({reason}): get the file again") from error

@@ -23,7 +23,7 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.readers.labels import labels_of
+from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
@@ -55,22 +55,22 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     if not columns.utterance:
         raise UserError("no column for the utterance, which gives the names of the files: give --utterance COLUMN")
     _check_folders(folders)
-    splits = read_splits(sources, columns, predict_only=options.predict_only)
+    splits, emotions = read_splits(sources, columns, options)
     names = [name for conversations in splits.values() for c in conversations for name in c.utterances]
     _check_names(names, columns.utterance, sources[0])
     files = {m: _Files.find(m, folder, names) for m, folder in folders.items()}
     card = Card(
         name=options.preset or sources[0].stem,
         widths={m: found.width for m, found in files.items()},
-        emotions=columns.labels.of_corpus(labels_of(splits), options.merge),
+        emotions=emotions,
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}, frames: "
         f"{', '.join(f'{m} from {folder.name}' for m, folder in folders.items())}.",
         synthetic=False,
         frames=True,
     )
-    splits = {split: [_with_frames(c, files) for c in conversations] for split, conversations in splits.items()}
+    framed = {split: [_with_frames(c, files) for c in conversations] for split, conversations in splits.items()}
     options.dest.parent.mkdir(parents=True, exist_ok=True)
-    return checked_corpus(splits, card, for_training=not options.predict_only, folder=options.dest.parent)
+    return checked_corpus(framed, card, for_training=not options.predict_only, folder=options.dest.parent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +158,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
+        check_kind(path, "npy", "npz")
         raise UserError(
             f"{path} is truncated, not a .npy file, or contains Python objects, which could run code: save it again as "
             "floats"

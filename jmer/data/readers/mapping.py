@@ -10,11 +10,11 @@ import yaml
 
 from jmer.batch import MODALITIES
 from jmer.data.readers.conventions import SPLIT_NAMES
-from jmer.data.readers.labels import LabelNames, add_label_arguments
+from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.presets import PRESETS
+from jmer.data.readers.text_files import read_text
 from jmer.errors import UserError
-
-_NO_LABELS = LabelNames(())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Columns:
     order: str | None = None
     speaker: str
     label: str | None = None
-    labels: LabelNames = _NO_LABELS
+    emotions: tuple[str, ...] = ()
     split: str | None = None
     utterance: str | None = None
     sentence: str | None = None
@@ -63,7 +63,7 @@ COLUMN_FLAGS = {
     "order": "sort keys of the utterances in a conversation",
     "speaker": "speakers",
     "label": "emotions, names or numbers",
-    "split": f"splits ({', '.join(SPLIT_NAMES)})",
+    "split": f"splits ({', '.join(SPLIT_NAMES)}); without one, the names of the files say them",
     "utterance": "names or numbers of utterances",
     "sentence": "transcripts",
     "text": "text features",
@@ -131,21 +131,19 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
     for field in ("conversation", "speaker"):
         if not fields.get(field):
             raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
-    for field in ("label", "split"):
-        if not fields.get(field) and not options.predict_only:
-            raise UserError(f"no column for the {field}: give --{field} COLUMN, or --predict-only to do without")
-    if fields.get("label") and not fields.get("emotions"):
-        raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
-    labels = LabelNames.of(fields.pop("emotions", ()), options)
-    return Columns(**fields, labels=labels)
+    if not fields.get("label") and not options.predict_only:
+        raise UserError("no column for the label: give --label COLUMN, or --predict-only to do without")
+    return Columns(**fields)
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns")
+    check_kind(path, "text", "json", "utf-16", "empty")
+    text = read_text(path)
     try:
-        fields = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise UserError(f"{path} is not a mapping: write one `field: column` per line")

@@ -18,8 +18,11 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD, MELD_SENTIMENTS
 from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, warn
+from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.labels import LabelNames, add_label_arguments
-from jmer.data.readers.table_files import Table, listing, open_table
+from jmer.data.readers.table_files import open_table
+from jmer.data.readers.tables import Table, listing
+from jmer.data.readers.text_files import csv_layout, read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -102,7 +105,9 @@ class _Utterance:
 
 
 def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict[Key, _Utterance]:
-    reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
+    check_kind(path, "text", "utf-16")
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=csv_layout(text).delimiter)
     utterances = {}
     try:
         missing = [name for name in (*COLUMNS, column) if name not in (reader.fieldnames or ())]
@@ -111,7 +116,7 @@ def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if any(row[name] is None for name in (*COLUMNS, column)):
-                raise UserError(f"{place}: the row is truncated: get the file again")
+                raise UserError(f"{place}: the row has fewer cells than the header: correct it, or get the file again")
             key = (split, _number(place, "Dialogue_ID", row), _number(place, "Utterance_ID", row))
             if key in utterances:
                 raise UserError(f"{place}: dialogue {key[1]} has two utterances {key[2]}: remove one")
@@ -122,16 +127,8 @@ def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict
     except csv.Error as error:
         raise UserError(f"{path}, after line {reader.line_num}: {error}: get the file again") from error
     if not utterances:
-        raise UserError(f"{path} has no utterances: get the file again")
+        raise UserError(f"{path} has a header but no utterances: get the file again")
     return utterances
-
-
-def _decoded(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")  # the encoding of spreadsheets and of the first release
 
 
 def _number(place: str, column: str, row: Mapping[str, str]) -> int:

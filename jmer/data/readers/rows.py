@@ -21,7 +21,7 @@ from jmer.data.readers.grouping import (
     sort_keys,
 )
 from jmer.data.readers.mapping import COLUMN_FLAGS, Columns
-from jmer.data.readers.table_files import Table, numbered_columns
+from jmer.data.readers.tables import Table, numbered_columns
 from jmer.errors import UserError
 
 

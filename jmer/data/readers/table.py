@@ -1,4 +1,4 @@
-"""Corpora from tables: npz, parquet or csv, one row per utterance, features in columns.
+"""Corpora from tables: npz, parquet, csv or a dataset of Hugging Face, one row per utterance, features in columns.
 
 A mapping gives the column of each field. It is combined from a preset, a YAML file and flags, each of which overrides
 the one before (an empty name, such as `--audio=`, leaves the column out):
@@ -8,7 +8,7 @@ the one before (an empty name, such as `--audio=`, leaves the column out):
     speaker: speaker               # may be the column of the conversations, if each has one speaker
     label: emotion                 # names or indices (2, "2", 2.0); -1 or an empty cell = unlabelled
     emotions: [calm, angry]        # in the order of the indices
-    split: split                   # train, valid, validation, dev, val or test
+    split: split                   # train, valid, validation, dev, val or test (default: names of files, as train.csv)
     utterance: utt_id              # optional (default: utterances are numbered)
     sentence: sentence             # optional
     text: text_minilm384           # at least one of text, audio, visual
@@ -18,7 +18,11 @@ If the ids of conversations restart, as scenes do in every episode, name all col
 `--conversation Season,Episode,Scene_ID`.
 
 A column of features is a 2-D array in npz, a list column or numbered columns (`text_0`, `text_1`, ...) in parquet, and
-numbered columns in csv.
+numbered columns in csv (separated by commas, semicolons or tabs).
+
+A source is a file, a folder of files, or a folder that `save_to_disk` of Hugging Face's datasets wrote. Its rows are
+utterances, or conversations whose labels or speakers are lists; then lists are columns of utterances. If there are no
+emotions in the mapping, they are the names of the column's `ClassLabel`.
 
 IEMOCAP with six, five and four emotions from one table that has its raw labels, and MELD's sentiments:
 
@@ -29,6 +33,7 @@ IEMOCAP with six, five and four emotions from one table that has its raw labels,
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,12 +41,13 @@ import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
-from jmer.data.readers.conventions import SPLIT_NAMES
+from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding
 from jmer.data.readers.grouping import repeated_rows
 from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.mapping import COLUMN_FLAGS, Columns, add_mapping_arguments, read_mapping
 from jmer.data.readers.rows import Rows, Tables, concatenated, conversations_of
-from jmer.data.readers.table_files import Table, listing, numbered_columns, open_table
+from jmer.data.readers.table_files import open_tables
+from jmer.data.readers.tables import Table, listing, numbered_columns
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
@@ -55,7 +61,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     """Reads a corpus from the rows of one or more tables.
 
     Args:
-      sources: .npz, .parquet or .csv files with the same columns, whose rows are concatenated.
+      sources: files, or folders of them or of a saved dataset, with the same columns; their rows are concatenated.
       options: parsed flags of `add_arguments`.
 
     Raises:
@@ -64,51 +70,96 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     columns = read_mapping(options, tuple(COLUMN_FLAGS))
     if not columns.modalities:
         raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
-    splits = read_splits(sources, columns, predict_only=options.predict_only)
+    splits, emotions = read_splits(sources, columns, options)
     some = next(iter(splits.values()))[0]
     features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
     card = Card(
         name=options.preset or sources[0].stem,
         widths={m: feature_width(some.features[m]) for m in columns.modalities},
-        emotions=columns.labels.of_corpus(labels_of(splits), options.merge),
+        emotions=emotions,
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
         synthetic=False,
     )
     return checked_corpus(splits, card, for_training=not options.predict_only)
 
 
-def read_splits(sources: Sequence[Path], columns: Columns, *, predict_only: bool) -> dict[str, list[Conversation]]:
+def read_splits(
+    sources: Sequence[Path], columns: Columns, options: argparse.Namespace
+) -> tuple[dict[str, list[Conversation]], tuple[str, ...]]:
     """Reads the rows of one or more tables as conversations in splits.
 
     Args:
       sources: as for `read`.
       columns: the mapping from `read_mapping`.
-      predict_only: whether the training split is optional.
+      options: parsed flags of `add_mapping_arguments`.
+
+    Returns:
+      splits: split name -> conversations.
+      emotions: names of the labels, including those that `--unlabelled` and `--merge` will remove.
 
     Raises:
       UserError: as `read` does.
     """
     _check_distinct(sources)
-    tables = [open_table(source, columns.texts()) for source in sources]
-    parts = [_read_rows(table, columns) for table in tables]
+    opened = [table for source in sources for table in open_tables(source, columns.texts())]
+    tables = [_with_row_per_utterance(table, columns) for table in opened]
+    _check_splits(tables, columns, predict_only=options.predict_only)
+    names = LabelNames.of(columns.emotions or _classes(tables, columns), options)
+    parts = [_read_rows(table, columns, names) for table in tables]
     widths = {m: parts[0].features[m].shape[1] for m in columns.modalities}
-    for source, part in zip(sources, parts, strict=True):
+    for table, part in zip(tables, parts, strict=True):
         for modality, width in widths.items():
             if part.features[modality].shape[1] != width:
                 raise UserError(
-                    f"{modality} has width {width} in {sources[0]} but {part.features[modality].shape[1]} in "
-                    f"{source}: give files with the same features"
+                    f"{modality} has width {width} in {tables[0].path} but {part.features[modality].shape[1]} in "
+                    f"{table.path}: give files with the same features"
                 )
     splits = conversations_of(concatenated(parts), columns, Tables(tables, [len(part.label) for part in parts]))
-    if "train" not in splits and not predict_only:
+    if "train" not in splits and not options.predict_only:
+        what = f"no row of column '{columns.split}'" if columns.split else "no file"
         raise UserError(
-            f"{sources[0]}: no row of column '{columns.split}' is train, only {', '.join(splits)}: add training rows, "
-            "or give --predict-only if the corpus is only predicted"
+            f"{sources[0]}: {what} is train, only {', '.join(splits)}: add training rows, or give --predict-only if "
+            "the corpus is only predicted"
         )
-    return splits
+    return splits, names.of_corpus(labels_of(splits), options.merge)
 
 
-def _read_rows(table: Table, columns: Columns) -> Rows:
+def _with_row_per_utterance(table: Table, columns: Columns) -> Table:
+    """Returns the table itself, or if it has a row per conversation, with lists of labels or speakers, one of them."""
+    for column in (columns.label, columns.speaker):
+        by_utterance = table.by_utterance(column) if column else None
+        if by_utterance:
+            return dataclasses.replace(by_utterance, split=table.split)
+    return table
+
+
+def _check_splits(tables: Sequence[Table], columns: Columns, *, predict_only: bool) -> None:
+    unknown = next((table.path for table in tables if not table.split), None)
+    if columns.split or predict_only or not unknown:
+        return
+    raise UserError(
+        f"no column for the split: give --split COLUMN, or --predict-only to do without; or name files after their "
+        f"split, as in train.csv, dev.csv and test.csv, which {unknown} is not"
+    )
+
+
+def _classes(tables: Sequence[Table], columns: Columns) -> tuple[str, ...]:
+    """Returns the emotions that the column of labels itself names.
+
+    Raises:
+      UserError: if it names none, or others in different tables.
+    """
+    if not columns.label:
+        return ()
+    first, *others = (table.classes.get(columns.label, ()) for table in tables)
+    if not first:
+        raise UserError("no emotions: give --emotions A,B,... in the order of their labels")
+    if any(names != first for names in others):
+        raise UserError(f"the classes of column '{columns.label}' differ between the sources: give --emotions A,B,...")
+    return first
+
+
+def _read_rows(table: Table, columns: Columns, names: LabelNames) -> Rows:
     ids = columns.id_columns(table.names)
     parts = [_texts(table, "conversation", column) for column in ids]
     count = len(parts[0])
@@ -121,10 +172,10 @@ def _read_rows(table: Table, columns: Columns) -> Rows:
         conversation=list(zip(*parts, strict=False)),  # lengths are checked below
         order=_values(table, "order", columns.order) if columns.order else None,
         speaker=_texts(table, "speaker", columns.speaker),
-        label=_labels(table, columns.label, columns.labels) if columns.label else [UNLABELLED] * count,
-        split=_splits(table, columns.split) if columns.split else ["test"] * count,
+        label=_labels(table, columns.label, names) if columns.label else [UNLABELLED] * count,
+        split=_splits(table, columns.split) if columns.split else [table.split or "test"] * count,
         utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
-        sentence=_texts(table, "sentence", columns.sentence, required=False) if columns.sentence else [""] * count,
+        sentence=_sentences(table, columns.sentence) if columns.sentence else [""] * count,
         features=features,
         available=available,
     )
@@ -152,6 +203,10 @@ def _texts(table: Table, field: str, column: str, required: bool = True) -> list
     if required and "" in texts:
         raise UserError(f"{table.path}: column '{column}' is empty in row {texts.index('') + 1}: give the {field}")
     return texts
+
+
+def _sentences(table: Table, column: str) -> list[str]:
+    return [fix_encoding(sentence) for sentence in _texts(table, "sentence", column, required=False)]
 
 
 def _splits(table: Table, column: str) -> list[str]:
