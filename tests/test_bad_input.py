@@ -331,7 +331,7 @@ SOURCES = {
     "no destination": ([*TABLE, "sound.npz"], ["required: DEST"]),
     "no source": ([*TABLE, "none.npz", "corpus"], ["no file none.npz"]),
     "cut npz": ([*TABLE, "cut.npz", "corpus"], ["cut.npz is truncated"]),
-    "pickle for a table": ([*TABLE, "odd.pkl", "corpus"], ["odd.pkl: expected a .npz, .parquet or .csv file"]),
+    "pickle for a table": ([*TABLE, "odd.pkl", "corpus"], ["odd.pkl is a pickle: convert it with"]),
     "table for a pickle": (["pickle", "sound.npz", "corpus"], ["sound.npz is not a pickle"]),
     "hostile pickle": (["pickle", "hostile.pkl", "corpus"], ["hostile.pkl is refused", "mkdir"]),
     "odd pickle": (["pickle", "odd.pkl", "corpus"], ["odd.pkl has an unknown layout", "tuple of 3"]),
