@@ -1,13 +1,16 @@
 """All public layouts of feature pickles are read, and each error is reported in one line."""
 
 import argparse
+import itertools
 import pickle
+import re
 
 import numpy as np
 import pytest
 
 from jmer.data.emotions import IEMOCAP6, MELD
 from jmer.data.readers import feature_pickles
+from jmer.data.readers.pickle_layouts import ROBERTA
 from jmer.errors import UserError
 
 WIDTHS = {"text": 4, "text2": 4, "text3": 4, "text4": 4, "audio": 3, "visual": 2}
@@ -53,8 +56,8 @@ def meld():
 
 START, END = ("ids", "speakers", "labels"), ("sentences", "train", "test")
 MMGCN = (*START, "text", "audio", "visual", *END)
-SDT = (*START, *feature_pickles.ROBERTA, "audio", "visual", *END)
-COSMIC = ("speakers", "labels", *feature_pickles.ROBERTA, *END, "validation")
+SDT = (*START, *ROBERTA, "audio", "visual", *END)
+COSMIC = ("speakers", "labels", *ROBERTA, *END, "validation")
 
 
 def write(path, elements, names, protocol=2):
@@ -131,7 +134,7 @@ def test_choice_of_the_roberta_vectors(tmp_path, names):
     path = write(tmp_path / "a.pkl", elements, names)
 
     def layers(key):
-        return [np.array(elements[name][key]) for name in feature_pickles.ROBERTA]
+        return [np.array(elements[name][key]) for name in ROBERTA]
 
     modalities = ("text", "audio", "visual") if names is SDT else ("text",)
     for choice, text in {
@@ -156,7 +159,7 @@ def test_cosmic_of_meld_has_two_kinds_of_labels(tmp_path):
 def cosmic_of(elements, **changes):
     rng = np.random.default_rng(2)
     lengths = {key: len(labels) for key, labels in elements["labels"].items()}
-    vectors = {name: {key: rng.normal(size=(n, 5)) for key, n in lengths.items()} for name in feature_pickles.ROBERTA}
+    vectors = {name: {key: rng.normal(size=(n, 5)) for key, n in lengths.items()} for name in ROBERTA}
     splits = {"train": ["Ses03F_impro02", "Ses01F_impro01"], "validation": ["Ses02M_script01"]}
     return elements | vectors | splits | changes
 
@@ -190,13 +193,12 @@ def test_files_that_do_not_belong_together(tmp_path):
     refuses(r"have different labels in conversation 'Ses02M_script01'$", labels=labels | {"Ses02M_script01": [5, 1]})
     refuses(r"different labels in conversation .*Ses03F.*'", labels=labels | {"Ses03F_impro02": [5]})
     refuses(r"have different conversations: only one has 'Ses01F_impro01'", train=["Ses03F_impro02"])
-    refuses(
-        r"have different test splits: conversation 'Ses02M_script01' and 1 more",
-        test=["Ses02M_script01"],
-        validation=["Ses05M_impro04"],
-    )
-    with pytest.raises(UserError, match=r"of which one is COSMIC's, not av.pkl \(MMGCN, 9 elements\), av.pkl"):
-        read(av, av)
+    cosmic = cosmic_of(elements, test=["Ses02M_script01"], validation=["Ses05M_impro04"])
+    three = write(tmp_path / "three.pkl", cosmic_of(elements), (*MMGCN, "validation"))
+    with pytest.raises(UserError, match=r"have different test splits: conversation 'Ses02M_script01' and 1 more"):
+        read(write(tmp_path / "roberta.pkl", cosmic, COSMIC), three, splits="train,test,validation")
+    with pytest.raises(UserError, match=r"of which one is COSMIC's, not av.pkl \(MMGCN, 9 elements\), av.pkl2"):
+        read(av, write(tmp_path / "av.pkl2", elements, MMGCN))
 
 
 def test_nan_features_become_unavailable_and_unlisted_conversations_are_mentioned(tmp_path):
@@ -225,7 +227,7 @@ def test_unknown_layouts_are_described(tmp_path):
     elements = iemocap(validation=["Ses02M_script01"])
     descriptions = {
         ("ids", "labels", "text"): r"a tuple of 3: 0 dict of 4, 'Ses01F_impro01': 3 strings; 1 dict of 4, "
-        r"'Ses01F_impro01': 3 integers; 2 dict of 4, 'Ses01F_impro01': 3 x 4 vectors$",
+        r"'Ses01F_impro01': 3 integers; 2 dict of 4, 'Ses01F_impro01': 3 x 4 vectors; .* --layout ids,labels,text$",
         # As many elements as in the layouts of MMGCN and COSMIC, but of other kinds.
         (*MMGCN[:3], "audio", "audio", "sentences", *END): r"a tuple of 9: .*; 7 set of 3 keys; 8 list of 1 keys",
         (*COSMIC[:4], "labels", "labels", *COSMIC[6:]): "a tuple of 10: 0 dict",
@@ -236,13 +238,19 @@ def test_unknown_layouts_are_described(tmp_path):
         ):
             read(write(tmp_path / "a.pkl", elements, names))
     for content, description in (
-        ({"train": 1}, "one dict, not a tuple"),
-        ((None, {}, {"a": 1}), r"a tuple of 3: 0 NoneType; 1 dict of 0; 2 dict of 1, 'a': dict"),
-        ((), "a tuple of 0: "),
+        ({"train": 1}, "a dict of 1: train int"),
+        ((None, {}, {"a": 1}), r"a tuple of 3: 0 NoneType; 1 dict of 0; 2 dict of 1, 'a': count"),
     ):
         (tmp_path / "b.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(UserError, match=rf"b.pkl has an unknown layout .* it is {description}"):
             read(tmp_path / "b.pkl")
+
+
+@pytest.mark.parametrize(("content", "name"), [((), "tuple"), (3, "int"), (np.ones(3), "array"), ({}, "dict")])
+def test_content_that_is_no_tuple(tmp_path, content, name):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=f"a.pkl contains one {name}, not a tuple of dictionaries"):
+        read(tmp_path / "a.pkl")
 
 
 def test_defects_name_the_file_the_field_and_the_conversation(tmp_path):
@@ -276,5 +284,284 @@ def test_defects_name_the_file_the_field_and_the_conversation(tmp_path):
     elements = iemocap(train=["Ses04F_impro01", "Ses04F_impro02"])
     with pytest.raises(UserError, match=r"a.pkl: conversation 'Ses04F_impro01' has no ids and 1 more"):
         read(write(tmp_path / "a.pkl", elements, MMGCN))
-    with pytest.raises(UserError, match="conversation 'Ses05M_impro04' is in more than one split: train, test"):
+    with pytest.raises(UserError, match="train and test have 1 conversations in common, for example 'Ses05M_"):
         read(write(tmp_path / "a.pkl", iemocap(train=["Ses01F_impro01", "Ses05M_impro04"]), MMGCN))
+
+
+def three_lists(**changes):
+    """Returns the elements of a file of no known corpus: ten conversations, with lists of validation and test."""
+    keys = [f"call{i}" for i in range(12)]
+    rng = np.random.default_rng(3)
+    vectors = {m: {key: rng.normal(size=(2, width)) for key in keys} for m, width in WIDTHS.items()}
+    return {
+        "ids": {key: [f"{key}_{i}" for i in range(2)] for key in keys},
+        "speakers": {key: ["a", "b"] for key in keys},
+        "labels": {key: [i % 3, 0] for i, key in enumerate(keys)},
+        **vectors,
+        "sentences": {key: ["Who is it?", "Me."] for key in keys},
+        "train": keys[:6],
+        "validation": keys[6:8],
+        "test": keys[8:10],
+        **changes,
+    }
+
+
+def sizes(corpus):
+    return {split: len(rows) for split, rows in corpus.splits.items()}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("train", "validation", "test"))))
+@pytest.mark.parametrize("names", [MMGCN, SDT])
+def test_three_lists_in_a_layout_that_documents_two_are_refused_or_named(tmp_path, names, order):
+    elements = three_lists()
+    path = write(tmp_path / "a.pkl", elements, (*names[:-2], *order))
+    with pytest.raises(UserError, match=r"has 3 lists of conversations, of .* nothing that tells .*--splits"):
+        read(path, emotions="a,b,c")
+    corpus = read(path, emotions="a,b,c", splits=",".join(order))
+    assert ids(corpus) == {split: elements[split] for split in ("train", "validation", "test")}
+    assert "2 conversations in no split left out" in corpus.card.provenance
+
+
+def test_conversations_in_no_split_are_counted_on_the_console(tmp_path, caplog):
+    path = write(tmp_path / "a.pkl", three_lists(), MMGCN)
+    assert sizes(read(path, emotions="a,b,c")) == {"train": 6, "test": 2}
+    assert f"{path}: 4 conversations are in no split and were left out" in caplog.text
+    caplog.clear()
+    read(write(tmp_path / "b.pkl", three_lists(), (*MMGCN, "validation")), emotions="a,b,c", splits="train,test,_")
+    assert "4 conversations are in no split" in caplog.text
+    caplog.clear()
+    read(write(tmp_path / "c.pkl", iemocap(), MMGCN))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("train,teste", "'teste' is not a split: expected train, valid"),
+        ("train,test,dev,val", "has validation twice"),
+        ("train,test", "--splits train,test: .*a.pkl has 3 lists of conversations, of 6, 2, 2"),
+    ],
+)
+def test_wrong_splits(tmp_path, flag, message, capsys):
+    path = write(tmp_path / "a.pkl", three_lists(), (*MMGCN, "validation"))
+    with pytest.raises((UserError, SystemExit)) as caught:
+        read(path, splits=flag)
+    assert re.search(message, str(caught.value) + capsys.readouterr().err)
+
+
+GRAPHSMILE = (*START, "sentiments", *ROBERTA, "audio", "visual", "sentences", "train", "test", "extra")
+
+
+def test_graphsmile(tmp_path):
+    elements = meld() | {"extra": None}
+    corpus = read(write(tmp_path / "meld.pkl", elements, GRAPHSMILE))
+    assert_holds(corpus, elements, elements["text"].get, ("text", "audio", "visual"))
+    assert sizes(corpus) == {"train": 4, "validation": 114, "test": 280}
+    assert corpus.card.emotions == MELD
+
+
+@pytest.mark.parametrize("extra", [["neg", "neu", "pos"], [0.5, 1.5], [], None, {"a": 0}])
+def test_an_element_after_the_lists_is_ignored(tmp_path, extra):
+    elements = three_lists(extra=extra)
+    assert sizes(read(write(tmp_path / "a.pkl", elements, (*MMGCN, "extra")), emotions="a,b,c")) == {
+        "train": 6,
+        "test": 2,
+    }
+
+
+def daily(texts=("text",)):
+    rng = np.random.default_rng(4)
+    keys = {split: [f"{split[:2]}_c{i}" for i in range(n)] for split, n in (("train", 6), ("test", 2), ("valid", 2))}
+    every = [key for one in keys.values() for key in one]
+    return {
+        "speakers": {key: ["0", "1", "0"] for key in every},
+        **{name: {key: rng.normal(size=(3, 4)).tolist() for key in every} for name in texts},
+        "acts": {key: [1, 2, 3] for key in every},
+        "labels": {key: [0, 0, i % 3] for i, key in enumerate(every)},
+        **{split: set(own) for split, own in keys.items()},
+    }
+
+
+@pytest.mark.parametrize("texts", [("text",), ROBERTA])
+def test_dailydialog(tmp_path, texts):
+    elements = daily(texts)
+    corpus = read(write(tmp_path / "daily.pkl", elements, elements), emotions="none,joy,anger")
+    assert_holds(corpus, elements, elements["text"].get, ("text",))
+    assert sizes(corpus) == {"train": 6, "validation": 2, "test": 2}
+    assert corpus.conversations("validation")[0].id == "va_c0"
+    assert corpus.conversations("train")[0].sentences == ["", "", ""]
+    with pytest.raises(UserError, match="give them in the order of their labels with --emotions"):
+        read(tmp_path / "daily.pkl")
+
+
+def test_word_indices_and_sentences_are_not_features(tmp_path):
+    elements = daily()
+    elements["words"] = {key: [[4, 7, 0]] * 3 for key in elements["text"]}
+    elements["lengths"] = dict.fromkeys(elements["text"], 2)
+    names = ("speakers", "words", "lengths", "acts", "labels", "train", "test", "valid")
+    with pytest.raises(UserError, match=r"\(DialogueRNN's DailyDialog\) has no features of utterances: give pickles"):
+        read(write(tmp_path / "daily.pkl", elements, names), emotions="a,b,c")
+    names = ("speakers", "labels", "sentences", "train", "test", "validation")
+    with pytest.raises(UserError, match=r"\(COSMIC's sentences\) has no features of utterances: give pickles"):
+        read(write(tmp_path / "a.pkl", three_lists(), names), emotions="a,b,c")
+
+
+def test_features_in_files_of_their_own(tmp_path):
+    elements, others = iemocap(), {"text": 7, "audio": 6, "visual": 5}
+    rng = np.random.default_rng(5)
+    sources = [write(tmp_path / "Speakers.pkl", elements, MMGCN)]
+    for modality, width in others.items():
+        elements[modality] = {key: rng.normal(size=(len(v), width)) for key, v in elements["labels"].items()}
+        path = tmp_path / f"{modality.capitalize()}Features.pkl"
+        path.write_bytes(pickle.dumps(elements[modality]))
+        sources.append(path)
+    for order in (sources, sources[::-1]):
+        corpus = read(*order)
+        assert_holds(corpus, elements, elements["text"].get, ("text", "audio", "visual"))
+        assert corpus.card.widths == others
+        assert "VisualFeatures.pkl" in corpus.card.provenance
+    sentences = write(tmp_path / "a.pkl", elements | {"validation": ["Ses02M_script01"]}, ("speakers", "labels", *END))
+    assert sentences and read(sources[0], sources[2]).card.widths == {"text": 4, "audio": 6, "visual": 2}
+    with pytest.raises(UserError, match=r"TextFeatures.pkl have features only: give the file with speakers, labels"):
+        read(sources[1])
+    sources[1].rename(tmp_path / "features.pkl")
+    with pytest.raises(UserError, match=r"features.pkl has vectors of conversations: rename it to contain one of text"):
+        read(sources[0], tmp_path / "features.pkl")
+    (tmp_path / "features.pkl").rename(tmp_path / "audio2.pkl")
+    with pytest.raises(UserError, match=r"both have audio vectors by their names"):
+        read(sources[0], sources[2], tmp_path / "audio2.pkl")
+    del elements["audio"]["Ses03F_impro02"]
+    sources[2].write_bytes(pickle.dumps(elements["audio"]))
+    with pytest.raises(UserError, match=r"AudioFeatures.pkl: conversation 'Ses03F_impro02' has no audio"):
+        read(sources[0], sources[2])
+
+
+ODD = ("labels", "sentences", "text", "speakers", "extra", "audio", "ids", "test", "validation", "train")
+
+
+def test_an_unknown_layout_is_given(tmp_path):
+    elements = three_lists(extra={"a": 1})
+    path = write(tmp_path / "a.pkl", elements, ODD)
+    with pytest.raises(UserError, match=r"--layout labels,sentences,text,speakers,_,audio,ids,\?,\?,train$"):
+        read(path)
+    corpus = read(path, emotions="a,b,c", layout="labels,sentences,text,speakers,_,audio,ids,test,valid,train")
+    assert_holds(corpus, elements, elements["text"].get, ("text", "audio"))
+    assert ids(corpus) == {split: elements[split] for split in ("train", "validation", "test")}
+    assert corpus.conversations("train")[0].sentences == ["Who is it?", "Me."]
+    assert corpus.conversations("train")[0].utterances == ["call0_0", "call0_1"]
+    assert "as --layout says" in corpus.card.provenance
+
+
+def test_without_speakers_and_sentences(tmp_path):
+    path = write(tmp_path / "a.pkl", three_lists(), ("labels", "text", "train", "test"))
+    with pytest.raises(UserError, match=r"--layout labels,text,train,test$"):
+        read(path)
+    corpus = read(path, emotions="a,b,c", layout="labels,text,train,test")
+    first = corpus.conversations("train")[0]
+    assert (first.speakers, first.sentences) == (["call0", "call0"], ["", ""])
+
+
+def test_a_dictionary_of_elements(tmp_path):
+    elements = three_lists()
+    path = tmp_path / "a.pkl"
+
+    def write_as(**names):
+        path.write_bytes(pickle.dumps({names.get(name, name): elements[name] for name in (*MMGCN, "validation")}))
+
+    write_as(visual="vision", validation="dev", labels="emotion")
+    corpus = read(path, emotions="a,b,c")
+    assert_holds(corpus, elements, elements["text"].get, ("text", "audio", "visual"))
+    assert ids(corpus) == {split: elements[split] for split in ("train", "validation", "test")}
+    write_as(visual="resnet", text="bert", labels="y", train="a", validation="b", test="c")
+    with pytest.raises(
+        UserError,
+        match=r"--layout ids=ids,speakers=speakers,labels=y,text=bert,audio=audio,visual=resnet,sentences=sentences,"
+        r"train=a,\?=c,\?=b$",
+    ):
+        read(path)
+    corpus = read(
+        path, emotions="a,b,c", layout="speakers=speakers,labels=y,text=bert,visual=resnet,train=a,test=c,dev=b"
+    )
+    assert_holds(corpus, elements, elements["text"].get, ("text", "visual"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("labels,text,train", "has 3 names, but .*a.pkl 4 elements: _ leaves one out"),
+        ("labels,text,train,train", "has train twice"),
+        ("labels,text,train,dave", "'dave' is not what an element can be"),
+        ("labels,text=b,train,test", "mixes positions and keys"),
+        ("_,text,train,test", "--layout has no labels"),
+        ("labels,text,_,test", "--layout has no train"),
+        ("text,labels,train,test", "--layout: text of .*a.pkl is dict of 12, 'call0': 2 integers: expected vectors"),
+        ("labels,train,text,test", "--layout: train of .*a.pkl is dict of 12, .*: expected listing"),
+        ("labels=a,text=b,train=c", "--layout: .*a.pkl has no 'a', only 0, 1, 2, 3"),
+    ],
+)
+def test_wrong_layouts(tmp_path, layout, message, capsys):
+    path = write(tmp_path / "a.pkl", three_lists(), ("labels", "text", "train", "test"))
+    with pytest.raises((UserError, SystemExit)) as caught:
+        read(path, layout=layout)
+    assert re.search(message, str(caught.value) + capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "expected"),
+    [
+        (["M", "F"], ["M", "F"]),
+        (["Ross", "Monica Geller"], ["Ross", "Monica Geller"]),
+        ([[0, 1, 0], [1, 0, 0]], ["1", "0"]),
+        (np.array([[0.0, 1.0], [1.0, 0.0]]), ["1", "0"]),
+        ([3, 1], ["3", "1"]),
+        (np.array([1, 0]), ["1", "0"]),
+        ([np.int32(7), np.int32(8)], ["7", "8"]),
+    ],
+    ids=str,
+)
+def test_speakers(tmp_path, speakers, expected):
+    elements = three_lists()
+    elements["speakers"] = {key: speakers for key in elements["speakers"]}
+    corpus = read(write(tmp_path / "a.pkl", elements, MMGCN), emotions="a,b,c")
+    assert corpus.conversations("test")[0].speakers == expected
+
+
+def test_regression_labels_need_a_conversion(tmp_path):
+    elements = three_lists()
+    elements["labels"] = {key: [-2.6, 0.0] for key in elements["labels"]}
+    path = write(tmp_path / "mosei.pkl", elements, MMGCN)
+    with pytest.raises(UserError, match=r"if they are regression labels, give --regression binary\|nonzero"):
+        read(path)
+    corpus = read(path, regression="ternary")
+    assert corpus.card.emotions == ("negative", "neutral", "positive")
+    assert corpus.conversations("train")[0].labels.tolist() == [0, 1]
+    assert "Labels: ternary of regression labels." in corpus.card.provenance
+
+
+def test_a_torch_file_has_the_same_corpus(tmp_path):
+    torch = pytest.importorskip("torch")
+    elements = iemocap()
+    torch.save(tuple(elements[name] for name in MMGCN), tmp_path / "arrays.pt")
+    for modality in ("text", "audio", "visual"):
+        elements[modality] = {key: torch.tensor(np.array(v)) for key, v in elements[modality].items()}
+    elements["labels"] = {key: torch.tensor(v) for key, v in elements["labels"].items()}
+    torch.save(tuple(elements[name] for name in MMGCN), tmp_path / "tensors.pt")
+    for name in ("arrays.pt", "tensors.pt"):
+        corpus = read(tmp_path / name)
+        expected = iemocap()
+        assert_holds(corpus, expected, expected["text"].get, ("text", "audio", "visual"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 151409987\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning", "a page of Google Drive"),
+        (b"\x1f\x8b\x08\x00", "compressed with gzip: decompress it with `gunzip`"),
+        (b"", "empty: get the file again"),
+    ],
+)
+def test_a_whole_file_of_another_kind_is_named(tmp_path, content, message):
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.pkl is .*{message}"):
+        read(tmp_path / "a.pkl")

@@ -6,6 +6,7 @@ IEMOCAP6 = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 IEMOCAP4 = ("happy", "sad", "neutral", "angry")
 MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 MELD_SENTIMENTS = ("neutral", "positive", "negative")
+EMORYNLP = ("joyful", "mad", "peaceful", "neutral", "sad", "powerful", "scared")
 
 
 def in_standard_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,12 +1,31 @@
-"""Public feature pickles: a tuple of dictionaries keyed by conversation and of a list of conversations per split.
+"""Public feature pickles, and files of `torch.save` with the same content.
 
-    MMGCN, MM-DFN, DialogueRNN   ids, speakers, labels, text, audio, visual, sentences, train, test[, extra]
+A tuple (or list) of dictionaries keyed by conversation and of lists of conversations, one per split:
+
+    MMGCN, MM-DFN, DialogueRNN, DialogueCRN, MultiEMO's Speakers.pkl, M3NET, GraphSmile's IEMOCAP4 and CMU-MOSEI
+                                 ids, speakers, labels, text, audio, visual, sentences, train, test[, extra]
     DialogueRNN's MELD           ids, speakers, labels, text, audio, sentences, train, test, sentiments
-    SDT                          as MMGCN, with three more RoBERTa vectors after the text
+    SDT, GraphSmile's IEMOCAP    as MMGCN, with three more RoBERTa vectors after the text
+    GraphSmile's MELD            as SDT, with sentiments after the labels
     COSMIC                       speakers, labels[, sentiments], RoBERTa (4), sentences, train, test, validation
+    DialogueGCN's DailyDialog    speakers, text (1 or 4), acts, labels, train, test, validation
 
-The file of COSMIC alone gives a corpus of text. With one of the others as a second source, it gives the text and the
-splits, and the other the audio and visual features. A layout is recognised by the types of its elements.
+A layout is recognised by the types of its elements; --layout describes any other, and the error for an unknown one
+proposes it. Two or more files together:
+
+    COSMIC's and one of the others   (M3NET) the text and the splits of COSMIC's, the other's audio and visual features
+    one of these and dictionaries    (MultiEMO) TextFeatures.pkl, AudioFeatures.pkl, VisualFeatures.pkl: a dictionary
+                                     {conversation: vectors} gives the modality that its file's name contains
+
+A dictionary of splits (MMSA, CMU-MultimodalSDK, MulT), one row per utterance, padded sequences or vectors:
+
+    {train: {text, audio, vision, id, classification_labels | regression_labels | labels[, raw_text, ..._lengths]}, ...}
+
+Each list of conversations is a split. Which one it is, say, in this order: --splits; the keys, if they begin with their
+split (tr_0, test_17); the documented order of the layout, two lists being train and test; for another number of lists,
+a published division (IEMOCAP's session 5 for testing, MELD's numbers, the sizes 659, 89 and 79 of EmoryNLP). Lists that
+these do not tell, or on which the last two disagree, are refused. A validation list that training contains is taken out
+of training.
 """
 
 import argparse
@@ -18,53 +37,31 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import MODALITIES
-from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, feature_width
-from jmer.data.emotions import IEMOCAP6, MELD
-from jmer.data.readers.conventions import fix_encoding
+from jmer.data.corpus import Card, Conversation, Corpus, feature_width
+from jmer.data.emotions import EMORYNLP, IEMOCAP6, MELD
+from jmer.data.readers import split_lists, utterance_dictionaries
+from jmer.data.readers.conventions import warn
 from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.labels import add_label_arguments
+from jmer.data.readers.pickle_conversations import conversation
+from jmer.data.readers.pickle_layouts import (
+    FEATURES,
+    NAMES,
+    ROBERTA,
+    Parts,
+    add_layout_argument,
+    is_integer,
+    kind_of_element,
+    parts_of,
+)
+from jmer.data.readers.regression_labels import CONVERSIONS, add_regression_argument
 from jmer.data.readers.restricted_unpickler import load_pickle
 from jmer.data.readers.torch_archives import load_torch
-from jmer.data.validation import checked_corpus, mark_missing
+from jmer.data.readers.utterance_names import add_alone_argument
+from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 
-ROBERTA = ("text", "text2", "text3", "text4")
 ROBERTA_CHOICES = ("first", "mean", "concat")
-# The pickles number the conversations of MELD consecutively: training from 0, then development, then test.
-MELD_VALIDATION = range(1039, 1153)
-MELD_TEST = range(1153, 1433)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The elements of a file, in order."""
-
-    name: str
-    fields: tuple[str, ...]
-
-
-_START, _END = ("ids", "speakers", "labels"), ("sentences", "train", "test")
-LAYOUTS = (
-    Layout("MMGCN", (*_START, "text", "audio", "visual", *_END)),
-    Layout("MMGCN", (*_START, "text", "audio", "visual", *_END, "extra")),
-    Layout("DialogueRNN's MELD", (*_START, "text", "audio", *_END, "sentiments")),
-    Layout("SDT", (*_START, *ROBERTA, "audio", "visual", *_END)),
-    Layout("SDT", (*_START, *ROBERTA, "audio", "visual", *_END, "extra")),
-    Layout("COSMIC", ("speakers", "labels", *ROBERTA, *_END, "validation")),
-    Layout("COSMIC", ("speakers", "labels", "sentiments", *ROBERTA, *_END, "validation")),
-)
-
-# The possible kinds of each element, as `_kind` returns them: a dictionary of conversations with one string, integer or
-# vector per utterance, or a listing of conversations.
-_KINDS = {
-    "ids": ("strings", "integers"),
-    "speakers": ("strings", "vectors"),
-    "labels": ("integers",),
-    "sentiments": ("integers",),
-    "sentences": ("strings",),
-    **dict.fromkeys((*ROBERTA, "audio", "visual"), ("vectors",)),
-    **dict.fromkeys(("train", "test", "validation"), ("listing",)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,227 +70,177 @@ class Source:
 
     Attributes:
       path: the file.
-      layout: its layout.
+      parts: its elements.
       conversations: key in the file -> conversation.
-      splits: split name -> keys, in the order of the file.
+      division: the keys of each split.
       emotions: names of the emotions if the dataset is recognised by keys, speakers and labels, else None.
       left_out: number of conversations that are in no split.
     """
 
     path: Path
-    layout: Layout
+    parts: Parts
     conversations: Mapping[Any, Conversation]
-    splits: Mapping[str, Sequence]
+    division: split_lists.Division
     emotions: tuple[str, ...] | None
     left_out: int
 
     @property
     def described(self) -> str:
         unused = f", {self.left_out} conversations in no split left out" if self.left_out else ""
-        return f"{self.path.name} ({self.layout.name}, {len(self.layout.fields)} elements{unused})"
+        return f"{self.path.name} ({self.parts.layout}, {self.parts.size} elements{unused})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for the emotions and the text features."""
-    add_label_arguments(parser, "the six of IEMOCAP or the seven of MELD, if the file is recognised as one of these")
+    """Adds the flags for the emotions, the layout, the splits, the text features and the labels."""
+    add_label_arguments(
+        parser, "the six of IEMOCAP or the seven of MELD or EmoryNLP, if the file is recognised as one of these"
+    )
+    add_layout_argument(parser)
+    split_lists.add_splits_argument(parser)
     parser.add_argument(
         "--roberta",
         choices=ROBERTA_CHOICES,
         default="first",
-        help="the text features of a file with four RoBERTa vectors per utterance (default: first, as SDT)",
+        help="the text features of a file with four RoBERTa vectors per utterance (default: first, the last layer)",
     )
+    add_regression_argument(parser)
+    add_alone_argument(parser)
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
-    """Reads a corpus from one feature pickle, or from COSMIC's and another one.
+    """Reads a corpus from one file, or from several that belong together.
 
     Args:
-      sources: one or two files.
-      options: parsed flags of `add_arguments`.
+      sources: the files.
+      options: parsed flags of `add_arguments`; a corpus with frames is in a temporary file beside `dest`.
 
     Raises:
       UserError: naming the file and the element that is invalid.
     """
-    files = [_read_source(Path(path), options.roberta) for path in sources]
+    contents = {path: _load(path) for path in dict.fromkeys(map(Path, sources))}
+    for path, content in contents.items():
+        if utterance_dictionaries.is_one(content):
+            if len(contents) > 1:
+                raise UserError(f"{path} is a dictionary of splits: give no other source with it")
+            return utterance_dictionaries.read(path, content, options)
+    features = _feature_files(contents)
+    tuples = {path: content for path, content in contents.items() if path not in features}
+    files = [_read_source(path, content, features, options) for path, content in tuples.items()]
+    if not files:
+        raise UserError(
+            f"{', '.join(path.name for path in features)} have features only: give the file with speakers, labels and "
+            "splits too"
+        )
     source = files[0] if len(files) == 1 else _merged(files)
-    if options.roberta != "first" and not any(_has_roberta(file.layout) for file in files):
+    return _corpus(source, [*(file.described for file in files), *(path.name for path in features)], options)
+
+
+def _corpus(source: Source, described: Sequence[str], options: argparse.Namespace) -> Corpus:
+    roberta = source.parts.has_roberta
+    if options.roberta != "first" and not roberta:
         raise UserError(f"--roberta {options.roberta}: {source.path} has one text vector per utterance: drop the flag")
-    emotions = options.emotions or source.emotions
+    regression = CONVERSIONS[options.regression].emotions if options.regression else None
+    emotions = options.emotions or regression or source.emotions
     if emotions is None:
         raise UserError(
-            f"{source.path} has neither the six emotions of IEMOCAP nor the seven of MELD: give them in the order of "
-            "their labels with --emotions A,B,..."
+            f"{source.path} has neither the six emotions of IEMOCAP nor the seven of MELD or EmoryNLP: give them in "
+            "the order of their labels with --emotions A,B,..."
         )
-    splits, official = _with_official_validation(source.splits)
-    chosen = {split: [source.conversations[key] for key in keys] for split, keys in splits.items()}
+    if source.left_out:
+        warn(f"{source.path}: {source.left_out} conversations are in no split and were left out")
+    chosen = {split: [source.conversations[key] for key in keys] for split, keys in source.division.splits.items()}
     features = next((c.features for conversations in chosen.values() for c in conversations), {})
-    text = f" Text: {options.roberta} of the RoBERTa vectors." if any(_has_roberta(f.layout) for f in files) else ""
+    text = f" Text: {options.roberta} of the RoBERTa vectors." if roberta else ""
+    labels = f" Labels: {options.regression} of regression labels." if options.regression else ""
     card = Card(
         name=source.path.stem,
         widths={m: feature_width(features[m]) for m in MODALITIES if m in features},
         emotions=emotions,
-        provenance=f"Converted from {' and '.join(f.described for f in files)}.{text}{official}",
+        provenance=f"Converted from {' and '.join(described)}.{text}{labels}{source.division.note}",
         synthetic=False,
     )
     return checked_corpus(chosen, card)
 
 
-def _read_source(path: Path, roberta: str) -> Source:
+def _load(path: Path) -> Any:
     kind = kind_of(path)
-    content = load_torch(path) if kind and kind.name == "torch" else load_pickle(path)
-    elements = content if isinstance(content, tuple | list) else ()
-    kinds = [_kind(element) for element in elements]
-    layout = next((known for known in LAYOUTS if _fits(kinds, known)), None)
-    if layout is None:
-        raise UserError(f"{path} has an unknown layout (--help lists the known ones): it is {_description(content)}")
-    fields = dict(zip(layout.fields, elements, strict=True))
-    splits = {split: _ordered(fields[split]) for split in SPLITS if split in layout.fields}
-    listed = dict.fromkeys(key for keys in splits.values() for key in keys)
-    for field in layout.fields:
-        missing = [key for key in listed if isinstance(fields[field], dict) and key not in fields[field]]
-        if missing and field != "extra":
+    return load_torch(path) if kind and kind.name == "torch" else load_pickle(path)
+
+
+def _feature_files(contents: Mapping[Path, Any]) -> dict[Path, tuple[str, Mapping[Any, Any]]]:
+    """Returns the files that are a dictionary of vectors: file -> modality and content."""
+    found: dict[Path, tuple[str, Mapping[Any, Any]]] = {}
+    for path, content in contents.items():
+        if kind_of_element(content, set()) != "vectors" or not isinstance(content, dict):
+            continue
+        names = {NAMES[word] for word in NAMES if word in path.stem.lower() and NAMES[word] in MODALITIES}
+        if len(names) != 1:
+            raise UserError(f"{path} has vectors of conversations: rename it to contain one of {', '.join(MODALITIES)}")
+        modality = names.pop()
+        other = next((one for one, (name, _) in found.items() if name == modality), None)
+        if other:
+            raise UserError(f"{other} and {path} both have {modality} vectors by their names: give one of them")
+        found[path] = modality, content
+    return found
+
+
+def _read_source(
+    path: Path, content: Any, features: Mapping[Path, tuple[str, Mapping]], options: argparse.Namespace
+) -> Source:
+    parts = parts_of(path, content, options.layout)
+    if parts.named and options.splits:
+        raise UserError("--layout names the splits already: drop --splits, or leave the names of lists to it")
+    replaced = {modality: vectors for modality, vectors in features.values()}
+    kept = {f: v for f, v in parts.fields.items() if not (f in ROBERTA and "text" in replaced)}
+    parts = dataclasses.replace(parts, fields={**kept, **replaced})
+    if not set(FEATURES) & set(parts.fields):
+        raise UserError(
+            f"{path} ({parts.layout}) has no features of utterances: give pickles {{conversation: vectors}} with it, "
+            f"whose names contain {', '.join(MODALITIES)}"
+        )
+    given = parts.documented if parts.named else options.splits
+    division = split_lists.divide(path, parts.lists, parts.documented, given)
+    listed = dict.fromkeys(key for keys in division.splits.values() for key in keys)
+    for field, values in parts.fields.items():
+        missing = [key for key in listed if key not in values]
+        if missing:
+            where = next((one for one, (modality, _) in features.items() if modality == field), path)
             raise UserError(
-                f"{path}: conversation '{missing[0]}' has no {field}{_and_more(missing)}: get the file again"
+                f"{where}: conversation '{missing[0]}' has no {field}{_and_more(missing)}: get the file again"
             )
-    conversations = {key: _conversation(path, key, fields, roberta) for key in listed}
+    conversations = {
+        key: conversation(path, key, parts.fields, roberta=options.roberta, regression=options.regression)
+        for key in listed
+    }
     return Source(
         path=path,
-        layout=layout,
+        parts=parts,
         conversations=conversations,
-        splits=splits,
-        emotions=_known_emotions(conversations, one_hot=kinds[layout.fields.index("speakers")] == "vectors"),
-        left_out=len(fields["labels"].keys() - listed.keys()),
+        division=division,
+        emotions=_known_emotions(conversations, one_hot=_has_one_hot_speakers(parts)),
+        left_out=len(parts.fields["labels"].keys() - listed.keys()),
     )
 
 
-def _fits(kinds: Sequence[str], layout: Layout) -> bool:
-    return len(kinds) == len(layout.fields) and all(
-        field == "extra" or kind in _KINDS[field] for kind, field in zip(kinds, layout.fields, strict=True)
-    )
-
-
-def _kind(element: Any) -> str:
-    if isinstance(element, set | frozenset) or _is_sequence(element):
-        return "listing" if all(isinstance(key, str | int | np.integer) for key in element) else "values"
-    if not isinstance(element, dict) or not all(_is_sequence(values) for values in element.values()):
-        return type(element).__name__
-    utterances = next((values for values in element.values() if len(values)), ())
-    for kind, fits in (("strings", _is_string), ("integers", _is_integer), ("vectors", _is_vector)):
-        if len(utterances) and all(fits(value) for value in utterances):
-            return kind
-    return "values"
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
-def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer)
-
-
-def _is_vector(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype.kind in "biuf"
-    return isinstance(value, list | tuple) and all(isinstance(number, int | float | np.number) for number in value)
-
-
-def _description(content: Any) -> str:
-    if not isinstance(content, list | tuple):
-        return f"one {type(content).__name__}, not a tuple of dictionaries"
-    parts = [f"{i} {_element_description(element)}" for i, element in enumerate(content)]
-    return f"a {type(content).__name__} of {len(content)}: {'; '.join(parts)}"
-
-
-def _element_description(element: Any) -> str:
-    kind = _kind(element)
-    if not isinstance(element, dict) or not element:
-        size = f" of {len(element)}" if hasattr(element, "__len__") else ""
-        return f"{type(element).__name__}{size}" + (" keys" if kind == "listing" else "")
-    key, values = next(iter(element.items()))
-    shape = f"{len(values)} " if _is_sequence(values) else ""
-    if kind == "vectors":
-        shape += f"x {len(values[0])} " if len(values) else ""
-    return f"dict of {len(element)}, {key!r}: {shape}{kind}"
-
-
-def _ordered(keys: Any) -> list:
-    # The iteration order of a set may differ between runs.
-    return sorted(keys, key=lambda key: (isinstance(key, str), key)) if isinstance(keys, set | frozenset) else [*keys]
-
-
-def _conversation(path: Path, key: Any, fields: Mapping[str, Any], roberta: str) -> Conversation:
-    def of(field: str) -> Any:
-        return fields[field][key]
-
-    def matrix(field: str) -> np.ndarray:
-        try:
-            values = np.array([np.asarray(row, np.float64) for row in of(field)])
-        except (ValueError, TypeError):
-            values = np.empty(0)
-        if values.ndim != 2:
-            raise UserError(f"{path}: the {field} vectors of conversation '{key}' differ in width or are not numbers")
-        return values
-
-    labels = of("labels")
-    if not len(labels):
-        raise UserError(f"{path}: conversation '{key}' is empty: remove it")
-    if not all(_is_integer(label) and abs(label) < 2**31 for label in labels):
-        raise UserError(f"{path}: the labels of conversation '{key}' are not all integers: save them as integers")
-    names = of("ids") if "ids" in fields else range(len(labels))
-    matrices = {m: matrix(m) for m in ("audio", "visual") if m in fields}
-    texts = [matrix(field) for field in ROBERTA if field in fields]
-    matrices["text"] = _text(path, key, texts, roberta) if len(texts) > 1 else texts[0]
-    features, available = {}, {}
-    for modality in (m for m in MODALITIES if m in matrices):
-        features[modality], available[modality] = mark_missing(matrices[modality])
-    return Conversation(
-        id=str(key),
-        utterances=[str(name) for name in names],
-        speakers=_speakers(path, key, of("speakers")),
-        labels=np.array(labels, np.int32),
-        features=features,
-        available=available,
-        sentences=[fix_encoding(str(sentence)) for sentence in of("sentences")],
-    )
-
-
-def _text(path: Path, key: Any, vectors: Sequence[np.ndarray], roberta: str) -> np.ndarray:
-    if roberta == "first":
-        return vectors[0]
-    if len({values.shape for values in vectors}) > 1:
-        raise UserError(
-            f"{path}: the four RoBERTa vectors of conversation '{key}' differ in shape: use --roberta first"
-        )
-    return np.mean(vectors, axis=0) if roberta == "mean" else np.concatenate(vectors, axis=1)
-
-
-def _speakers(path: Path, key: Any, speakers: Any) -> list[str]:
-    if all(_is_string(speaker) for speaker in speakers):
-        return [str(speaker) for speaker in speakers]
-    one_hot = all(_is_vector(row) and sorted(row) == [0] * (len(row) - 1) + [1] for row in speakers)
-    if not one_hot:
-        raise UserError(f"{path}: the speakers of conversation '{key}' are neither names nor one-hot vectors")
-    return [str(int(np.argmax(row))) for row in speakers]
+def _has_one_hot_speakers(parts: Parts) -> bool:
+    return "speakers" in parts.fields and kind_of_element(parts.fields["speakers"], set()) == "vectors"
 
 
 def _known_emotions(conversations: Mapping[Any, Conversation], *, one_hot: bool) -> tuple[str, ...] | None:
     highest = max((c.labels.max(initial=-1) for c in conversations.values()), default=-1)
     if highest == len(IEMOCAP6) - 1 and all(str(key).startswith("Ses0") for key in conversations):
         return IEMOCAP6
-    # EmoryNLP has seven other emotions and one-hot speakers too, but its keys are not integers.
-    if highest == len(MELD) - 1 and one_hot and all(_is_integer(key) for key in conversations):
-        return MELD
+    if highest == len(MELD) - 1 and one_hot:
+        # The keys of EmoryNLP are SEASON_EPISODE_SCENE, those of MELD numbers.
+        if all(str(key).replace("_", "").isdigit() and str(key).count("_") == 2 for key in conversations):
+            return EMORYNLP
+        return MELD if all(is_integer(key) for key in conversations) else None
     return None
 
 
 def _merged(files: Sequence[Source]) -> Source:
     """Returns the other file with the text and the splits of COSMIC's."""
-    is_cosmic = [file.layout.name == "COSMIC" for file in files]
+    is_cosmic = [file.parts.layout == "COSMIC" for file in files]
     if sorted(is_cosmic) != [False, True]:
         raise UserError(
             f"give one feature pickle, or two of which one is COSMIC's, not {', '.join(f.described for f in files)}"
@@ -305,40 +252,24 @@ def _merged(files: Sequence[Source]) -> Source:
         raise UserError(f"{names} have different conversations: only one has '{unmatched[0]}'{_and_more(unmatched)}")
     differing = [
         key
-        for key, conversation in other.conversations.items()
-        if not np.array_equal(conversation.labels, cosmic.conversations[key].labels)
+        for key, one in other.conversations.items()
+        if not np.array_equal(one.labels, cosmic.conversations[key].labels)
     ]
     if differing:
         raise UserError(f"{names} have different labels in conversation '{differing[0]}'{_and_more(differing)}")
-    moved = sorted(map(str, set(cosmic.splits["test"]) ^ set(other.splits["test"])))
+    tests = [set(file.division.splits.get("test", ())) for file in (cosmic, other)]
+    moved = sorted(map(str, tests[0] ^ tests[1]))
     if moved:
         raise UserError(f"{names} have different test splits: conversation '{moved[0]}'{_and_more(moved)}")
     conversations = {
         key: dataclasses.replace(
-            conversation,
-            features={**conversation.features, "text": cosmic.conversations[key].features["text"]},
-            available={**conversation.available, "text": cosmic.conversations[key].available["text"]},
+            one,
+            features={**one.features, "text": cosmic.conversations[key].features["text"]},
+            available={**one.available, "text": cosmic.conversations[key].available["text"]},
         )
-        for key, conversation in other.conversations.items()
+        for key, one in other.conversations.items()
     }
-    return dataclasses.replace(other, conversations=conversations, splits=cosmic.splits)
-
-
-def _with_official_validation(splits: Mapping[str, Sequence]) -> tuple[Mapping[str, Sequence], str]:
-    """Returns the splits with MELD's development split restored if a file lists it under training, and a note."""
-    if (
-        "validation" in splits
-        or set(splits["test"]) != set(MELD_TEST)
-        or not set(MELD_VALIDATION) <= set(splits["train"])
-    ):
-        return splits, ""
-    train = [key for key in splits["train"] if key not in MELD_VALIDATION]
-    note = " Validation: MELD's development split, which the file lists under training."
-    return {"train": train, "validation": [*MELD_VALIDATION], "test": splits["test"]}, note
-
-
-def _has_roberta(layout: Layout) -> bool:
-    return set(ROBERTA) <= set(layout.fields)
+    return dataclasses.replace(other, parts=cosmic.parts, conversations=conversations, division=cosmic.division)
 
 
 def _and_more(items: Sequence) -> str:

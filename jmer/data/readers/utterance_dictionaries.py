@@ -1,0 +1,313 @@
+"""Dictionaries of splits with one row per utterance, as MMSA, CMU-MultimodalSDK and MulT save them.
+
+    {split: {text: [N, T, D], audio: [N, T, D], vision: [N, T, D], id: [N], ...}}
+
+Features `[N, D]` are vectors of utterances, `[N, T, D]` sequences, of which padding is removed: what lies beyond
+`audio_lengths` and `vision_lengths`, or else rows of zeros at either end. The ids give conversations, which are videos
+here, and their order; a video is one speaker unless there are `speakers`.
+"""
+
+import argparse
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jmer.batch import MODALITIES
+from jmer.data.corpus import Card, Conversation, Corpus, Features
+from jmer.data.emotions import in_standard_order
+from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, warn
+from jmer.data.readers.pickle_layouts import FIELDS, NAMES
+from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
+from jmer.data.readers.utterance_names import Place, grouped, place_of, places
+from jmer.data.validation import checked_corpus, mark_missing
+from jmer.errors import UserError
+
+CLASSES, NUMBERS = "classification_labels", "regression_labels"
+LENGTHS = {"text": ("text_lengths",), "audio": ("audio_lengths",), "visual": ("vision_lengths", "visual_lengths")}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The utterances of a split.
+
+    Attributes:
+      where: file and split, for errors.
+      fields: field -> a value per utterance.
+      labels: key and values `[N]` of the labels: integers, numbers or names.
+      places: of the utterances.
+      features: modality -> vectors `[N, D]`, or a sequence of frames `[F_i, D]` per utterance.
+      replaced: number of values in sequences that are not finite and became 0.
+    """
+
+    where: str
+    fields: Mapping[str, Any]
+    labels: tuple[str, np.ndarray]
+    places: Sequence[Place]
+    features: Mapping[str, np.ndarray | list[np.ndarray]]
+    replaced: int
+
+    @property
+    def has_frames(self) -> bool:
+        return any(isinstance(values, list) for values in self.features.values())
+
+
+def is_one(content: Any) -> bool:
+    """Whether the content of a file is a dictionary of splits, each of them a dictionary."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(_string(key) in SPLIT_NAMES and isinstance(value, dict) for key, value in content.items())
+    )
+
+
+def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse.Namespace) -> Corpus:
+    """Builds a corpus from a dictionary of splits.
+
+    Args:
+      path: the file.
+      content: what it contains.
+      options: with `layout`, `splits`, `emotions`, `regression`, `alone` and `dest`.
+
+    Raises:
+      UserError: naming the split and the field that is missing or invalid.
+    """
+    if options.splits:
+        raise UserError(f"--splits: {path} names its splits: drop the flag")
+    rows = {
+        SPLIT_NAMES[_string(key)]: _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
+        for key, part in content.items()
+        if part
+    }
+    if not rows:
+        raise UserError(f"{path}: all of its splits are empty: get the file again")
+    emotions = _emotions(path, rows, options)
+    shared = _shared(rows)
+    if shared:
+        warn(f"{path}: {len(shared)} conversations are in several splits, for example '{shared[0]}': kept as several")
+    frames = any(one.has_frames for one in rows.values())
+    chosen = {
+        split: _conversations(one, emotions, options, frames=frames, prefix=f"{split}_" if shared else "")
+        for split, one in rows.items()
+    }
+    replaced = sum(one.replaced for one in rows.values())
+    note = f" {replaced} values in sequences that were infinite or NaN became 0." if replaced else ""
+    if replaced:
+        warn(f"{path}:{note}")
+    labels = f" Labels: {options.regression} of regression labels." if options.regression else ""
+    first = next(iter(rows.values())).features
+    card = Card(
+        name=path.stem,
+        widths={m: np.shape(first[m][0])[-1] for m in MODALITIES if m in first},
+        emotions=emotions,
+        provenance=f"Converted from {path.name}, a dictionary of splits with a row per utterance.{labels}{note}",
+        synthetic=False,
+        frames=frames,
+    )
+    if not frames:
+        return checked_corpus(chosen, card)
+    options.dest.parent.mkdir(parents=True, exist_ok=True)
+    return checked_corpus(chosen, card, folder=options.dest.parent)
+
+
+def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _Rows:
+    fields = _fields(where, part, options.layout)
+    key, labels = _labels(where, part, fields, options.regression)
+    features, replaced = {}, 0
+    for modality in (m for m in MODALITIES if m in fields):
+        lengths = next((part[name] for name in LENGTHS[modality] if name in part), None)
+        features[modality], count = _features(where, modality, fields[modality], lengths)
+        replaced += count
+    if not features:
+        raise UserError(
+            f"{where} has no features, only {', '.join(part)}: name them with --layout text=KEY,audio=KEY,visual=KEY"
+        )
+    for name, values in {**fields, key: labels}.items():
+        if len(values) != len(labels):
+            raise UserError(f"{where}: {len(values)} {name} but {len(labels)} {key}: give one per utterance")
+    return _Rows(
+        where, fields, (key, labels), _places(where, fields, len(labels), alone=options.alone), features, replaced
+    )
+
+
+def _fields(where: str, part: Mapping[str, Any], layout: Mapping[int | str, str] | None) -> dict[str, Any]:
+    """Returns the fields of a split but the labels, which `_labels` chooses."""
+    if layout is not None:
+        missing = [key for key in layout if key not in part]
+        if missing:
+            raise UserError(
+                f"--layout: {where} has no '{missing[0]}': give NAME=KEY,..., with keys of {', '.join(part)}"
+            )
+        return {name: part[str(key)] for key, name in layout.items() if name in FIELDS}
+    known = {NAMES[key]: value for key, value in part.items() if NAMES.get(key) in FIELDS and NAMES[key] != "labels"}
+    if "text" in known and all(isinstance(value, str) for value in known["text"]):
+        known.setdefault("sentences", known.pop("text"))
+    return known
+
+
+def _labels(
+    where: str, part: Mapping[str, Any], fields: dict[str, Any], regression: str | None
+) -> tuple[str, np.ndarray]:
+    preferred = (NUMBERS, CLASSES) if regression else (CLASSES, NUMBERS)
+    keys = [key for key in (*preferred, *part) if key in part and (key in preferred or NAMES.get(key) == "labels")]
+    if "labels" not in fields and not keys:
+        raise UserError(f"{where} has no labels, only {', '.join(part)}: name them with --layout labels=KEY,...")
+    key, values = ("labels", fields.pop("labels")) if "labels" in fields else (keys[0], part[keys[0]])
+    values = np.asarray(values)
+    if values.ndim == 0 or values.size != len(values):
+        raise UserError(f"{where}: {key} have shape {list(values.shape)}: expected one per utterance")
+    values = values.reshape(-1)
+    if values.dtype.kind == "O":
+        values = np.array([_string(value) for value in values])
+    if values.dtype.kind == "f" and not regression:
+        if key != CLASSES or not (values == np.rint(values)).all():
+            raise UserError(f"{where}: {key} are regression labels: give --regression {'|'.join(CONVERSIONS)}")
+        values = values.astype(np.int64)
+    return key, values
+
+
+def _features(where: str, modality: str, values: Any, lengths: Any) -> tuple[np.ndarray | list[np.ndarray], int]:
+    """Returns vectors `[N, D]` or sequences of frames, and how many values of sequences were not finite."""
+    try:
+        ragged = isinstance(values, list | tuple) and len({np.shape(value) for value in values}) > 1
+        arrays = [np.asarray(value, np.float32) for value in values] if ragged else np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: {modality} is not numbers: save it as an array") from error
+    if isinstance(arrays, np.ndarray) and (arrays.ndim not in (2, 3) or arrays.dtype.kind not in "fiu"):
+        raise UserError(
+            f"{where}: {modality} is {arrays.dtype} {list(arrays.shape)}: expected floats [N, D] or [N, T, D]"
+        )
+    if isinstance(arrays, np.ndarray) and modality == "text" and arrays.dtype.kind != "f":
+        raise UserError(f"{where}: text is {arrays.dtype}: token ids are not features, extract features from them")
+    if isinstance(arrays, np.ndarray) and arrays.ndim == 2:
+        return arrays, 0
+    if any(frames.ndim != 2 for frames in arrays):
+        raise UserError(f"{where}: {modality} has utterances of different dimensions: expected [T, D] for each")
+    if lengths is not None and len(lengths) != len(arrays):
+        raise UserError(
+            f"{where}: {len(lengths)} lengths of {modality}, but {len(arrays)} sequences: give one for each"
+        )
+    frames = [
+        _without_padding(frames, None if lengths is None else int(np.reshape(lengths[row], -1)[0]))
+        for row, frames in enumerate(arrays)
+    ]
+    wrong = sum(int(np.count_nonzero(~np.isfinite(one))) for one in frames)
+    return [np.nan_to_num(one.astype(np.float32), posinf=0, neginf=0) if wrong else one for one in frames], wrong
+
+
+def _without_padding(frames: np.ndarray, length: int | None) -> np.ndarray:
+    """Returns the frames of a padded sequence `[T, D]`."""
+    if length is None:
+        rows = np.flatnonzero(frames.any(axis=1))
+        return frames[rows[0] : rows[-1] + 1] if rows.size else frames[:0]
+    cut = len(frames) - max(length, 0)
+    if cut > 0 and frames[-cut:].any() and not frames[:cut].any():  # padded at the beginning
+        return frames[cut:]
+    return frames[: max(length, 0)]
+
+
+def _places(where: str, fields: Mapping[str, Any], count: int, *, alone: bool) -> list[Place]:
+    if "ids" not in fields:
+        if not alone:
+            raise UserError(
+                f"{where} has no id, which gives conversations: name it with --layout ids=KEY,..., or give --alone"
+            )
+        return [Place(str(row), None, None) for row in range(count)]
+    if alone or np.ndim(fields["ids"][0]) == 0:
+        return places(where, _names(fields["ids"]), alone=alone)
+    # CMU-MultimodalSDK's segments: video, start, end.
+    found = []
+    for video, start, *_ in fields["ids"]:
+        place = place_of(_string(video))
+        found.append(place or Place(_string(video), float(_string(start)), None))
+    return found
+
+
+def _names(ids: Sequence) -> list[str]:
+    return [_string(one) if np.ndim(one) == 0 else "_".join(map(_string, one[:2])) for one in ids]
+
+
+def _emotions(path: Path, rows: Mapping[str, _Rows], options: argparse.Namespace) -> tuple[str, ...]:
+    if options.emotions:
+        return options.emotions
+    if options.regression:
+        return CONVERSIONS[options.regression].emotions
+    labels = [one.labels[1] for one in rows.values()]
+    if all(values.dtype.kind == "U" for values in labels):
+        return in_standard_order(name for values in labels for name in values.tolist())
+    pairs = {
+        (int(label), _string(name).lower())
+        for one in rows.values()
+        if "annotations" in one.fields
+        for label, name in zip(one.labels[1], one.fields["annotations"], strict=True)
+    }
+    if pairs and [label for label, _ in sorted(pairs)] == list(range(len(pairs))):
+        return tuple(name for _, name in sorted(pairs))
+    raise UserError(f"{path} does not name the classes: give them in the order of their labels, --emotions A,B,...")
+
+
+def _shared(rows: Mapping[str, _Rows]) -> list[str]:
+    """Returns the conversations that are in several splits."""
+    counts = Counter(name for one in rows.values() for name in {place.conversation for place in one.places})
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def _conversations(
+    rows: _Rows, emotions: Sequence[str], options: argparse.Namespace, *, frames: bool, prefix: str
+) -> list[Conversation]:
+    names = _names(rows.fields["ids"]) if "ids" in rows.fields else [str(row) for row in range(len(rows.places))]
+    labels = _class_indices(rows, emotions, options.regression)
+    return [
+        Conversation(
+            id=prefix + name,
+            utterances=[names[row] for row in own],
+            speakers=[_speaker(rows, row) for row in own],
+            labels=labels[own],
+            sentences=[
+                fix_encoding(_string(rows.fields["sentences"][row])) if "sentences" in rows.fields else ""
+                for row in own
+            ],
+            **_features_of(rows.features, own, frames=frames),
+        )
+        for name, own in grouped(rows.places).items()
+    ]
+
+
+def _features_of(features: Mapping[str, Any], rows: Sequence[int], *, frames: bool) -> dict[str, Any]:
+    """Returns the features and availability of a conversation; a vector beside sequences becomes one frame."""
+    values: dict[str, Features] = {}
+    available = {}
+    for modality, every in features.items():
+        if isinstance(every, list):
+            values[modality] = [every[row] for row in rows]
+            available[modality] = np.array([len(every[row]) > 0 for row in rows])
+            continue
+        vectors, available[modality] = mark_missing(every[rows])
+        there = available[modality]
+        values[modality] = [v[None][: int(a)] for v, a in zip(vectors, there, strict=True)] if frames else vectors
+    return {"features": values, "available": available}
+
+
+def _class_indices(rows: _Rows, emotions: Sequence[str], regression: str | None) -> np.ndarray:
+    key, values = rows.labels
+    if values.dtype.kind == "U":
+        unknown = sorted(set(values.tolist()) - set(emotions))
+        if unknown:
+            raise UserError(f"{rows.where}: {key} has '{unknown[0]}', which is not one of {', '.join(emotions)}")
+        return np.array([emotions.index(name) for name in values.tolist()], np.int32)
+    if regression:
+        return to_classes(values.astype(np.float64), regression)
+    return np.where(np.abs(values) < 2**31, values, -(2**31)).astype(np.int32)
+
+
+def _speaker(rows: _Rows, row: int) -> str:
+    if "speakers" in rows.fields:
+        return _string(rows.fields["speakers"][row])
+    return rows.places[row].speaker or rows.places[row].conversation
+
+
+def _string(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
