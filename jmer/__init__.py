@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what __getattr__ imports
     from jmer.errors import UserError
     from jmer.experiment import get_config
     from jmer.models import ModelSpec, Summaries, register_model
-    from jmer.runs import Run, RunGroup
+    from jmer.runs import CrossValidation, Run, RunGroup
     from jmer.training.preemption import Interrupted
 
 __version__ = "0.2.0"
@@ -27,6 +27,7 @@ __version__ = "0.2.0"
 # Name -> the module that has it.
 _NAMES = {
     "Batch": "jmer.batch",
+    "CrossValidation": "jmer.runs",
     "Interrupted": "jmer.training.preemption",
     "ModelSpec": "jmer.models",
     "Run": "jmer.runs",
@@ -43,6 +44,7 @@ _NAMES = {
 
 __all__ = [
     "Batch",
+    "CrossValidation",
     "Interrupted",
     "ModelSpec",
     "Run",

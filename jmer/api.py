@@ -6,11 +6,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jmer.data import load_configured, load_corpus, make_corpus
+from jmer.data import load_corpus, make_corpus
 from jmer.data.corpus import Conversation, Corpus
+from jmer.data.folds import configured_fold
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
+from jmer.evaluation.report import REPORT_FILE
 from jmer.experiment import get_config
+from jmer.runs.cross_validation import CrossValidation, cross_validate, is_cross_validation, load_cross_validation
 from jmer.runs.directory import seed_folders
 from jmer.runs.group import RunGroup, group_runs
 from jmer.runs.run import Run, load_single_run
@@ -27,7 +30,7 @@ def train(
     log: Callable[[str], None] | None = print,
     command: Callable[[ConfigDict, Path], str] | None = None,
     experiment: str | None = None,
-) -> Run | RunGroup:
+) -> Run | RunGroup | CrossValidation:
     """Trains a model on a corpus, evaluates it and writes its report; resumes what was stopped.
 
     A finished run is loaded. Works in any thread; in the main thread Ctrl-C and SIGTERM save the run and raise
@@ -45,7 +48,8 @@ def train(
       experiment: the name or path that the configuration was made from, for the record; None = `config` if that is one.
 
     Returns:
-      The run; with `config.seeds` > 1 the runs of all seeds, trained in one program.
+      The run; with `config.seeds` > 1 the runs of all seeds, trained in one program; with `config.data.folds` the runs
+      of all folds and seeds.
 
     Raises:
       UserError: in one line, if the configuration, the corpus or the directory is refused, or a loss is not finite.
@@ -63,14 +67,20 @@ def train(
     config = config.copy_and_resolve_references()
     config.data.path = made.source
     folder = Path(workdir) if workdir is not None else default_workdir(config, source, made)
+    recorded = _recorded(source)
+    if config.data.folds and not config.data.fold:
+        validated = cross_validate(config, made, folder, command=command, experiment=recorded, log=log)
+        _log_report(validated.write_report(), f"all {len(validated.folds)} folds are finished; their report", log)
+        return validated
     configs, folders = seed_runs(config, folder) if config.seeds > 1 else ([config], [folder])
     commands = None if command is None else [command(*pair) for pair in zip(configs, folders, strict=True)]
-    train_runs(configs, made, folders, commands=commands, experiment=_recorded(source), log=log)
+    trained = train_runs(configs, made, folders, commands=commands, experiment=recorded, log=log)
     if config.seeds == 1:
+        if not trained:
+            _log_report(folder / REPORT_FILE, "this run is finished; its report", log)
         return load_single_run(folder)
     group = group_runs([load_single_run(own) for own in folders], folder)
-    report = group.write_report()
-    log(f"all {config.seeds} runs are finished; their report, {report}:\n\n{report.read_text(encoding='utf-8')}")
+    _log_report(group.write_report(), f"all {config.seeds} runs are finished; their report", log)
     return group
 
 
@@ -107,16 +117,18 @@ def train_many(
     return [load_single_run(folder) for folder in folders]
 
 
-def load_run(folder: str | Path) -> Run | RunGroup:
-    """Reads a trained run, or the runs of several seeds.
+def load_run(folder: str | Path) -> Run | RunGroup | CrossValidation:
+    """Reads a trained run, or the runs of several seeds or folds.
 
     Args:
-      folder: a run's directory, or the one that holds the runs of several seeds.
+      folder: a run's directory, or the one that holds the runs of several seeds or folds.
 
     Raises:
       UserError: if there is no run, it has no finished epoch yet, or its model is not registered.
     """
     folder = Path(folder)
+    if is_cross_validation(folder):
+        return load_cross_validation(folder)
     folders = seed_folders(folder)
     if not folders:
         return load_single_run(folder)
@@ -136,10 +148,10 @@ def default_workdir(config: ConfigDict, source: str, corpus: Corpus) -> Path:
 
 
 def _corpus(corpus: AnyCorpus | None, config: ConfigDict) -> Corpus:
-    """Returns a corpus that can be trained on."""
+    """Returns the corpus, or the fold of it, that a configuration trains on."""
     if corpus is None:
-        corpus = load_configured(config.data)
-    elif isinstance(corpus, str | Path):
+        corpus = config.data.path
+    if isinstance(corpus, str | Path):
         corpus = load_corpus(corpus)
     elif isinstance(corpus, Mapping):
         corpus = make_corpus(corpus)
@@ -148,8 +160,12 @@ def _corpus(corpus: AnyCorpus | None, config: ConfigDict) -> Corpus:
             f"corpus is of type {type(corpus).__name__}: give a name, a folder, a corpus (jmer.data.make_corpus) or "
             "None"
         )
-    validate_corpus(corpus, for_training=True)
-    return corpus
+    validate_corpus(corpus, for_training=not config.data.folds)
+    if not config.data.fold:
+        return corpus
+    fold = configured_fold(corpus, config.data)
+    validate_corpus(fold, for_training=True)
+    return fold
 
 
 def _check_many(configs: Sequence[ConfigDict], workdirs: Sequence[str | Path]) -> None:
@@ -168,6 +184,10 @@ def _recorded(source: str) -> str:
     """Returns an experiment as a run records it: its name, or the path of its file."""
     name = source.partition(":")[0]
     return str(Path(name).resolve()) if Path(name).is_file() else name
+
+
+def _log_report(report: Path, what: str, log: Callable[[str], None]) -> None:
+    log(f"{what}, {report}:\n\n{report.read_text(encoding='utf-8')}")
 
 
 def _silent(line: str) -> None:

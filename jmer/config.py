@@ -52,6 +52,21 @@ FIELDS = {
         "mask_unlabelled",
         "utterances without a label: mask_unlabelled keeps them as context of the others, drop_unlabelled removes them",
     ),
+    "data.folds": Field(
+        "",
+        "folds for cross-validation, trained by one command: leave_one_session_out, leave_one_speaker_out, a number of "
+        "folds, or corpus (those that the corpus declares); empty = the corpus' own splits",
+    ),
+    "data.fold": Field("", "name of the one fold to train; empty = all"),
+    "data.holdout": Field(
+        0.1,
+        "fraction of the training utterances that a fold without a validation split holds out for validation; 0 = none",
+    ),
+    "data.holdout_by": Field(
+        "conversation",
+        "what is not divided there, and between a number of folds: conversation, speaker (all conversations that are "
+        "connected by speakers) or session",
+    ),
     "optimizer.name": Field(
         "adam_l2",
         "adam_l2 (Adam with L2 regularization, PyTorch's Adam), adamw (decoupled weight decay) or sgd (with L2 "
@@ -200,6 +215,11 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
             raise UserError(f"{field} is {value}: give at least 1")
     if config.seed < 0:
         raise UserError(f"seed is {config.seed}: give a whole number from 0")
+    if config.data.folds and not config.data.fold:
+        raise UserError(
+            f"data.folds={config.data.folds} takes a run for each fold: call jmer.train for all of them, or name one "
+            "with data.fold"
+        )
     defaults = get_spec(config.model.name).sections()
     for name, value in config.model.items():
         if type(value) is int and value < 1 <= defaults["model"][name]:

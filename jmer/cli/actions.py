@@ -32,8 +32,10 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
 
     def command(own: ConfigDict, folder: Path) -> str:
         """Returns the command line that trains one run by itself."""
-        alone = ["--workdir", str(folder), f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
-        return command_line([*arguments, *alone], program)
+        fold = [f"{FIELD}data.fold={own.data.fold}"] if config.data.folds else []
+        seed = [f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
+        folder_flag = ["--workdir", str(folder)] if fold or seed else []
+        return command_line([*arguments, *folder_flag, *fold, *seed], program)
 
     log = set_up(options)
     try:
@@ -45,7 +47,7 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
 
 
 def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bool) -> int:
-    """Evaluates a trained run, or the runs of several seeds, or predicts with them; returns the exit status.
+    """Evaluates a trained run, or the runs of several seeds or folds, or predicts with them; returns the exit status.
 
     Args:
       options: the flags; `workdir` is the run's folder, None = the default one of the experiment.
@@ -55,26 +57,28 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     Raises:
       UserError: if there is no such run, or the corpus does not fit it.
     """
-    from jmer.data import load_configured
     from jmer.data.validation import validate_corpus
     from jmer.experiment import change_fields
-    from jmer.runs import read_config, seed_folders, write_results
+    from jmer.runs import read_config, write_results
+    from jmer.runs.cross_validation import run_folders
     from jmer.runs.resume import check_use
-    from jmer.runs.run import recorded_corpus
+    from jmer.runs.run import given_corpus, recorded_corpus
 
     workdir = _workdir(options, changes)
-    folders = seed_folders(workdir) or [workdir]
+    folders = run_folders(workdir)
     configs = [change_fields(read_config(folder), changes) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_use(folder, config)
-    corpus = load_configured(configs[0].data) if "data.path" in changes else recorded_corpus(folders[0], configs[0])
-    validate_corpus(corpus, for_training=False)
-    log = set_up(options)
+    given = jmer.load_corpus(changes["data.path"]) if "data.path" in changes else None
+    log: Callable[[str], None] | None = None
     for folder, config in zip(folders, configs, strict=True):
+        corpus = recorded_corpus(folder, config) if given is None else given_corpus(folder, config, given)
+        validate_corpus(corpus, for_training=False)
+        log = log or set_up(options)
         write_results(folder, corpus, config=config, log=log, labelled=labelled)
     runs = jmer.load_run(workdir)
-    if labelled and isinstance(runs, jmer.RunGroup):
-        log(f"mean over the seeds, on the training corpus: {runs.write_report()}")
+    if log and labelled and not isinstance(runs, jmer.Run):
+        log(f"mean over the runs, on the training corpus: {runs.write_report()}")
     return 0
 
 

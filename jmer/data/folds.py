@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +94,24 @@ def fold_corpus(corpus: Corpus, fold: Fold, *, holdout: float = 0.1, by: str = "
         note += f" Validation: about {holdout:.0%} of the training utterances, held out by {by}."
     card = dataclasses.replace(corpus.card, provenance=f"{corpus.card.provenance} {note}")
     return dataclasses.replace(build_corpus(splits, card), source=corpus.source)
+
+
+def configured_fold(corpus: Corpus, data: Mapping[str, Any]) -> Corpus:
+    """Returns the fold of a corpus that a configuration names; the corpus itself if it names none.
+
+    Args:
+      corpus: with its own splits.
+      data: the section `data` of the configuration.
+
+    Raises:
+      UserError: if there is no such fold.
+    """
+    if not data["fold"]:
+        return corpus
+    folds = {fold.name: fold for fold in make_folds(corpus, data["folds"], by=data["holdout_by"])}
+    if data["fold"] not in folds:
+        raise UserError(f"data.folds={data['folds']} has no fold '{data['fold']}': choose one of {', '.join(folds)}")
+    return fold_corpus(corpus, folds[data["fold"]], holdout=data["holdout"], by=data["holdout_by"])
 
 
 def all_conversations(corpus: Corpus) -> list[Conversation]:

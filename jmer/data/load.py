@@ -5,20 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jmer.data.corpus import IN_MEMORY, Corpus, load_saved
+from jmer.data.folds import configured_fold
 from jmer.data.synthetic import NAMES, generate
 from jmer.errors import UserError
 
 
 def load_configured(data: Mapping) -> Corpus:
-    """Loads the corpus of a configuration.
+    """Loads the corpus of a configuration, or the fold of it that the configuration names.
 
     Args:
       data: the section `data`.
 
     Raises:
-      UserError: see `load_corpus`.
+      UserError: see `load_corpus`; also if there is no such fold.
     """
-    return load_corpus(data["path"])
+    return configured_fold(load_corpus(data["path"]), data)
 
 
 def load_corpus(path_or_name: str | Path) -> Corpus:

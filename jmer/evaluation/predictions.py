@@ -130,6 +130,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, dtype={"conversation": str, "utterance": str, "speaker": str})
 
 
+def labels_and_probabilities(table: pd.DataFrame, emotions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels, int `[N]` with -1 where there is none, and the probabilities, float `[N, C]`, of predictions.
+
+    Args:
+      table: see `prediction_table`.
+      emotions: names of the `C` emotions.
+    """
+    index = {emotion: i for i, emotion in enumerate(emotions)}
+    labels = np.array([index.get(gold, UNLABELLED) for gold in table["gold"]])
+    return labels, table[[f"probability_{emotion}" for emotion in emotions]].to_numpy()
+
+
 def _per_utterance(
     conversations: Sequence[Conversation], what: str, values: Sequence[np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:

@@ -103,7 +103,7 @@ def check_free(workdir: Path) -> None:
       UserError: if it holds anything else.
     """
     if workdir.exists():
-        _check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
+        check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
 
 
 def check_parent(workdir: Path) -> None:
@@ -115,7 +115,7 @@ def check_parent(workdir: Path) -> None:
     if (workdir / CONFIG_FILE).exists():
         raise UserError(f"{workdir} is the directory of a single run: choose another workdir for several seeds")
     if workdir.exists():
-        _check_files(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
+        check_files(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
 
 
 def seed_folders(workdir: Path) -> list[Path]:
@@ -124,7 +124,7 @@ def seed_folders(workdir: Path) -> list[Path]:
     return sorted(found, key=lambda folder: read_config(folder).seed)
 
 
-def _check_files(workdir: Path, own: str) -> None:
+def check_files(workdir: Path, own: str) -> None:
     """Raises UserError if a directory holds anything but files whose whole name matches `own`."""
     if not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a folder: choose another workdir")

@@ -1,11 +1,11 @@
 """Runs that differ by their seed alone: the runs, their summary and their ensemble."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
@@ -13,7 +13,12 @@ from jmer.data.corpus import Corpus
 from jmer.data.identity import difference
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import corpus_title, mean_probabilities, read_predictions
+from jmer.evaluation.predictions import (
+    corpus_title,
+    labels_and_probabilities,
+    mean_probabilities,
+    read_predictions,
+)
 from jmer.evaluation.predictor import EnsemblePredictor
 from jmer.evaluation.report import REPORT_FILE
 from jmer.evaluation.seed_report import seed_report, seed_table
@@ -58,20 +63,41 @@ class Ensemble(Predicting):
         scores = {}
         for split in names:
             tables = [read_predictions(run.folder / PREDICTION_FOLDER / f"{split}.csv") for run in self.runs]
-            columns = [f"probability_{emotion}" for emotion in emotions]
             keys = [list(zip(table["conversation"], table["utterance"], strict=True)) for table in tables]
             if any(key != keys[0] for key in keys):
                 raise UserError(f"the runs have predicted different utterances of split '{split}': evaluate them again")
-            (mean,) = mean_probabilities([[table[columns].to_numpy()] for table in tables])
-            index = {emotion: i for i, emotion in enumerate(emotions)}
-            labels = np.array([index.get(gold, -1) for gold in tables[0]["gold"]])
+            labels, probabilities = zip(*(labels_and_probabilities(table, emotions) for table in tables), strict=True)
+            (mean,) = mean_probabilities([[values] for values in probabilities])
             majority = self.runs[0].scores[split].majority_emotion
-            scores[split] = classification_report(labels, mean.argmax(-1), emotions, majority)
+            scores[split] = classification_report(labels[0], mean.argmax(-1), emotions, majority)
         return scores
 
 
+class Summarized(abc.ABC):
+    """Several runs with a report of their own."""
+
+    folder: Path | None
+
+    @abc.abstractmethod
+    def report(self) -> str:
+        """Returns a report in Markdown."""
+
+    def write_report(self) -> Path:
+        """Writes the report into the directory of the runs, and returns its path.
+
+        Raises:
+          UserError: if the runs lie in several directories, or one was not evaluated.
+        """
+        if self.folder is None:
+            raise UserError("the runs lie in several directories: print report() instead")
+        path = self.folder / REPORT_FILE
+        with atomically(path) as temporary:
+            temporary.write_text(self.report() + "\n", encoding="utf-8")
+        return path
+
+
 @dataclasses.dataclass(frozen=True)
-class RunGroup:
+class RunGroup(Summarized):
     """Runs that differ by their seed alone.
 
     Attributes:
@@ -117,19 +143,6 @@ class RunGroup:
             synthetic=first.card.synthetic,
             stopped={run.seed: run.epochs for run in self.runs if run.stopped},
         )
-
-    def write_report(self) -> Path:
-        """Writes the report into the directory of the runs, and returns its path.
-
-        Raises:
-          UserError: if the runs lie in several directories, or one was not evaluated.
-        """
-        if self.folder is None:
-            raise UserError("the runs lie in several directories: print report() instead")
-        path = self.folder / REPORT_FILE
-        with atomically(path) as temporary:
-            temporary.write_text(self.report() + "\n", encoding="utf-8")
-        return path
 
 
 def group_runs(runs: Sequence[Run], folder: Path | None = None) -> RunGroup:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jmer.batch import Batch
 from jmer.data import load_configured, load_corpus
 from jmer.data.corpus import IN_MEMORY, Card, Corpus
+from jmer.data.folds import configured_fold
 from jmer.data.normalization import Standardization
 from jmer.data.synthetic import NAMES
 from jmer.errors import UserError
@@ -224,6 +225,21 @@ def recorded_corpus(workdir: Path, config: ConfigDict) -> Corpus:
             "(--corpus), wherever it is now"
         )
     return load_configured(config.data)
+
+
+def given_corpus(workdir: Path, config: ConfigDict, corpus: Corpus) -> Corpus:
+    """Returns what a run evaluates of a corpus: its own fold if it was trained on one of this corpus, else all of it.
+
+    Args:
+      workdir: the run's directory.
+      config: its configuration.
+      corpus: with its own splits.
+    """
+    try:
+        fold = configured_fold(corpus, config.data)
+    except UserError:  # a corpus that cannot be divided so is another one
+        return corpus
+    return corpus if other_corpus(workdir, config, fold.identity) else fold
 
 
 def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None) -> Run:

@@ -14,7 +14,7 @@ from jmer.config import check_config, fit_to_corpus
 from jmer.data.corpus import Corpus
 from jmer.data.outliers import constant_lines
 from jmer.evaluation.predictions import corpus_title
-from jmer.evaluation.report import REPORT_FILE, collect_versions
+from jmer.evaluation.report import collect_versions
 from jmer.models import build_model, check_model
 from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
@@ -36,7 +36,7 @@ def train_runs(
     commands: Sequence[str] | None = None,
     experiment: str = "",
     log: Callable[[str], None],
-) -> None:
+) -> bool:
     """Trains runs to the end in one program, evaluates and reports them; finished ones are left as they are.
 
     Args:
@@ -47,6 +47,9 @@ def train_runs(
       commands: the command line or call that trains each run, for the record.
       experiment: path of the experiment's file, for the record.
       log: prints a line.
+
+    Returns:
+      False if all runs were finished already.
 
     Raises:
       UserError: if a configuration is invalid, does not fit the corpus, or a directory is another run's; before
@@ -81,9 +84,7 @@ def train_runs(
         for config, workdir in zip(fitted, workdirs, strict=True):
             if not is_reported(workdir, config.training.epochs):
                 write_results(workdir, corpus, log=log)
-            elif not trained:
-                report = workdir / REPORT_FILE
-                log(f"this run is finished; its report, {report}:\n\n{report.read_text(encoding='utf-8')}")
+        return trained
 
 
 def seed_runs(config: ConfigDict, workdir: Path) -> tuple[list[ConfigDict], list[Path]]:
