@@ -83,6 +83,11 @@ FIELDS = {
         "early stopping: epochs without a better score (selection_metric on the split of selection) after which "
         "training ends, not counting those of an unfinished curriculum; 0 = all epochs are trained",
     ),
+    "training.init_from": Field(
+        "",
+        "folder of another run, whose weights this one starts from where names and shapes fit (at the epoch that it "
+        "chose, or that of one of its folders checkpoints/<step>); empty = random weights",
+    ),
     "training.batch_size": Field(16, "conversations per batch"),
     "training.curriculum": Field(
         0, "buckets of conversations, from easy to hard, of which each epoch adds one; 0 = all from the start"

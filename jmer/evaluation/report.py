@@ -66,6 +66,7 @@ class Report:
       epoch: the chosen epoch, counted from 1.
       epochs: number of epochs trained.
       stopped: why training ended before its last epoch; empty = it did not.
+      initial: name -> value of the facts about the weights that the run was started from; empty = from its seed.
       history: losses and scores per epoch, see `jmer.evaluation.plots.plot_learning_curves`; may be empty.
       config: resolved configuration, nested.
       versions: name -> version of each package, and the platform and devices of the run, see `collect_versions`.
@@ -89,6 +90,7 @@ class Report:
     seconds: float
     unprepared: Sequence[str] = ()
     stopped: str = ""
+    initial: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -107,10 +109,11 @@ class Report:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Name -> value of the facts about the run: parameters, training time, versions."""
+        """Name -> value of the facts about the run: parameters, training time, what it started from, versions."""
         return {
             "trainable parameters": f"{self.parameters:,}",
             "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(self.seconds))),
+            **self.initial,
             **self.versions,
         }
 

@@ -25,6 +25,7 @@ from jmer.runs.directory import (
     read_json,
     write_json,
 )
+from jmer.runs.initial_weights import read_record
 from jmer.runs.resume import other_corpus
 from jmer.runs.run import Run, load_single_run
 from jmer.training.early_stopping import stopping_reason
@@ -142,6 +143,7 @@ def _write_reports(
         epoch=run.epoch,
         epochs=run.epochs,
         stopped=stopping_reason(run.config, run.epochs) if run.stopped else "",
+        initial={} if (record := read_record(run.folder)) is None else record.facts(),
         history=history,
         config=run.config.to_dict(),
         versions=facts.versions,

@@ -242,13 +242,16 @@ def given_corpus(workdir: Path, config: ConfigDict, corpus: Corpus) -> Corpus:
     return corpus if other_corpus(workdir, config, fold.identity) else fold
 
 
-def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None) -> Run:
+def load_single_run(
+    workdir: Path, *, config: ConfigDict | None = None, mapping: Any = None, step: int | None = None
+) -> Run:
     """Finds the epoch that a run's `selection` chose.
 
     Args:
       workdir: the run's directory.
       config: what `jmer.runs.resume.check_use` accepts; None = as the run was trained.
       mapping: a `jmer.training.Parallel`, to use the run on its devices; None = one device.
+      step: of the checkpoint to take instead of the chosen one; None = the chosen one.
 
     Raises:
       UserError: if there is no run, or it has no finished epoch yet.
@@ -258,12 +261,14 @@ def load_single_run(workdir: Path, *, config: ConfigDict | None = None, mapping:
         if checkpoints.newest is None:
             raise UserError(f"{workdir} has no checkpoint yet: train it first")
         last = configured_selection(config).split is None
-        chosen = checkpoints.newest if last else checkpoints.best
+        chosen = step or (checkpoints.newest if last else checkpoints.best)
         if chosen is None:
             raise UserError(f"no epoch of {workdir} is finished yet: resume its training")
         progress, newest = checkpoints.progress(chosen), checkpoints.progress(checkpoints.newest)
     if progress.batch:
         raise UserError(f"{workdir} stopped in the middle of an epoch: resume its training")
+    if not progress.epoch:
+        raise UserError(f"no epoch of {workdir} is finished yet: resume its training")
     return Run(
         folder=workdir,
         config=config,

@@ -20,6 +20,7 @@ from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent
 from jmer.runs.evaluation import is_reported, write_results
+from jmer.runs.initial_weights import find_start, is_begun, write_record
 from jmer.runs.resume import claim
 from jmer.training import loop
 from jmer.training.execution import check_execution
@@ -72,15 +73,20 @@ def train_runs(
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     parameters = int(parameter_overview.count_parameters(shapes["params"]))
     commands = [_this_command()] * len(configs) if commands is None else commands
+    start = find_start(fitted, workdirs, pipeline, model)
 
     with contextlib.ExitStack() as stack:
         if is_main_process():
             for config, workdir, command in zip(fitted, workdirs, commands, strict=True):
                 facts = RunFacts(corpus.card, corpus.identity, collect_versions(), command, parameters, experiment)
                 stack.enter_context(claim(workdir, config, facts))
+                if start and not is_begun(workdir):
+                    write_record(workdir, start)
         for line in _introduction(pipeline, parameters):
             log(line)
-        trained = loop.train(pipeline, model, fitted, workdirs, log=log)
+        for name, value in start.record.facts().items() if start else ():
+            log(f"{name}: {value}")
+        trained = loop.train(pipeline, model, fitted, workdirs, initial=start.arrays if start else None, log=log)
         for config, workdir in zip(fitted, workdirs, strict=True):
             if not is_reported(workdir, config.training.epochs):
                 write_results(workdir, corpus, log=log)

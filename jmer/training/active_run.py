@@ -34,12 +34,14 @@ class ActiveRun:
       config: complete, fitted to the corpus.
       workdir: its directory, which this process has locked.
       pipeline: of the run, but for the seed.
+      initial: name -> array that the run starts with, in place of what its seed gives; None = nothing else.
       progress: how far it has come.
     """
 
     config: ConfigDict
     workdir: Path
     pipeline: Pipeline
+    initial: Mapping[str, Any] | None = None
     progress: Progress = dataclasses.field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,8 @@ class ActiveRun:
         # Learning rate and weight decay are part of the state, and differ between the runs of a sweep.
         optimizer = make_optimizer(self.config.optimizer, steps=schedule.steps)
         frames = pipeline.card.frames
-        state = create_train_state(model, optimizer, pipeline.widths, self.config.seed, frames=frames)
+        seed, initial = self.config.seed, self.initial
+        state = create_train_state(model, optimizer, pipeline.widths, seed, frames=frames, initial=initial)
         newest = self._checkpoints.newest
         if newest is not None:
             restored = self._checkpoints.restore(newest, state, pipeline.normalization, sharding)
@@ -78,6 +81,9 @@ class ActiveRun:
             done, batch = self.progress.epoch, self.progress.batch
             steps = schedule.steps[min(done, epochs - 1)]
             log(f"{self.workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
+        elif self.initial:
+            # Their source may be gone when the run resumes.
+            self.save(state)
         return state
 
     @property

@@ -14,6 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
+from jmer.training.initial_weights import named_arrays
 from jmer.training.progress import Progress
 from jmer.training.train_state import TrainState
 
@@ -191,6 +192,4 @@ class Checkpoints:
 
 def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter, by its path; `state` may be a TrainState or Orbax's description of one."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
-    return {name: shape for name, shape in shapes.items() if name.startswith("params/")}
+    return {name: tuple(leaf.shape) for name, leaf in named_arrays(state).items() if name.startswith("params/")}

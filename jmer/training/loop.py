@@ -1,8 +1,9 @@
 """The training loop: epoch by epoch, for one run or for several side by side, each resumed where it stopped."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -23,6 +24,7 @@ def train(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[Path],
     *,
+    initial: Mapping[str, Any] | None = None,
     log: Callable[[str], None],
 ) -> bool:
     """Trains runs to the end of their last epoch, or until early stopping ends them.
@@ -34,6 +36,8 @@ def train(
       model: of the first run.
       configs: of the runs, complete; they differ by what `jmer.training.sweep` permits.
       workdirs: their directories, which this process has locked.
+      initial: name -> array that runs without a checkpoint start with, in place of what their seeds give;
+        None = nothing else.
       log: prints a line.
 
     Returns:
@@ -56,7 +60,7 @@ def train(
         log(execution.description + names)
 
         # Each run starts from its seed, or resumes from its newest checkpoint.
-        runs = [stack.enter_context(ActiveRun(*run, pipeline)) for run in zip(configs, workdirs, strict=True)]
+        runs = [stack.enter_context(ActiveRun(*run, pipeline, initial)) for run in zip(configs, workdirs, strict=True)]
         states = [run.start_or_resume(model, execution.state_sharding, log) for run in runs]
         if all(run.is_finished for run in runs):
             return False

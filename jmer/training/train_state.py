@@ -11,6 +11,7 @@ from flax import struct
 from jmer.errors import UserError
 from jmer.models import Model
 from jmer.models.contract import example_batch
+from jmer.training.initial_weights import replace_arrays
 
 
 @struct.dataclass
@@ -44,6 +45,7 @@ def create_train_state(
     seed: int,
     *,
     frames: bool = False,
+    initial: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Initialises a run.
 
@@ -53,6 +55,7 @@ def create_train_state(
       widths: modality -> feature width.
       seed: of the initial parameters and of all random draws in training.
       frames: whether utterances are sequences of frames.
+      initial: name -> array that replaces one of the network's, see `jmer.training.initial_weights.named_arrays`.
 
     Raises:
       UserError: if the network refuses its configuration.
@@ -62,5 +65,6 @@ def create_train_state(
         variables = jax.jit(model.init)(start, example_batch(widths, frames=frames))
     except ValueError as error:
         raise UserError(f"invalid configuration: {error}") from error
+    variables = replace_arrays(variables, initial or {})
     params = variables.pop("params")
     return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), rng)
