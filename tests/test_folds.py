@@ -174,7 +174,7 @@ def test_declared_folds_are_saved_and_used(tmp_path):
     assert {s: tuple(ids(x.conversations(s))) for s in x.splits} == DECLARED["x"]
     assert {s: len(y.conversations(s)) for s in y.splits} == {"train": 1, "validation": 1, "test": 1}
     assert set(fold_corpus(corpus, folds[1], holdout=0).splits) == {"train", "test"}
-    with pytest.raises(UserError, match="declares no folds: convert a table with --fold or --folds"):
+    with pytest.raises(UserError, match="declares no folds: convert a table with --fold or --split-per-fold"):
         make_folds(corpus_of(iemocap()), "corpus")
 
 

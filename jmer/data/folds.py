@@ -50,8 +50,8 @@ def make_folds(corpus: Corpus, rule: str, *, by: str = "conversation") -> list[F
     if rule == OWN:
         if not corpus.folds:
             raise UserError(
-                f"corpus '{corpus.card.name}' declares no folds: convert a table with --fold or --folds, or choose "
-                f"data.folds={LEAVE_ONE_SESSION_OUT}, {LEAVE_ONE_SPEAKER_OUT} or a number"
+                f"corpus '{corpus.card.name}' declares no folds: convert a table with --fold or --split-per-fold, or "
+                f"choose data.folds={LEAVE_ONE_SESSION_OUT}, {LEAVE_ONE_SPEAKER_OUT} or a number"
             )
         folds = [Fold(name, splits) for name, splits in corpus.folds.items()]
     elif rule == LEAVE_ONE_SESSION_OUT:

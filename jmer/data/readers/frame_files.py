@@ -55,7 +55,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     if not columns.utterance:
         raise UserError("no column for the utterance, which gives the names of the files: give --utterance COLUMN")
     _check_folders(folders)
-    splits, emotions = read_splits(sources, columns, options)
+    splits, emotions, folds = read_splits(sources, columns, options)
     names = [name for conversations in splits.values() for c in conversations for name in c.utterances]
     _check_names(names, columns.utterance, sources[0])
     files = {m: _Files.find(m, folder, names) for m, folder in folders.items()}
@@ -70,7 +70,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     )
     framed = {split: [_with_frames(c, files) for c in conversations] for split, conversations in splits.items()}
     options.dest.parent.mkdir(parents=True, exist_ok=True)
-    return checked_corpus(framed, card, for_training=not options.predict_only, folder=options.dest.parent)
+    return checked_corpus(framed, card, for_training=not options.predict_only, folder=options.dest.parent, folds=folds)
 
 
 @dataclasses.dataclass(frozen=True)

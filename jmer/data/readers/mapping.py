@@ -27,6 +27,8 @@ class Columns:
     label: str | None = None
     emotions: tuple[str, ...] = ()
     split: str | None = None
+    fold: str | None = None
+    split_per_fold: tuple[str, ...] = ()
     utterance: str | None = None
     sentence: str | None = None
     text: str | None = None
@@ -49,7 +51,12 @@ class Columns:
         """The columns whose cells are text even if they look like numbers."""
         given = [getattr(self, field) for field in TEXT_FIELDS if getattr(self, field)]
         whole = [self.conversation] if isinstance(self.conversation, str) else []
-        return [*whole, *self.id_columns(()), *given]
+        return [*whole, *self.id_columns(()), *given, *self.split_per_fold]
+
+    @property
+    def declares_folds(self) -> bool:
+        """Whether columns say the folds of a cross-validation."""
+        return bool(self.fold or self.split_per_fold)
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -64,13 +71,14 @@ COLUMN_FLAGS = {
     "speaker": "speakers",
     "label": "emotions, names or numbers",
     "split": f"splits ({', '.join(SPLIT_NAMES)}); without one, the names of the files say them",
+    "fold": "folds for cross-validation, names or numbers: a conversation is tested in the one that its rows have",
     "utterance": "names or numbers of utterances",
     "sentence": "transcripts",
     "text": "text features",
     "audio": "audio features",
     "visual": "visual features",
 }
-TEXT_FIELDS = ("speaker", "label", "split", "utterance", "sentence")
+TEXT_FIELDS = ("speaker", "label", "split", "fold", "utterance", "sentence")
 
 
 class _Kind(NamedTuple):
@@ -83,6 +91,7 @@ class _Kind(NamedTuple):
 _YAML_KINDS = dict.fromkeys(COLUMN_FLAGS, _Kind((str,), "the name of a column")) | {
     "conversation": _Kind((str, list), "the name of a column, or a list of them"),
     "emotions": _Kind((list,), "a list of names"),
+    "split_per_fold": _Kind((list,), "a list of columns"),
     "ids_per_split": _Kind((bool,), "true or false"),
 }
 
@@ -95,6 +104,13 @@ def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]
         meaning = COLUMN_FLAGS[field]
         parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
     add_label_arguments(parser, "those of the preset or the YAML file")
+    parser.add_argument(
+        "--split-per-fold",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        metavar="A,B,...",
+        help="for cross-validation, a column of splits for each fold, which is named after it; a conversation with an "
+        "empty cell is not in that fold",
+    )
     parser.add_argument(
         "--ids-per-split",
         action="store_true",
@@ -125,7 +141,8 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
         fields |= PRESETS[options.preset]
     if options.columns is not None:
         fields |= _yaml_mapping(options.columns)
-    fields |= {f: getattr(options, f) for f in (*flags, "ids_per_split") if getattr(options, f) is not None}
+    given = (*flags, "split_per_fold", "ids_per_split")
+    fields |= {f: getattr(options, f) for f in given if getattr(options, f) is not None}
     if options.emotions is not None:
         fields["emotions"] = options.emotions
     for field in ("conversation", "speaker"):
@@ -133,6 +150,8 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
             raise UserError(f"no column for the {field}: give --{field} COLUMN, --columns YAML or --preset NAME")
     if not fields.get("label") and not options.predict_only:
         raise UserError("no column for the label: give --label COLUMN, or --predict-only to do without")
+    if fields.get("fold") and fields.get("split_per_fold"):
+        raise UserError("--fold and --split-per-fold both say the folds: give one of them")
     return Columns(**fields)
 
 

@@ -34,6 +34,8 @@ class Rows:
     speaker: list[str]
     label: list[int]
     split: list[str]
+    fold: list[str] | None
+    split_per_fold: dict[str, list[str]]
     utterance: list[str] | None
     sentence: list[str]
     features: dict[str, np.ndarray]
@@ -76,6 +78,9 @@ def concatenated(parts: Sequence[Rows]) -> Rows:
     def join(name: str) -> list:
         return [value for part in parts for value in getattr(part, name)]
 
+    def join_columns(name: str) -> dict[str, list[str]]:
+        return {c: [value for part in parts for value in getattr(part, name)[c]] for c in getattr(parts[0], name)}
+
     def stack(name: str) -> dict[str, np.ndarray]:
         return {m: np.concatenate([getattr(part, name)[m] for part in parts]) for m in getattr(parts[0], name)}
 
@@ -84,6 +89,7 @@ def concatenated(parts: Sequence[Rows]) -> Rows:
     return dataclasses.replace(
         parts[0],
         **joined,
+        split_per_fold=join_columns("split_per_fold"),
         features=stack("features"),
         available=stack("available"),
     )
@@ -105,6 +111,7 @@ def conversations_of(rows: Rows, columns: Columns, tables: Tables) -> dict[str, 
     """
     names = conversation_names(rows.conversation)
     keys = list(zip(rows.split, (names[key] for key in rows.conversation), strict=True))
+    ids = conversation_ids(rows, columns)
     groups = grouped(keys)
     if not columns.ids_per_split:
         _check_one_split(groups)
@@ -116,10 +123,10 @@ def conversations_of(rows: Rows, columns: Columns, tables: Tables) -> dict[str, 
         grouping.check_unique("utterance", rows.utterance, rows.utterance)
     grouping.warn_of_scattered_rows()
     splits: dict[str, list[Conversation]] = {}
-    for (split, name), indices in groups.items():
+    for (split, _), indices in groups.items():
         ordered = sorted(indices, key=order.__getitem__)
         conversation = Conversation(
-            id=f"{split}_{name}" if columns.ids_per_split else name,
+            id=ids[ordered[0]],
             utterances=[rows.utterance[i] if rows.utterance else str(n) for n, i in enumerate(ordered)],
             speakers=[rows.speaker[i] for i in ordered],
             labels=np.array([rows.label[i] for i in ordered], np.int32),
@@ -129,6 +136,13 @@ def conversations_of(rows: Rows, columns: Columns, tables: Tables) -> dict[str, 
         )
         splits.setdefault(split, []).append(conversation)
     return splits
+
+
+def conversation_ids(rows: Rows, columns: Columns) -> list[str]:
+    """Returns the id of the conversation of each row."""
+    names = conversation_names(rows.conversation)
+    plain = [names[key] for key in rows.conversation]
+    return [f"{s}_{name}" for s, name in zip(rows.split, plain, strict=True)] if columns.ids_per_split else plain
 
 
 def _check_one_split(groups: Iterable[tuple[str, str]]) -> None:

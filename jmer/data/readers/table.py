@@ -8,6 +8,7 @@ the one before (an empty name, such as `--audio=`, leaves the column out):
     speaker: speaker               # may be the column of the conversations, if each has one speaker
     label: emotion                 # names or indices (2, "2", 2.0); -1 or an empty cell = unlabelled
     emotions: [calm, angry]        # in the order of the indices
+    fold: fold                     # optional: folds for cross-validation; a conversation is tested in its own
     split: split                   # train, valid, validation, dev, val or test (default: names of files, as train.csv)
     utterance: utt_id              # optional (default: utterances are numbered)
     sentence: sentence             # optional
@@ -40,12 +41,13 @@ from pathlib import Path
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
-from jmer.data.corpus import Card, Conversation, Corpus, feature_width
+from jmer.data.corpus import Card, Conversation, Corpus, Folds, feature_width
 from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding
+from jmer.data.readers.fold_columns import declared_folds
 from jmer.data.readers.grouping import repeated_rows
 from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.mapping import COLUMN_FLAGS, Columns, add_mapping_arguments, read_mapping
-from jmer.data.readers.rows import Rows, Tables, concatenated, conversations_of
+from jmer.data.readers.rows import Rows, Tables, concatenated, conversation_ids, conversations_of
 from jmer.data.readers.table_files import open_tables
 from jmer.data.readers.tables import Table, listing, numbered_columns
 from jmer.data.validation import checked_corpus, mark_missing
@@ -70,7 +72,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     columns = read_mapping(options, tuple(COLUMN_FLAGS))
     if not columns.modalities:
         raise UserError("no column of features: give --text, --audio or --visual COLUMN, or a preset")
-    splits, emotions = read_splits(sources, columns, options)
+    splits, emotions, folds = read_splits(sources, columns, options)
     some = next(iter(splits.values()))[0]
     features = ", ".join(f"{modality} from {column}" for modality, column in columns.modalities.items())
     card = Card(
@@ -80,12 +82,12 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
         synthetic=False,
     )
-    return checked_corpus(splits, card, for_training=not options.predict_only)
+    return checked_corpus(splits, card, for_training=not options.predict_only, folds=folds)
 
 
 def read_splits(
     sources: Sequence[Path], columns: Columns, options: argparse.Namespace
-) -> tuple[dict[str, list[Conversation]], tuple[str, ...]]:
+) -> tuple[dict[str, list[Conversation]], tuple[str, ...], Folds]:
     """Reads the rows of one or more tables as conversations in splits.
 
     Args:
@@ -96,6 +98,7 @@ def read_splits(
     Returns:
       splits: split name -> conversations.
       emotions: names of the labels, including those that `--unlabelled` and `--merge` will remove.
+      folds: those that columns declare.
 
     Raises:
       UserError: as `read` does.
@@ -114,14 +117,16 @@ def read_splits(
                     f"{modality} has width {width} in {tables[0].path} but {part.features[modality].shape[1]} in "
                     f"{table.path}: give files with the same features"
                 )
-    splits = conversations_of(concatenated(parts), columns, Tables(tables, [len(part.label) for part in parts]))
+    rows = concatenated(parts)
+    splits = conversations_of(rows, columns, Tables(tables, [len(part.label) for part in parts]))
     if "train" not in splits and not options.predict_only:
         what = f"no row of column '{columns.split}'" if columns.split else "no file"
         raise UserError(
             f"{sources[0]}: {what} is train, only {', '.join(splits)}: add training rows, or give --predict-only if "
             "the corpus is only predicted"
         )
-    return splits, names.of_corpus(labels_of(splits), options.merge)
+    folds = declared_folds(rows, columns, conversation_ids(rows, columns))
+    return splits, names.of_corpus(labels_of(splits), options.merge), folds
 
 
 def _with_row_per_utterance(table: Table, columns: Columns) -> Table:
@@ -135,7 +140,7 @@ def _with_row_per_utterance(table: Table, columns: Columns) -> Table:
 
 def _check_splits(tables: Sequence[Table], columns: Columns, *, predict_only: bool) -> None:
     unknown = next((table.path for table in tables if not table.split), None)
-    if columns.split or predict_only or not unknown:
+    if columns.split or columns.declares_folds or predict_only or not unknown:
         return
     raise UserError(
         f"no column for the split: give --split COLUMN, or --predict-only to do without; or name files after their "
@@ -173,7 +178,9 @@ def _read_rows(table: Table, columns: Columns, names: LabelNames) -> Rows:
         order=_values(table, "order", columns.order) if columns.order else None,
         speaker=_texts(table, "speaker", columns.speaker),
         label=_labels(table, columns.label, names) if columns.label else [UNLABELLED] * count,
-        split=_splits(table, columns.split) if columns.split else [table.split or "test"] * count,
+        split=_splits(table, columns.split) if columns.split else [_default_split(table, columns)] * count,
+        fold=_texts(table, "fold", columns.fold) if columns.fold else None,
+        split_per_fold={column: _splits(table, column, required=False) for column in columns.split_per_fold},
         utterance=_texts(table, "utterance", columns.utterance) if columns.utterance else None,
         sentence=_sentences(table, columns.sentence) if columns.sentence else [""] * count,
         features=features,
@@ -182,6 +189,7 @@ def _read_rows(table: Table, columns: Columns, names: LabelNames) -> Rows:
     mapped = (f for f in COLUMN_FLAGS if f not in ("conversation", *MODALITIES) and getattr(columns, f))
     lengths = {column: len(values) for column, values in zip(ids, parts, strict=True)}
     lengths |= {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
+    lengths |= {column: len(values) for column, values in rows.split_per_fold.items()}
     lengths |= {column: len(features[modality]) for modality, column in columns.modalities.items()}
     for name, length in lengths.items():
         if length != count:
@@ -209,15 +217,19 @@ def _sentences(table: Table, column: str) -> list[str]:
     return [fix_encoding(sentence) for sentence in _texts(table, "sentence", column, required=False)]
 
 
-def _splits(table: Table, column: str) -> list[str]:
-    names = _texts(table, "split", column)
+def _default_split(table: Table, columns: Columns) -> str:
+    return table.split or ("train" if columns.declares_folds else "test")
+
+
+def _splits(table: Table, column: str, *, required: bool = True) -> list[str]:
+    names = _texts(table, "split", column, required)
     for row, name in enumerate(names):
-        if name not in SPLIT_NAMES:
+        if name and name not in SPLIT_NAMES:
             raise UserError(
                 f"{table.path}: column '{column}' has split '{name}' in row {row + 1}: "
                 f"expected one of {', '.join(SPLIT_NAMES)}"
             )
-    return [SPLIT_NAMES[name] for name in names]
+    return [SPLIT_NAMES.get(name, "") for name in names]
 
 
 def _labels(table: Table, column: str, names: LabelNames) -> list[int]:
