@@ -16,7 +16,7 @@ from jmer.data.groups import GROUPINGS
 from jmer.data.normalization import fit
 from jmer.data.outliers import constant_lines
 from jmer.data.plausibility import suspicions
-from jmer.data.readers import Reader, dag_json, feature_pickles, frame_files, meld_csv, table
+from jmer.data.readers import Reader, dag_json, emotion2vec, feature_pickles, frame_files, meld_csv, table
 from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import relabelled
 from jmer.data.splits import hold_out
@@ -30,6 +30,7 @@ FORMATS: dict[str, Reader] = {
     "dag-json": dag_json,
     "meld-csv": meld_csv,
     "frames": frame_files,
+    "emotion2vec": emotion2vec,
 }
 
 

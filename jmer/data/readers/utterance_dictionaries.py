@@ -20,6 +20,7 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, warn
+from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.pickle_layouts import FIELDS, NAMES
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
@@ -77,20 +78,19 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     """
     if options.splits:
         raise UserError(f"--splits: {path} names its splits: drop the flag")
-    rows = {
-        SPLIT_NAMES[_string(key)]: _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
-        for key, part in content.items()
-        if part
-    }
-    if not rows:
-        raise UserError(f"{path}: all of its splits are empty: get the file again")
-    emotions = _emotions(path, rows, options)
+    rows: dict[str, _Rows] = {}
+    for key, part in content.items():
+        split = SPLIT_NAMES[_string(key)]
+        if split in rows:
+            raise UserError(f"{path} has two {split} splits: remove one")
+        rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
+    names = LabelNames.of(_emotions(path, rows, options), options)
     shared = _shared(rows)
     if shared:
         warn(f"{path}: {len(shared)} conversations are in several splits, for example '{shared[0]}': kept as several")
     frames = any(one.has_frames for one in rows.values())
     chosen = {
-        split: _conversations(one, emotions, options, frames=frames, prefix=f"{split}_" if shared else "")
+        split: _conversations(one, names, options.regression, frames=frames, prefix=f"{split}_" if shared else "")
         for split, one in rows.items()
     }
     replaced = sum(one.replaced for one in rows.values())
@@ -102,7 +102,7 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     card = Card(
         name=path.stem,
         widths={m: np.shape(first[m][0])[-1] for m in MODALITIES if m in first},
-        emotions=emotions,
+        emotions=names.of_corpus(labels_of(chosen), options.merge),
         provenance=f"Converted from {path.name}, a dictionary of splits with a row per utterance.{labels}{note}",
         synthetic=False,
         frames=frames,
@@ -116,6 +116,8 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
 def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _Rows:
     fields = _fields(where, part, options.layout)
     key, labels = _labels(where, part, fields, options.regression)
+    if not len(labels):
+        raise UserError(f"{where} is empty: remove it")
     features, replaced = {}, 0
     for modality in (m for m in MODALITIES if m in fields):
         lengths = next((part[name] for name in LENGTHS[modality] if name in part), None)
@@ -128,9 +130,8 @@ def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _
     for name, values in {**fields, key: labels}.items():
         if len(values) != len(labels):
             raise UserError(f"{where}: {len(values)} {name} but {len(labels)} {key}: give one per utterance")
-    return _Rows(
-        where, fields, (key, labels), _places(where, fields, len(labels), alone=options.alone), features, replaced
-    )
+    found = _places(where, fields, len(labels), alone=options.alone)
+    return _Rows(where, fields, (key, labels), found, features, replaced)
 
 
 def _fields(where: str, part: Mapping[str, Any], layout: Mapping[int | str, str] | None) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _fields(where: str, part: Mapping[str, Any], layout: Mapping[int | str, str]
     known = {NAMES[key]: value for key, value in part.items() if NAMES.get(key) in FIELDS and NAMES[key] != "labels"}
     if "text" in known and all(isinstance(value, str) for value in known["text"]):
         known.setdefault("sentences", known.pop("text"))
-    return known
+    return known | ({"annotations": part["annotations"]} if "annotations" in part else {})
 
 
 def _labels(
@@ -256,14 +257,14 @@ def _shared(rows: Mapping[str, _Rows]) -> list[str]:
 
 
 def _conversations(
-    rows: _Rows, emotions: Sequence[str], options: argparse.Namespace, *, frames: bool, prefix: str
+    rows: _Rows, names: LabelNames, regression: str | None, *, frames: bool, prefix: str
 ) -> list[Conversation]:
-    names = _names(rows.fields["ids"]) if "ids" in rows.fields else [str(row) for row in range(len(rows.places))]
-    labels = _class_indices(rows, emotions, options.regression)
+    utterances = _names(rows.fields["ids"]) if "ids" in rows.fields else [str(row) for row in range(len(rows.places))]
+    labels = _class_indices(rows, names, regression)
     return [
         Conversation(
             id=prefix + name,
-            utterances=[names[row] for row in own],
+            utterances=[utterances[row] for row in own],
             speakers=[_speaker(rows, row) for row in own],
             labels=labels[own],
             sentences=[
@@ -291,16 +292,17 @@ def _features_of(features: Mapping[str, Any], rows: Sequence[int], *, frames: bo
     return {"features": values, "available": available}
 
 
-def _class_indices(rows: _Rows, emotions: Sequence[str], regression: str | None) -> np.ndarray:
+def _class_indices(rows: _Rows, names: LabelNames, regression: str | None) -> np.ndarray:
     key, values = rows.labels
-    if values.dtype.kind == "U":
-        unknown = sorted(set(values.tolist()) - set(emotions))
-        if unknown:
-            raise UserError(f"{rows.where}: {key} has '{unknown[0]}', which is not one of {', '.join(emotions)}")
-        return np.array([emotions.index(name) for name in values.tolist()], np.int32)
-    if regression:
+    if regression and values.dtype.kind in "fiu":
         return to_classes(values.astype(np.float64), regression)
-    return np.where(np.abs(values) < 2**31, values, -(2**31)).astype(np.int32)
+    if values.dtype.kind != "U":
+        return np.where(np.abs(values) < 2**31, values, -(2**31)).astype(np.int32)
+    indices = [names.index(label) for label in values.tolist()]
+    if None in indices:
+        label = values[indices.index(None)]
+        raise UserError(f"{rows.where}: {key} has '{label}', not one of {names.described()}: {names.remedy}")
+    return np.array(indices, np.int32)
 
 
 def _speaker(rows: _Rows, row: int) -> str:
