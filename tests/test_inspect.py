@@ -5,9 +5,11 @@ import pytest
 
 from jmer.command import exit_status
 from jmer.data.corpus import Card, Conversation, build_corpus, save_corpus
-from jmer.data.inspect import inspect
+from jmer.data.inspect import describe_findings, inspect
 
 CARD = Card("made-up", {"text": 3, "visual": 2}, ("calm", "angry"), "Drawn by hand, " * 20, False)
+
+TOO_FEW = ["too", "few", "labelled", "conversations", "or", "emotions", "for", "a", "classifier"]
 
 
 def conversation(name, labels, speakers, text=0.5, lacking=()):
@@ -30,9 +32,9 @@ def conversation(name, labels, speakers, text=0.5, lacking=()):
 
 @pytest.fixture
 def printed(tmp_path, capsys):
-    def run(splits):
+    def run(splits, *flags):
         save_corpus(build_corpus(splits, CARD), tmp_path / "corpus")
-        assert exit_status(inspect, [str(tmp_path / "corpus")]) == 0
+        assert exit_status(inspect, [str(tmp_path / "corpus"), *flags]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 100
         return lines
@@ -92,6 +94,25 @@ def test_it_lists_defects(printed):
         "    total",
     ]
     assert lines[-1] == "  and 6 more"
+
+
+def test_it_probes_on_request(printed, capsys, tmp_path):
+    train, test = [conversation("a", [0, 1, 1, 0], "ABAB")], [conversation("b", [1, 0, 1], "ABA")]
+    lines = printed({"train": train, "test": test}, "--probe")
+    rows = lines[lines.index("probe:") + 1 :]
+    assert rows[0].startswith("open  linear probe  text, train            less than 20 labelled conversations, or one")
+    assert rows[1].strip() == "probed"
+    assert {row.split()[0] for row in rows if not row.startswith(" ")} == {"open", "fine"}
+    assert next(row for row in rows if row.startswith("fine  speakers")).endswith("not known: A, B are names of roles")
+    assert describe_findings(()) == "probe: no training split to compare with"
+
+
+def test_a_probe_needs_a_corpus_without_defects(tmp_path, capsys):
+    broken = {"train": [conversation("a", [0, 5], "AB")]}
+    save_corpus(build_corpus(broken, CARD), tmp_path / "corpus")
+    assert exit_status(inspect, [str(tmp_path / "corpus"), "--probe"]) == 2
+    out, err = capsys.readouterr()
+    assert "defects:" in out and err.startswith("error: invalid corpus 'made-up'") and len(err.splitlines()) == 1
 
 
 def test_an_error_is_one_line(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A run says which features training has not prepared it for; constant columns have no effect on its predictions."""
 
 import dataclasses
+import html
 
 import numpy as np
 import pandas as pd
@@ -77,3 +78,19 @@ def test_the_results_of_a_run_count_outliers_and_clip_them(tmp_path):
     for split in spiked.splits:
         for c in run.predictor.normalize(spiked.conversations(split)):
             assert np.abs(np.concatenate(list(c.features.values()), axis=1)).max() <= 1.5
+
+
+def test_the_results_of_a_run_have_the_leaks_of_its_corpus(tmp_path):
+    made, lines = tiny_corpus(), []
+    splits = {split: made.conversations(split) for split in made.splits}
+    longest = max(splits["train"], key=lambda c: c.available["text"].sum())
+    leaking = make_corpus(splits | {"test": [*splits["test"], dataclasses.replace(longest, id="copy")]}, made.card)
+    jmer.train(linear_config(training__parallel="jit", training__epochs=1), leaking, tmp_path, log=lines.append)
+    (warning,) = (line for line in lines if line.startswith("warning: "))
+    measured = "1 of 8 conversations have mostly the same features as one of train ('copy')"
+    assert warning == f"warning: duplicates, test: {measured}; training has seen them: remove them"
+    text, page = (html.unescape((tmp_path / name).read_text()) for name in ("report.md", "report.html"))
+    assert "**The corpus may mislead** (duplicates, test): see the leaks and shifts between its splits." in text
+    assert "<strong>The corpus may mislead</strong> (duplicates, test)" in page
+    for finding in jmer.data.probe(leaking):
+        assert finding.measured in page and finding.measured.replace("_", r"\_") in text.replace(r"\.", ".")

@@ -138,5 +138,5 @@ COMMANDS = {
     "evaluate": Command("evaluate a trained run, on its own corpus or another", evaluate),
     "predict": Command("predict a corpus, labelled or not, with a trained run", predict),
     "convert": Command("convert feature files of other formats into a corpus", convert),
-    "inspect": Command("print the contents of a corpus and its defects", inspect),
+    "inspect": Command("print the contents of a corpus, its defects, leaks and shifts", inspect),
 }

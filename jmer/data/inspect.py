@@ -1,4 +1,4 @@
-"""`python -m jmer.data.inspect CORPUS`: prints the contents of a corpus and its defects."""
+"""`python -m jmer.data.inspect CORPUS`: prints the contents of a corpus, its defects and, on request, a probe."""
 
 import functools
 import sys
@@ -11,10 +11,12 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status
 from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.findings import Finding
 from jmer.data.frames import available_rows
 from jmer.data.load import load_corpus
+from jmer.data.probing import probe
 from jmer.data.synthetic import NAMES
-from jmer.data.validation import defects, shortened
+from jmer.data.validation import defects, shortened, validate_corpus
 
 LINE_WIDTH = 100
 QUARTILES = ("shortest", "first quartile", "median", "third quartile", "longest")
@@ -32,7 +34,18 @@ def inspect(arguments: Sequence[str], *, program: str = "python -m jmer.data.ins
     """
     parser = Parser(prog=program, description="Prints the contents of a corpus and its defects.")
     parser.add_argument("corpus", help=f"folder of a corpus, or the name of a built-in one: {', '.join(NAMES)}")
-    print(describe(load_corpus(parser.parse_args(arguments).corpus)))
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also look for what leaks from training into the other splits (modalities that were learnt on training "
+        "labels, duplicates) and for shifts (labels, features, speakers in common); takes seconds",
+    )
+    options = parser.parse_args(arguments)
+    corpus = load_corpus(options.corpus)
+    print(describe(corpus))
+    if options.probe:
+        validate_corpus(corpus)
+        print(f"\n{describe_findings(probe(corpus))}")
 
 
 def describe(corpus: Corpus) -> str:
@@ -61,6 +74,24 @@ def describe(corpus: Corpus) -> str:
             "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
     )
+
+
+def describe_findings(findings: Sequence[Finding]) -> str:
+    """Returns a table of findings, and what each means that is not fine."""
+    if not findings:
+        return "probe: no training split to compare with"
+    columns = [max(len(cell) for cell in column) + 2 for column in zip(*map(_head, findings), strict=True)]
+    indent = " " * sum(columns)
+    lines = ["probe:"]
+    for finding in findings:
+        head = "".join(cell.ljust(width) for cell, width in zip(_head(finding), columns, strict=True))
+        text = f"{finding.measured}: {finding.meaning}" if finding.meaning else finding.measured
+        lines.append(textwrap.fill(text, LINE_WIDTH, initial_indent=head, subsequent_indent=indent))
+    return "\n".join(lines)
+
+
+def _head(finding: Finding) -> tuple[str, str, str]:
+    return finding.verdict, finding.check, finding.subject
 
 
 def _sizes(columns: Sequence[Sequence[Conversation]]) -> list[list[str]]:

@@ -24,6 +24,7 @@ from jmer.evaluation.report import (
     Report,
     banners,
     config_lines,
+    data_warning,
     headline,
     split_title,
 )
@@ -122,6 +123,7 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
             for banner in banners(synthetic=report.card.synthetic, selection=report.selection)
         ],
         headline=_emphasized(headline(report)),
+        data_warning=_emphasized(data_warning(report)),
         sections=[_split_section(report, split, predicted.get(split)) for split in report.scored_splits],
         metrics=report.metrics,
         curves=_curves(report),

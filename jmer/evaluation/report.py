@@ -15,6 +15,7 @@ import numpy as np
 import jmer
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Corpus
+from jmer.data.findings import WARNING, Finding
 from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import History, plot_confusion, plot_learning_curves
@@ -61,6 +62,7 @@ class Report:
       card: card of the corpus.
       sizes: split -> its size.
       unprepared: lines on the features that training has not prepared the model for, see `jmer.data.outliers`.
+      findings: of the probe of the corpus, see `jmer.data.probing`.
       scores: split -> scores at the chosen epoch; without the splits that have no labels.
       selection: the rule that chose the epoch.
       epoch: the chosen epoch, counted from 1.
@@ -89,6 +91,7 @@ class Report:
     parameters: int
     seconds: float
     unprepared: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
     stopped: str = ""
     initial: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -175,6 +178,8 @@ def _sections(report: Report) -> Iterator[str]:
     yield f"# {escape_markdown(report.title)}"
     yield from banners(synthetic=report.card.synthetic, selection=report.selection)
     yield headline(report)
+    if warning := data_warning(report):
+        yield warning
     if report.scores:
         yield "## Scores"
         yield _score_table(report)
@@ -185,6 +190,15 @@ def _sections(report: Report) -> Iterator[str]:
         yield from _split_sections(split, report.scores[split])
     yield "## Corpus"
     yield from _corpus_sections(report)
+    if report.findings:
+        yield "## Leaks and shifts between splits"
+        yield markdown_table(
+            ("verdict", "check", "of", "found", "meaning"),
+            [
+                tuple(map(escape_markdown, (f.verdict, f.check, f.subject, f.measured, f.meaning)))
+                for f in report.findings
+            ],
+        )
     yield "## Run"
     yield "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in report.facts.items())
     yield "Command:"
@@ -225,6 +239,14 @@ def main_scores(scores: Scores, selection: Selection) -> str:
         f"{metric_title(name, scores.majority_emotion)} {percent(metric_value(scores, name))} %"
         for name in dict.fromkeys(names)
     )
+
+
+def data_warning(report: Report) -> str:
+    """Returns a sentence on the findings that would mislead who reads the scores; empty if there are none."""
+    warned = [f"{f.check}, {f.subject}" for f in report.findings if f.verdict == WARNING]
+    if not warned:
+        return ""
+    return f"**The corpus may mislead** ({'; '.join(warned)}): see the leaks and shifts between its splits."
 
 
 def _score_table(report: Report) -> str:

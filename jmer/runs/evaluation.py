@@ -2,14 +2,16 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jmer.data.corpus import Corpus, build_corpus
 from jmer.data.examples import make_examples
+from jmer.data.findings import WARNING, Finding
 from jmer.data.outliers import constant_lines, outlier_lines
+from jmer.data.probing import probe
 from jmer.errors import UserError
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores
@@ -77,6 +79,7 @@ def write_results(
     if other:
         log(f"{other}; results go to {folder}")
     reporting = labelled and is_main_process()
+    findings = probe(corpus) if reporting else ()
     history = run.history if reporting else []
     scores, shown, unprepared = {}, {}, []
     for split, examples in pipeline.examples.items():
@@ -98,7 +101,7 @@ def write_results(
     if reporting:
         # Utterances of the training split are the most, and show little.
         shown.pop("train", None)
-        _write_reports(folder, run, corpus, scores, shown, history, unprepared, log)
+        _write_reports(folder, run, corpus, scores, shown, history, unprepared, findings, log)
     return scores
 
 
@@ -129,6 +132,7 @@ def _write_reports(
     shown: dict[str, PredictedSplit],
     history: list[dict],
     unprepared: list[str],
+    findings: Sequence[Finding],
     log: Callable[[str], None],
 ) -> None:
     """Writes the reports and the scores."""
@@ -138,6 +142,7 @@ def _write_reports(
         card=corpus.card,
         sizes=split_sizes(corpus),
         unprepared=[*constant_lines(run.normalization), *unprepared],
+        findings=findings,
         scores=scores,
         selection=run.selection,
         epoch=run.epoch,
@@ -159,6 +164,9 @@ def _write_reports(
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         log(f"{split}: {main_scores(result, run.selection)}")
+    for finding in findings:
+        if finding.verdict == WARNING:
+            log(finding.line)
     log(f"report: {path}, {page.name}")
 
 
