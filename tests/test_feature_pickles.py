@@ -249,7 +249,7 @@ def test_unknown_layouts_are_described(tmp_path):
 @pytest.mark.parametrize(("content", "name"), [((), "tuple"), (3, "int"), (np.ones(3), "array"), ({}, "dict")])
 def test_content_that_is_no_tuple(tmp_path, content, name):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match=f"a.pkl contains one {name}, not a tuple of dictionaries"):
+    with pytest.raises(UserError, match=f"a.pkl contains one {name}, not a tuple of dictionaries of conv"):
         read(tmp_path / "a.pkl")
 
 
@@ -564,4 +564,36 @@ def test_a_torch_file_has_the_same_corpus(tmp_path):
 def test_a_whole_file_of_another_kind_is_named(tmp_path, content, message):
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(UserError, match=f"a.pkl is .*{message}"):
+        read(tmp_path / "a.pkl")
+
+
+def test_dictionaries_of_conversations(tmp_path):
+    elements = three_lists()
+    names = {"speakers": "speakers", "labels": "labels", "text": "text", "visual": "visual", "sentences": "sentence"}
+    splits = {"train": "train", "dev": "validation", "test": "test"}
+    content = {
+        split: [{"vid": key, **{k: elements[name][key] for name, k in names.items()}} for key in elements[own]]
+        for split, own in splits.items()
+    }
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
+    corpus = read(tmp_path / "data.pkl", emotions="a,b,c")
+    assert_holds(corpus, elements, elements["text"].get, ("text", "visual"))
+    assert ids(corpus) == {split: elements[split] for split in ("train", "validation", "test")}
+    assert corpus.conversations("train")[0].sentences == ["Who is it?", "Me."]
+    del content["test"][0]["text"]
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"data.pkl: conversation 'call8' has no text"):
+        read(tmp_path / "data.pkl", emotions="a,b,c")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([((np.zeros((3, 4)),), 1.0, f"v[{i}]") for i in range(40)], "a list of 40, such as 0: tuple of 3"),
+        ({f"c{i}": ["Hello.", "Hi."] for i in range(40)}, "a dict of 40, such as 'c0': list of 2"),
+    ],
+)
+def test_content_of_many_elements_is_described_briefly(tmp_path, content, message):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=f"a.pkl contains {message}.*, not a tuple of dictionaries of conversations"):
         read(tmp_path / "a.pkl")

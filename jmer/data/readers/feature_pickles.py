@@ -21,6 +21,8 @@ A dictionary of splits (MMSA, CMU-MultimodalSDK, MulT), one row per utterance, p
 
     {train: {text, audio, vision, id, classification_labels | regression_labels | labels[, raw_text, ..._lengths]}, ...}
 
+    {train: [{vid, speakers, labels, text, audio, visual, sentence}, ...], dev: ..., test: ...}    CORECT
+
 Each list of conversations is a split. Which one it is, say, in this order: --splits; the keys, if they begin with their
 split (tr_0, test_17); the documented order of the layout, two lists being train and test; for another number of lists,
 a published division (IEMOCAP's session 5 for testing, MELD's numbers, the sizes 659, 89 and 79 of EmoryNLP). Lists that

@@ -22,8 +22,9 @@ NAMES = {
     **dict.fromkeys(("id", "utterance_ids", "vids"), "ids"),
     "speaker": "speakers",
     **dict.fromkeys(("label", "emotion", "emotions"), "labels"),
-    **dict.fromkeys(("acoustic", "wave"), "audio"),
-    **dict.fromkeys(("vision", "video", "face"), "visual"),
+    "glove": "text",
+    **dict.fromkeys(("acoustic", "wave", "covarep"), "audio"),
+    **dict.fromkeys(("vision", "video", "face", "facet"), "visual"),
     **dict.fromkeys(("sentence", "raw_text", "transcripts"), "sentences"),
 }
 """Key of a dictionary -> what it is likely to be."""
@@ -145,24 +146,58 @@ def parts_of(path: Path, content: Any, given: Mapping[int | str, str] | None) ->
         given = _given_by_keys(content)
     if given is not None:
         return _given_parts(path, elements, given)
+    found = _listed_conversations(content)
+    if found:
+        return found
     conversations = conversations_of(elements)
     kinds = [kind_of_element(element, conversations) for element in elements.values()]
-    values = list(elements.values())
-    if isinstance(content, list | tuple) and "listing" in kinds:
-        first = kinds.index("listing")
-        after = next((i for i in range(first, len(kinds)) if kinds[i] != "listing"), len(kinds))
-        if after == len(kinds) > first + 2 and conversations.isdisjoint(values[-1]):
-            after -= 1  # names of something else, such as the classes
-        for layout in LAYOUTS:
-            if _fits(kinds[:first], layout.fields) and len(kinds) - after <= 1:
-                fields = dict(zip(layout.fields, values[:first], strict=True))
-                return Parts(layout.name, len(values), fields, values[first:after], layout.lists)
-    if not elements:
-        raise UserError(f"{path} contains one {_type(content)}, not a tuple of dictionaries (--help lists the layouts)")
+    found = _known_parts(content, kinds, conversations)
+    if found:
+        return found
+    if not 0 < len(elements) <= SHOWN_ELEMENTS:
+        size = f"a {_type(content)} of {len(elements)}, such as"
+        what = f"{size} {_example(elements)}" if elements else f"one {_type(content)}"
+        raise UserError(f"{path} contains {what}, not a tuple of dictionaries of conversations (--help lists layouts)")
     raise UserError(
         f"{path} has an unknown layout (--help lists the known ones): it is {_description(content, kinds)}; say what "
         f"the elements are, as far as can be guessed --layout {_proposal(elements, kinds)}"
     )
+
+
+def _known_parts(content: Any, kinds: Sequence[str], conversations: set) -> Parts | None:
+    if not isinstance(content, list | tuple) or "listing" not in kinds:
+        return None
+    first = kinds.index("listing")
+    after = next((i for i in range(first, len(kinds)) if kinds[i] != "listing"), len(kinds))
+    if after == len(kinds) > first + 2 and conversations.isdisjoint(content[-1]):
+        after -= 1  # names of something else, such as the classes
+    for layout in LAYOUTS:
+        if _fits(kinds[:first], layout.fields) and len(kinds) - after <= 1:
+            fields = dict(zip(layout.fields, content[:first], strict=True))
+            return Parts(layout.name, len(content), fields, content[first:after], layout.lists)
+    return None
+
+
+def _listed_conversations(content: Any) -> Parts | None:
+    """Returns the parts of {split: [{vid, speakers, labels, text, ...}, ...]}, one dictionary per conversation."""
+    splits = content if isinstance(content, dict) else {}
+    if not splits or not all(name in SPLIT_NAMES and _are_dictionaries(listed) for name, listed in splits.items()):
+        return None
+    fields: dict[str, dict[Any, Any]] = {}
+    lists: list[list] = []
+    for split, listed in splits.items():
+        lists.append([one.get("vid", f"{split}_{number}") for number, one in enumerate(listed)])
+        for key, one in zip(lists[-1], listed, strict=True):
+            for name in (name for name in one if NAMES.get(name) in FIELDS and is_sequence(one[name])):
+                fields.setdefault(NAMES[name], {})[key] = one[name]
+    names = [SPLIT_NAMES[split] for split in splits]
+    if "labels" not in fields or len(set(names)) < len(names):
+        return None
+    return Parts("dictionaries of conversations", len(splits), fields, lists, names, named=True)
+
+
+def _are_dictionaries(value: Any) -> bool:
+    return is_sequence(value) and all(isinstance(one, dict) for one in value)
 
 
 def elements_of(content: Any) -> Mapping[Any, Any]:
@@ -302,6 +337,11 @@ def describe(element: Any, kind: str) -> str:
     if kind == "vectors":
         shape += f"x {len(values[0])} " if len(values) else ""
     return f"dict of {len(element)}, {key!r}: {shape}{kind}"
+
+
+def _example(elements: Mapping[Any, Any]) -> str:
+    key, element = next(iter(elements.items()))
+    return f"{key!r}: {describe(element, kind_of_element(element, set()))}"
 
 
 def _type(value: Any) -> str:
