@@ -8,8 +8,9 @@
     python -m jmer.main --workdir runs/a --mode predict --corpus data/new    predict a corpus, labelled or not
 
 The same command resumes where a run was stopped. --mode evaluate and predict take the configuration from the run; its
-corpus and devices alone can be changed. Results for another corpus go to a folder of their own inside the run's. The
-command `jmer` does the same: `jmer train`, `jmer evaluate RUN`, `jmer predict RUN`.
+corpus and devices alone can be changed. Results for another corpus go to a folder of their own inside the run's; a
+corpus is known by what it contains, wherever it lies. The command `jmer` does the same: `jmer train`,
+`jmer evaluate RUN`, `jmer predict RUN`.
 """
 
 from collections.abc import Sequence

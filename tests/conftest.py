@@ -47,6 +47,17 @@ def key():
     return lambda: jax.random.fold_in(jax.random.key(0), next(counter))
 
 
+@pytest.fixture(scope="module")
+def no_figures():
+    """Draws no figures of reports, which would take longer than training the smallest model."""
+    from jmer.evaluation import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        for plot in ("plot_confusion", "plot_learning_curves"):
+            patch.setattr(report, plot, lambda *_, **__: None)
+        yield
+
+
 @pytest.fixture
 def smallest_model(monkeypatch):
     """Registers the model of `linear_experiment.py`, and draws no figures of reports, which would take longer."""

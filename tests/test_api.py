@@ -12,18 +12,11 @@ from tiny import LINEAR, WIDTHS, tiny_corpus
 import jmer
 from jmer.data import make_conversation, make_corpus
 from jmer.data.corpus import save_corpus
-from jmer.evaluation import report
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_plots():
-    """Plots take longer than the training of the smallest model."""
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
-from jmer.evaluation import report
 from jmer.main import main as train_and_score
 from jmer.runs.directory import RunInUse, lock, read_config, read_facts
 from jmer.training.metric_writers import read_json_lines
@@ -31,13 +30,7 @@ TESTS = Path(__file__).parent
 EXPERIMENT = str(TESTS / "linear_experiment.py")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def light():
-    """Draws no figures of reports, which would take longer than training."""
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,8 @@ def test_a_run_keeps_its_configuration(trained, refused):
     assert "model.dropout_rate is 0.1 there and 0.5 here" in refused(*use, "--config.model.dropout_rate=0.5")
     assert "training.devices is 99" in refused(*use, "--config.training.devices=99", "--config.training.parallel=pmap")
     assert "did you mean training.epochs?" in refused(*use, "--config.training.epoch=3")
+    line = refused(*use, "--config", "dagerc_meld")
+    assert "was trained with model 'lfvd', and --config dagerc_meld has model 'dagerc': leave" in line
 
 
 def test_a_folder_that_is_no_run(trained, refused, tmp_path):

@@ -13,18 +13,11 @@ from jmer.command import exit_status
 from jmer.data import load_corpus, make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
-from jmer.evaluation import report
 from jmer.main import main
 from jmer.runs import group_runs, write_results
 from jmer.runs.directory import OTHER_CORPORA_FOLDER, read_facts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_plots():
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")

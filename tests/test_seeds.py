@@ -148,7 +148,8 @@ def test_directories_of_one_run_and_of_several_seeds_are_told_apart(trained, cap
         (line,) = capfd.readouterr().err.splitlines()
         return line
 
-    assert "holds no run but other files (report.md): choose another" in refused("--config.seeds=1")
+    several = f"{folder} holds the runs of several seeds: choose another workdir, or one of theirs (seed4)"
+    assert several in refused("--config.seeds=1")
     single = refused("--workdir", str(folder / "seed4"))
     assert f"{folder / 'seed4'} is the directory of a single run: choose another workdir for several seeds" in single
     assert "seeds is 0: give at least 1" in refused("--config.seeds=0")

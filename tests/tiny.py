@@ -1,6 +1,5 @@
 """A corpus and a network so small that tests can train them."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,7 +22,7 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.models import Model, ModelSpec, build_model, register_model
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import RunFacts
-from jmer.runs.resume import claim
+from jmer.runs.resume import Request, claim
 from jmer.training import Parallel, TrainState, create_train_state, loop, make_optimizer, make_parallel, train_step
 
 EMOTIONS = ("happy", "sad", "neutral", "angry")
@@ -191,7 +190,6 @@ def train_together(configs, corpus, workdirs, log=None):
     """Trains runs in one program, as `train` does."""
     pipeline = Pipeline.for_training(configs[0], corpus)
     fitted = [fit_to_corpus(config, corpus.card, pipeline.examples["train"]) for config in configs]
-    with contextlib.ExitStack() as stack:
-        for config, workdir in zip(fitted, workdirs, strict=True):
-            stack.enter_context(claim(workdir, config, RunFacts(corpus.card, corpus.identity, {}, "train", 1)))
+    facts = RunFacts(corpus.card, corpus.identity, {}, "train", 1)
+    with claim([Request(workdir, config, facts) for config, workdir in zip(fitted, workdirs, strict=True)]):
         return loop.train(pipeline, build_model(pipeline.config), fitted, workdirs, log=log or (lambda line: None))

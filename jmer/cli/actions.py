@@ -57,6 +57,8 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     Raises:
       UserError: if there is no such run, or the corpus does not fit it.
     """
+    from jmer.api import default_workdir
+    from jmer.data import load_configured
     from jmer.data.validation import validate_corpus
     from jmer.experiment import change_fields
     from jmer.runs import read_config, write_results
@@ -64,11 +66,18 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     from jmer.runs.resume import check_use
     from jmer.runs.run import given_corpus, recorded_corpus
 
-    workdir = _workdir(options, changes)
+    # The experiment's file may register the run's model.
+    experiment = jmer.get_config(options.config, changes) if options.config else ConfigDict()
+    workdir = Path(options.workdir or default_workdir(experiment, options.config, load_configured(experiment.data)))
     folders = run_folders(workdir)
     configs = [change_fields(read_config(folder), changes) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_use(folder, config)
+        if experiment and experiment.model.name != config.model.name:
+            raise UserError(
+                f"{folder} was trained with model '{config.model.name}', and --config {options.config} has model "
+                f"'{experiment.model.name}': leave --config out, or name the run's own experiment"
+            )
     given = jmer.load_corpus(changes["data.path"]) if "data.path" in changes else None
     log: Callable[[str], None] | None = None
     for folder, config in zip(folders, configs, strict=True):
@@ -80,18 +89,6 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     if log and labelled and not isinstance(runs, jmer.Run):
         log(f"mean over the runs, on the training corpus: {runs.write_report()}")
     return 0
-
-
-def _workdir(options: argparse.Namespace, changes: Mapping[str, str]) -> Path:
-    """Returns the folder of the run to use: the given one, or the default one of the experiment and its corpus."""
-    from jmer.api import default_workdir
-    from jmer.data import load_configured
-
-    # The experiment's file may register the run's model.
-    experiment = jmer.get_config(options.config, changes) if options.config else ConfigDict()
-    if options.workdir:
-        return Path(options.workdir)
-    return default_workdir(experiment, options.config, load_configured(experiment.data))
 
 
 def set_up(options: argparse.Namespace) -> Callable[[str], None]:

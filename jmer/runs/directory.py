@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,26 +96,53 @@ def is_in_use(workdir: Path) -> bool:
         return True
 
 
+def check_unused(workdir: Path) -> None:
+    """Raises RunInUse if another process or thread works in a directory; leaves nothing there."""
+    if (workdir / LOCK_FILE).exists():
+        with lock(workdir):
+            pass
+
+
 def check_free(workdir: Path) -> None:
     """Checks that a directory holds nothing, or what was left by a run that was killed before it began.
 
     Raises:
       UserError: if it holds anything else.
     """
+    if folders := seed_folders(workdir):
+        raise UserError(
+            f"{workdir} holds the runs of several seeds: choose another workdir, or one of theirs ({folders[0].name})"
+        )
     if workdir.exists():
         check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
 
 
-def check_parent(workdir: Path) -> None:
+def check_parent(workdir: Path, seeds: range) -> None:
     """Checks that a directory may hold the runs of several seeds and their report.
 
+    Args:
+      workdir: the directory.
+      seeds: those that are asked for.
+
     Raises:
-      UserError: if it is the directory of a single run, or holds anything else.
+      UserError: if it is the directory of a single run, has runs of other seeds, or holds anything else.
     """
     if (workdir / CONFIG_FILE).exists():
         raise UserError(f"{workdir} is the directory of a single run: choose another workdir for several seeds")
     if workdir.exists():
         check_files(workdir, own=rf"{SEED_FOLDER}\d+|{re.escape(REPORT_FILE)}")
+    there = [read_config(folder).seed for folder in seed_folders(workdir)]
+    if not set(there) <= set(seeds):
+        # A report is of all the runs in the directory.
+        first, last = min(*there, *seeds), max(*there, *seeds)
+        raise UserError(
+            f"{workdir} holds the runs of seeds {_listed(there)}, and seeds {_listed(seeds)} are asked for: ask for "
+            f"all of them (seed={first}, seeds={last - first + 1}), or choose another workdir"
+        )
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def seed_folders(workdir: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Training runs from configurations: prepare, lock their directories, train, evaluate and report."""
 
 import contextlib
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from jmer.pipeline import Pipeline
 from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent
 from jmer.runs.evaluation import is_reported, write_results
 from jmer.runs.initial_weights import find_start, is_begun, write_record
-from jmer.runs.resume import claim
+from jmer.runs.resume import Request, claim
 from jmer.training import loop
 from jmer.training.execution import check_execution
 from jmer.training.optimizer import make_optimizer
@@ -74,14 +75,15 @@ def train_runs(
     parameters = int(parameter_overview.count_parameters(shapes["params"]))
     commands = [_this_command()] * len(configs) if commands is None else commands
     start = find_start(fitted, workdirs, pipeline, model)
-
-    with contextlib.ExitStack() as stack:
-        if is_main_process():
-            for config, workdir, command in zip(fitted, workdirs, commands, strict=True):
-                facts = RunFacts(corpus.card, corpus.identity, collect_versions(), command, parameters, experiment)
-                stack.enter_context(claim(workdir, config, facts))
-                if start and not is_begun(workdir):
-                    write_record(workdir, start)
+    versions = collect_versions()
+    requests = [
+        Request(workdir, config, RunFacts(corpus.card, corpus.identity, versions, command, parameters, experiment))
+        for config, workdir, command in zip(fitted, workdirs, commands, strict=True)
+    ]
+    with claim(requests) if is_main_process() else contextlib.nullcontext():
+        if start and is_main_process():
+            for workdir in itertools.filterfalse(is_begun, workdirs):
+                write_record(workdir, start)
         for line in _introduction(pipeline, parameters):
             log(line)
         for name, value in start.record.facts().items() if start else ():
@@ -101,11 +103,12 @@ def seed_runs(config: ConfigDict, workdir: Path) -> tuple[list[ConfigDict], list
       workdir: parent of the directories.
 
     Raises:
-      UserError: if `workdir` is the directory of a single run, or holds anything else.
+      UserError: if `workdir` is the directory of a single run, has runs of other seeds, or holds anything else.
     """
-    check_parent(workdir)
+    seeds = range(config.seed, config.seed + config.seeds)
+    check_parent(workdir, seeds)
     configs = []
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in seeds:
         single = config.copy_and_resolve_references()
         single.update(seed=seed, seeds=1)
         configs.append(single)
