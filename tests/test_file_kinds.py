@@ -78,11 +78,11 @@ FILES = {
     "zstd": [b"\x28\xb5\x2f\xfd" + bytes(30)],
     "hdf5": [b"\x89HDF\r\n\x1a\n" + bytes(30)],
     "matlab": [b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(128), b"MATLAB 7.3 MAT-file, Platform".ljust(128)],
-    "parquet": [b"PAR1" + bytes(30)],
-    "arrow": [b"ARROW1\0\0" + bytes(30)],
+    "parquet": [b"PAR1\x15\4" + bytes(30)],
+    "arrow": [b"ARROW1\0\0" + bytes(30), b"\xff\xff\xff\xff\x10\1\0\0", b"FEA1\0\0\0\0"],
     "safetensors": [(40).to_bytes(8, "little") + b'{"text":{"dtype":"F32"}}', (70000).to_bytes(8, "little") + b'{"t":'],
     "pdf": [b"%PDF-1.7\n%\xe2\xe3"],
-    "media": [b"RIFF\x24\0\0\0WAVEfmt ", b"\0\0\0\x20ftypisom"],
+    "media": [b"RIFF\x24\0\0\0WAVEfmt ", b"\0\0\0\x20ftypisom", b"ID3\3\0"],
     "appledouble": [b"\0\x05\x16\x07\0\x02\0\0Mac OS X"],
     "empty": [b""],
     "zeros": [bytes(5000)],
@@ -120,6 +120,17 @@ def test_the_message_names_the_remedy(tmp_path, content, message):
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(UserError, match=message):
         check_kind(tmp_path / "a.pkl", "npy")
+
+
+HEADERS = """par1,par2 PAR1,PAR2 fea1,fea2 FEA1,x id3,x ID3,x version,https error,x x,y x^2,y headline,a
+conversation,p1 (a,b) BZh,x"""
+
+
+@pytest.mark.parametrize("header", HEADERS.split())
+def test_a_table_may_begin_like_another_file(tmp_path, header):
+    for content in (f"{header}\n1,2\n", f"{header}\n1,p1\n2,p2\n"):
+        (tmp_path / "a.csv").write_text(content)
+        check_kind(tmp_path / "a.csv", "text")
 
 
 @pytest.mark.parametrize(

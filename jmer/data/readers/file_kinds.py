@@ -76,9 +76,11 @@ _AS_ARRAYS = "save what it contains as NumPy arrays (numpy.savez) and use the fo
 _UNPACK = "unpack it and give the files in it"
 _AGAIN = "open its address in a browser and download the file itself"
 
+_PAGE = rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?(<\?xml[^>]*>\s*)?<(?i:!doctype html|html|head)\b"
+
 # The first pattern that the beginning of a file matches says what it is.
 _KINDS = [
-    (re.compile(pattern, re.DOTALL | re.IGNORECASE), FileKind(name, what, remedy))
+    (re.compile(pattern, re.DOTALL), FileKind(name, what, remedy))
     for pattern, name, what, remedy in (
         (rb"\Z", "empty", "empty", "get the file again"),
         (
@@ -101,24 +103,19 @@ _KINDS = [
         ),
         (rb"outs:\s+- (md5|etag|hash)", "dvc", "a DVC pointer, not the file itself", "get the file with `dvc pull`"),
         (
-            rb"\s*(<\?xml[^>]*>\s*)?<(!doctype html|html|head).*(virus scan|scan this file for viruses|drive\.google)",
+            _PAGE + rb".*(?i:virus scan|scan this file for viruses|drive\.google)",
             "html",
             "a page of Google Drive (its virus scan warning or quota), not the file itself",
             "open its address in a browser and choose 'Download anyway', or use a program such as gdown",
         ),
         (
-            rb"\s*(<!--.*?-->\s*)?(<\?xml[^>]*>\s*)?<(!doctype html|html|head).*github",
+            _PAGE + rb".*(?i:github)",
             "html",
             "a web page of GitHub, not the file itself",
             "download the raw file from that page",
         ),
-        (
-            rb"\s*(<!--.*?-->\s*)?(<\?xml[^>]*>\s*)?<(!doctype html|html|head)\b",
-            "html",
-            "a web page, not the file itself",
-            _AGAIN,
-        ),
-        (rb"(\xef\xbb\xbf)?\s*<(\?xml|error)\b", "xml", "an XML text, such as a server sends for an error", _AGAIN),
+        (_PAGE, "html", "a web page, not the file itself", _AGAIN),
+        (rb"(\xef\xbb\xbf)?\s*<(?i:\?xml|error)\b", "xml", "an XML text, such as a server sends for an error", _AGAIN),
         (
             rb'\s*\{\s*"(error|errors|message|detail|status|code)"\s*:',
             "json-message",
@@ -141,10 +138,10 @@ _KINDS = [
         (rb"\x89HDF\r\n\x1a\n", "hdf5", "an HDF5 file (.h5, .csd, .mat)", f"read it with h5py, {_AS_ARRAYS}"),
         (rb"MATLAB 7", "matlab", "a MATLAB file (version 7.3, HDF5)", f"read it with h5py, {_AS_ARRAYS}"),
         (rb"MATLAB \d", "matlab", "a MATLAB file", f"read it with scipy.io.loadmat, {_AS_ARRAYS}"),
-        (rb"PAR1", "parquet", "a parquet file", _TABLE),
-        (rb"ARROW1|FEA1|\xff\xff\xff\xff", "arrow", "an Arrow or Feather file", f"save it as parquet, {_TABLE}"),
+        (rb"PAR1[^ -~\s]", "parquet", "a parquet file", _TABLE),
+        (rb"ARROW1\0|FEA1\0|\xff{4}", "arrow", "an Arrow or Feather file", f"save it as parquet, {_TABLE}"),
         (
-            rb"[^\0].{2}\0{5}\{\s*\"",
+            rb".{3}\0{5}\{\s*\"",
             "safetensors",
             "a safetensors file",
             f"load it with safetensors, {_AS_ARRAYS}",
@@ -156,7 +153,7 @@ _KINDS = [
         (rb"\x04\x22\x4d\x18", "lz4", "compressed with lz4", "decompress it with `lz4 -d`"),
         (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "xls", "an Excel or Office file", "save the sheet as csv"),
         (rb"%PDF-", "pdf", "a PDF document", "give the file with the features"),
-        (rb"RIFF.{4}(WAVE|AVI )|.{4}ftyp|fLaC|OggS|ID3", "media", "a recording", "extract its features first"),
+        (rb"RIFF.{4}(WAVE|AVI )|.{4}ftyp|fLaC|OggS|ID3[\2-\4]", "media", "a recording", "extract its features first"),
         (
             rb"\0\x05\x16\x07",
             "appledouble",
@@ -200,7 +197,7 @@ def _zip_kind(path: Path) -> FileKind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # OSError: a directory of forged offsets
         return None
     names = {member.rsplit("/", 1)[-1] for member in members}
     if "constants.pkl" in names:

@@ -336,6 +336,8 @@ def describe(element: Any, kind: str) -> str:
     shape = f"{len(values)} " if is_sequence(values) else ""
     if kind == "vectors":
         shape += f"x {len(values[0])} " if len(values) else ""
+    elif kind == "values" and len(values) and isinstance(values[0], np.ndarray):
+        shape += f"x {list(values[0].shape)} "
     return f"dict of {len(element)}, {key!r}: {shape}{kind}"
 
 
