@@ -32,7 +32,8 @@ def test_rows_are_numbered_from_one_in_their_file():
     assert (one.files, one.rows([4]), one.rows([0, 19])) == ("a.csv", "row 5", "rows 1 and 20")
     assert one.rows([0, 1, 2, 3, 4]) == "rows 1, 2, 3 and 2 more"
     two = Places({Path("x/a.csv"): 2, Path("x/b.csv"): 3})
-    assert (two.files, two.rows([1, 2, 4])) == ("x/a.csv and 1 more", "rows 2 of a.csv, 1 of b.csv and 3 of b.csv")
+    assert (two.files, two.rows([1, 2, 4])) == ("x/a.csv and 1 more", "rows 2 of a.csv and 1 and 3 of b.csv")
+    assert two.rows([0, 1, 2, 3]) == "rows 1 and 2 of a.csv, 1 of b.csv and 1 more"
 
 
 def test_text_of_numerals_sorts_by_number():

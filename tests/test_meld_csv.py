@@ -198,3 +198,12 @@ def test_tabs_and_utf16_are_read(tmp_path):
     ]
     (tmp_path / "train_sent_emo.csv").write_bytes("\n".join(tabs).encode("utf-16"))
     assert read(tmp_path, features).conversations("train")[0].sentences == ["Well you’re late.", "So?"]
+
+
+def test_dialogues_whose_rows_are_not_contiguous_are_told(folder, caplog):
+    features = write_npz(folder)
+    read(folder, features)
+    assert caplog.text == ""
+    write_csv(folder, "train", (*TRAIN, *(TRAIN[1].replace(",0,1,", f",0,{number},") for number in (11, 12, 13))))
+    read(folder, features)
+    assert "the rows of 1 dialogues are not contiguous, for example of train, dialogue 0" in caplog.text

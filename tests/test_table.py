@@ -260,7 +260,17 @@ def test_ids_that_restart_are_refused_with_the_columns_that_tell_them_apart(fiel
     few = {name: values for name, values in SCENES.items() if name != "season"}
     message = refusal([write(tmp_path / "few.npz", few)], *flags)
     assert "give all columns that form them, --conversation A,B,C" in message
-    assert f"if not, give another column with --{field}" in message
+    assert f"otherwise give --{field} another column, or none (--{field}=)" in message
+
+
+def test_ids_that_restart_in_every_split_and_episode_are_refused_with_both_remedies(tmp_path):
+    columns = SCENES | {"part": np.array(["train"] * 12 + ["test"] * 6)}
+    source = write(tmp_path / "a.npz", columns)
+    flags = [*SCENE_FLAGS, "--conversation=scene", "--order=line"]
+    assert refusal([source], *flags) == (
+        "conversation '1' is in more than one split: train, test: give --ids-per-split if ids restart in every split, "
+        "--conversation season,episode,scene if they restart more often, or correct the split of its rows"
+    )
 
 
 def test_equal_orders_in_two_files_and_as_text_are_found(tmp_path):

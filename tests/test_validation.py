@@ -51,7 +51,10 @@ def test_a_sound_corpus_has_no_defects():
         ({"utterances": ["u0", "u1"]}, "2 utterances but 4 labels"),
         ({"speakers": ["A"] * 5}, "5 speakers but 4 labels"),
         ({"sentences": []}, "0 sentences but 4 labels"),
-        ({"utterances": ["u0", "u1", "u0", "u2"]}, "utterance id 'u0' occurs more than once"),
+        (
+            {"utterances": ["u0", "u1", "u0", "u2"]},
+            "utterance id 'u0' occurs more than once: rename it, or tell merged conversations apart by their ids",
+        ),
         (
             {"labels": np.array([0, 2, -1, -2])},
             "utterance 'u1' has label 2 (and 1 more): with 2 emotions, expected 0 to 1, or -1 for unlabelled",

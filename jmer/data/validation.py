@@ -173,7 +173,7 @@ def _conversation_defects(conversation: Conversation, card: Card) -> Iterator[st
         if len(getattr(conversation, field)) != length:
             yield f"{len(getattr(conversation, field))} {field} but {length} labels"
     for name in _repeated(conversation.utterances):
-        yield f"utterance id '{name}' occurs more than once"
+        yield f"utterance id '{name}' occurs more than once: rename it, or tell merged conversations apart by their ids"
     yield from _label_defects(conversation, len(card.emotions))
     for modality, width in card.widths.items():
         if modality not in conversation.features or modality not in conversation.available:

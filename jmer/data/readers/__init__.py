@@ -12,7 +12,7 @@ class Reader(Protocol):
     """The functions of a reader's module; its docstring describes the format and is the help of the command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the flags of the format."""
+        """Adds the flags of the format, among them those of `jmer.data.readers.labels.add_label_arguments`."""
 
     def read(self, sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         """Reads a corpus and checks it.

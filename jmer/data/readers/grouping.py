@@ -40,17 +40,27 @@ class Places:
 
     def rows(self, rows: Sequence[int]) -> str:
         """Describes rows, numbered from 1 in their file."""
-        shown = [self._row(row) for row in rows[:SHOWN_ROWS]]
+        numbers: dict[str, list[str]] = {}
+        for row in rows[:SHOWN_ROWS]:
+            name, number = self._place(row)
+            numbers.setdefault(name, []).append(str(number))
+        if len(self.counts) == 1:
+            (shown,) = numbers.values()
+        else:
+            shown = [f"{_listed(found)} of {name}" for name, found in numbers.items()]
         more = [f"{len(rows) - SHOWN_ROWS} more"] if len(rows) > SHOWN_ROWS else []
-        *others, last = shown + more
-        return f"rows {', '.join(others)} and {last}" if others else f"row {last}"
+        return f"row{'s' if len(rows) > 1 else ''} {_listed([*shown, *more])}"
 
-    def _row(self, row: int) -> str:
+    def _place(self, row: int) -> tuple[str, int]:
         for path, count in self.counts.items():
             if row < count:
-                return str(row + 1) + (f" of {path.name}" if len(self.counts) > 1 else "")
+                return path.name, row + 1
             row -= count
         raise IndexError(row)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def conversation_names(keys: Iterable[Key]) -> dict[Key, str]:

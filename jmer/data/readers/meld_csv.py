@@ -19,6 +19,7 @@ from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD, MELD_SENTIMENTS
 from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, warn
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.grouping import scattered
 from jmer.data.readers.labels import LabelNames, add_label_arguments
 from jmer.data.readers.table_files import open_table
 from jmer.data.readers.tables import Table, listing
@@ -66,6 +67,13 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     utterances = {
         key: row for split, path in files.items() for key, row in _utterances(path, split, column, labels).items()
     }
+    parts = scattered([key[:2] for key in utterances], sorted_by_order=True)
+    if parts:
+        split, dialogue = next(iter(parts))
+        warn(
+            f"the rows of {len(parts)} dialogues are not contiguous, for example of {split}, dialogue {dialogue}: if "
+            "ids restart, dialogues were merged: make the ids unique"
+        )
     columns = {m: getattr(options, m) for m in MODALITIES if getattr(options, m)}
     if not columns:
         raise UserError(f"no columns of features in {options.features}: give --text, --audio or --visual COLUMN")

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,10 +113,10 @@ def conversations_of(rows: Rows, columns: Columns, tables: Tables) -> dict[str, 
     keys = list(zip(rows.split, (names[key] for key in rows.conversation), strict=True))
     ids = conversation_ids(rows, columns)
     groups = grouped(keys)
-    if not columns.ids_per_split:
-        _check_one_split(groups)
     order = _sort_keys(rows.order, groups) if rows.order else list(range(len(keys)))
     grouping = _Grouping(keys, groups, columns, tables)
+    if not columns.ids_per_split:
+        grouping.check_one_split(order)
     if rows.order:
         grouping.check_unique("order", rows.order, order)
     if rows.utterance:
@@ -145,18 +145,6 @@ def conversation_ids(rows: Rows, columns: Columns) -> list[str]:
     return [f"{s}_{name}" for s, name in zip(rows.split, plain, strict=True)] if columns.ids_per_split else plain
 
 
-def _check_one_split(groups: Iterable[tuple[str, str]]) -> None:
-    splits: dict[str, list[str]] = {}
-    for split, name in groups:
-        splits.setdefault(name, []).append(split)
-    for name, found in splits.items():
-        if len(found) > 1:
-            raise UserError(
-                f"conversation '{name}' is in more than one split: {', '.join(found)}: give --ids-per-split if ids "
-                "restart in every split, or correct the split of its rows"
-            )
-
-
 def _sort_keys(order: Sequence[Any], groups: Mapping[tuple[str, str], Sequence[int]]) -> list[Any]:
     keys = list(order)
     for (_, name), indices in groups.items():
@@ -174,6 +162,20 @@ class _Grouping:
     columns: Columns
     tables: Tables
 
+    def check_one_split(self, order: Sequence[Hashable]) -> None:
+        """Raises UserError if a conversation is in several splits."""
+        splits: dict[str, list[str]] = {}
+        for split, name in self.groups:
+            splits.setdefault(name, []).append(split)
+        name, found = max(splits.items(), key=lambda item: len(item[1]))
+        if len(found) > 1:
+            more = self._more_columns(order if self.columns.order else None, [name for _, name in self.keys])
+            raise UserError(
+                f"conversation '{name}' is in more than one split: {', '.join(found)}: give --ids-per-split if ids "
+                f"restart in every split{f', --conversation {more} if they restart more often' if more else ''}, or "
+                "correct the split of its rows"
+            )
+
     def check_unique(self, field: str, values: Sequence[Any], compared: Sequence[Hashable]) -> None:
         """Raises UserError if a conversation has a value of a field twice, which ids that restart look like."""
         found = []
@@ -186,12 +188,12 @@ class _Grouping:
         name, rows = found[0]
         column = getattr(self.columns, field)
         others = f", and {len(found) - 1} more have such rows" if len(found) > 1 else ""
-        more = self._more_columns(compared)
+        more = self._more_columns(compared, self.keys)
         remedy = (
             f"conversations with the same id are told apart by --conversation {more}"
             if more
-            else "if ids of conversations restart, give all columns that form them, --conversation A,B,C; if not, give "
-            f"another column with --{field}"
+            else "if ids of conversations restart, give all columns that form them, --conversation A,B,C; if a row is "
+            f"there twice, remove it; otherwise give --{field} another column, or none (--{field}=)"
         )
         raise UserError(
             f"{self.tables.places.files}: conversation '{name}' has {field} {values[rows[0]]!r} of column '{column}' "
@@ -205,13 +207,13 @@ class _Grouping:
             return
         (_, name), parts = next(iter(found.items()))
         again = self.tables.places.rows([first for first, _ in parts[1:]])
-        more = self._more_columns(None) or "A,B,C with all columns that form them"
+        more = self._more_columns(None, self.keys) or "A,B,C with all columns that form them"
         warn(
             f"{self.tables.places.files}: the rows of {len(found)} of {len(self.groups)} conversations are not "
             f"contiguous, for example '{name}' begins again in {again}: if ids of conversations restart, this merged "
             f"them: give --conversation {more}" + ("" if self.columns.order else "; if rows are shuffled, give --order")
         )
 
-    def _more_columns(self, within: Sequence[Hashable] | None) -> str:
-        more = columns_that_tell_apart(self.keys, within, self.tables.other_columns(self.columns))
+    def _more_columns(self, within: Sequence[Hashable] | None, keys: Sequence[Hashable]) -> str:
+        more = columns_that_tell_apart(keys, within, self.tables.other_columns(self.columns))
         return ",".join([*more, *self.columns.id_columns(self.tables.tables[0].names)]) if more else ""
