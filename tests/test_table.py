@@ -305,6 +305,13 @@ def test_conversations_whose_rows_are_not_contiguous_are_told(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_splits_are_named_in_any_case(tmp_path):
+    parts = {"part": np.array(["Train", " train ", "TRAIN", "train", "Dev"])}
+    for suffix in ("npz", "csv"):
+        corpus = read([write(tmp_path / f"a.{suffix}", COLUMNS | parts)], *FLAGS)
+        assert {split: len(corpus.conversations(split)) for split in corpus.splits} == {"train": 2, "validation": 1}
+
+
 def test_ids_that_restart_in_every_split_are_made_unique(source):
     flags = [*FLAGS, "--conversation=part"]
     assert [c.id for c in read([source], *flags, "--ids-per-split").conversations("validation")] == ["validation_dev"]
@@ -474,7 +481,8 @@ def test_a_file_that_is_not_a_table_is_refused(tmp_path):
         [tmp_path / "a.bin"], *FLAGS
     )
     (tmp_path / "a.npz").write_text("404: Not Found")
-    assert "a.npz is a text file that begins with '404: Not Found'" in refusal([tmp_path / "a.npz"], *FLAGS)
+    message = refusal([tmp_path / "a.npz"], *FLAGS)
+    assert "a.npz is a text file that begins with '404: Not Found': if it is a table, name it .csv or .tsv" in message
     (tmp_path / "empty.csv").write_text("")
     assert "empty.csv is empty: get the file again" in refusal([tmp_path / "empty.csv"], *FLAGS)
     np.save(tmp_path / "one.npy", np.zeros(3))

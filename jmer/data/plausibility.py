@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jmer.data.corpus import Conversation
 
 # The longest conversations of public corpora have 110 utterances (IEMOCAP), 33 (MELD), 35 (DailyDialog), about 25
-# (EmoryNLP) and 55 to 98 (the videos of CMU-MOSI and MOSEI). Merged ones are as much longer as ids restart: hundreds.
+# (EmoryNLP) and 63 and 98 (the videos of CMU-MOSI and MOSEI). Merged ones are as much longer as ids restart: hundreds.
 LONGEST_PLAUSIBLE = 200
 LONGEST_PUBLIC = 110
 

@@ -20,6 +20,11 @@ SPLIT_NAMES = {
 _CONTROL_CHARACTERS = re.compile("[\x80-\x9f]")
 
 
+def split_named(name: str) -> str | None:
+    """Returns the split that a cell names, in any case; None if it names none."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
 def warn(line: str) -> None:
     """Says on the console what the user should know of a source that is read nevertheless."""
     logging.getLogger(__name__).warning("warning: %s", line)

@@ -17,10 +17,9 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
-from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import files_by_split, fix_encoding
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.labels import LabelNames, add_label_arguments, labels_of
+from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.text_files import read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
@@ -47,7 +46,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     """
     files = files_by_split([Path(source) for source in sources], PATTERN)
     content = {split: _load(path) for split, path in files.items()}
-    found = options.emotions or _emotions(files, content, {*options.unlabelled, *options.merge})
+    found = options.emotions or _emotions(files, content, options)
     names = LabelNames.of(found, options)
     splits = {
         split: [
@@ -101,8 +100,7 @@ def _compact(utterance: dict) -> dict:
     return utterance
 
 
-def _emotions(files: Mapping[str, Path], content: Mapping[str, list], removed: set[str]) -> tuple[str, ...]:
-    """Returns the names of the labels in the files; those in `removed` do not belong to the usual order."""
+def _emotions(files: Mapping[str, Path], content: Mapping[str, list], options: argparse.Namespace) -> tuple[str, ...]:
     labels = set()
     for split, conversations in content.items():
         for label in (utterance.get("label") for utterances in conversations for utterance in utterances):
@@ -112,7 +110,7 @@ def _emotions(files: Mapping[str, Path], content: Mapping[str, list], removed: s
                 raise UserError(f"{files[split]} has label {label!r}, not a name: give --emotions A,B,...")
     if not labels:
         raise UserError(f"{', '.join(map(str, files.values()))}: no utterance has a label: give --emotions A,B,...")
-    return (*in_standard_order(labels - removed), *sorted(labels & removed))
+    return emotions_found(labels, options)
 
 
 def _conversation(name: str, place: str, utterances: Sequence[Mapping], names: LabelNames) -> Conversation:

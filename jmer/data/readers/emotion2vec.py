@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from jmer.data.corpus import Card, Conversation, Corpus, Features
-from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.labels import LabelNames, add_label_arguments, labels_of
+from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.utterance_names import add_alone_argument, grouped, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
@@ -43,7 +42,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
     """
     files = _files(sources)
     lines = {split: _labelled_names(path.with_suffix(".emo")) for split, path in files.items()}
-    found = in_standard_order(label for pairs in lines.values() for _, label in pairs)
+    found = emotions_found((label for pairs in lines.values() for _, label in pairs), options)
     names = LabelNames.of(options.emotions or found, options)
     features = {split: _features(path, len(lines[split])) for split, path in files.items()}
     splits = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation, Corpus, any_labelled, with_labels
+from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 
@@ -146,6 +147,12 @@ class LabelNames:
                     f"{', '.join(self.emotions)}: correct the name, or drop it"
                 )
         return self.all
+
+
+def emotions_found(labels: Iterable[str], options: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the names of the labels in files, in the usual order of the emotions that remain, then those removed."""
+    found, removed = set(labels), {*options.unlabelled, *options.merge}
+    return (*in_standard_order(found - removed), *sorted(found & removed))
 
 
 def labels_of(splits: Mapping[str, Sequence[Conversation]]) -> Iterator[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD, MELD_SENTIMENTS
-from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, warn
+from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, split_named, warn
 from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.grouping import scattered
 from jmer.data.readers.labels import LabelNames, add_label_arguments
@@ -158,12 +158,13 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
     rows: dict[Key, int] = {}
     for row, (split, *numbers) in enumerate(zip(*values, strict=True)):
         place = f"{table.path}, row {row + 1}"
-        if split not in SPLIT_NAMES:
+        named = split_named(str(split))
+        if named is None:
             raise UserError(f"{place}: split '{split}' in column '{columns[0]}' is not one of {', '.join(SPLIT_NAMES)}")
         if not all(isinstance(n, int) or (isinstance(n, float) and n.is_integer()) for n in numbers):
             raise UserError(f"{place}: dialogue and utterance are {numbers}: expected integers")
         dialogue, utterance = map(int, numbers)
-        key = (SPLIT_NAMES[split], dialogue, utterance)
+        key = (named, dialogue, utterance)
         if key in rows:
             raise UserError(f"{place} is the same utterance as row {rows[key] + 1}: {split}, {dialogue}, {utterance}")
         rows[key] = row

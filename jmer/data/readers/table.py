@@ -42,7 +42,7 @@ import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, Folds, feature_width
-from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding
+from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, split_named
 from jmer.data.readers.fold_columns import declared_folds
 from jmer.data.readers.grouping import repeated_rows
 from jmer.data.readers.labels import LabelNames, labels_of
@@ -223,13 +223,14 @@ def _default_split(table: Table, columns: Columns) -> str:
 
 def _splits(table: Table, column: str, *, required: bool = True) -> list[str]:
     names = _texts(table, "split", column, required)
-    for row, name in enumerate(names):
-        if name and name not in SPLIT_NAMES:
+    splits = [split_named(name) if name else "" for name in names]
+    for row, (name, split) in enumerate(zip(names, splits, strict=True)):
+        if split is None:
             raise UserError(
                 f"{table.path}: column '{column}' has split '{name}' in row {row + 1}: "
                 f"expected one of {', '.join(SPLIT_NAMES)}"
             )
-    return [SPLIT_NAMES.get(name, "") for name in names]
+    return [split or "" for split in splits]
 
 
 def _labels(table: Table, column: str, names: LabelNames) -> list[int]:

@@ -80,7 +80,8 @@ def open_table(path: Path, texts: Sequence[str]) -> Table:
     kind = "text" if found and found.name in ("text", "utf-16") else found.name if found else expected
     if kind not in _OPENERS or (kind == "text" and expected != "text"):
         if found:
-            raise UserError(f"{path} is {found.what}: {found.remedy}")
+            remedy = "if it is a table, name it .csv or .tsv" if kind == "text" else found.remedy
+            raise UserError(f"{path} is {found.what}: {remedy}")
         raise UserError(f"{path}: expected a {', '.join(_SUFFIXES)} file, not '{path.suffix or path.name}'")
     table = _OPENERS[kind](path, texts)
     for name in dict.fromkeys(table.names):
