@@ -59,14 +59,11 @@ def no_figures():
 
 
 @pytest.fixture
-def smallest_model(monkeypatch):
-    """Registers the model of `linear_experiment.py`, and draws no figures of reports, which would take longer."""
+def smallest_model(no_figures):
+    """Registers the model of `linear_experiment.py`."""
     import jmer
-    from jmer.evaluation import report
 
     jmer.get_config(Path(__file__).parent / "linear_experiment.py")
-    for plot in ("plot_confusion", "plot_learning_curves"):
-        monkeypatch.setattr(report, plot, lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

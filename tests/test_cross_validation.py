@@ -12,18 +12,11 @@ import jmer
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.data.folds import fold_corpus, make_folds
-from jmer.evaluation import classification_report, report
+from jmer.evaluation import classification_report
 from jmer.main import main
 from jmer.runs.cross_validation import PLAN_FILE
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_plots():
-    """Plots take longer than the training of the smallest model."""
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")

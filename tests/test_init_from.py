@@ -28,7 +28,7 @@ from jmer.training.initial_weights import named_arrays, take_weights
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_plots():
+def no_figures():
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_confusion", "plot_learning_curves"):
             patch.setattr(report, plot, lambda *_, **__: None)

@@ -10,13 +10,8 @@ from tiny import linear_config, tiny_corpus
 
 import jmer
 from jmer.data import make_corpus
-from jmer.evaluation import report
 
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    for plot in ("plot_confusion", "plot_learning_curves"):
-        monkeypatch.setattr(report, plot, lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def with_columns(corpus, **values):

@@ -12,7 +12,6 @@ from test_resume import Countdown, log
 from tiny import Linear, tiny_corpus
 
 import jmer
-from jmer.evaluation import report
 from jmer.models import is_off
 from jmer.training import loop
 
@@ -65,10 +64,7 @@ def folders(parent):
     return [parent / str(i) for i in range(len(SWEEP))]
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    for plot in ("plot_confusion", "plot_learning_curves"):
-        monkeypatch.setattr(report, plot, lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def test_each_run_is_what_it_would_be_alone(tmp_path, capfd):

@@ -10,17 +10,13 @@ from test_resume import log
 from tiny import linear_config, tiny_corpus
 
 import jmer
-from jmer.evaluation import report
 from jmer.runs import RunInUse
 from jmer.training.preemption import SIGNALS
 
 TIMEOUT = 120  # seconds
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    for plot in ("plot_confusion", "plot_learning_curves"):
-        monkeypatch.setattr(report, plot, lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @functools.cache

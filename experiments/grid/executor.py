@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 import jmer
 from experiments.grid.cells import Cell, Outcome, Result, Row, result_of, run_folder
-from experiments.grid.corpora import training_corpus
+from experiments.grid.corpora import configured_corpus, whole_corpus
 from experiments.grid.processes import Died, in_processes
 from jmer.config import check_config, fit_to_corpus
 from jmer.errors import UserError
@@ -140,7 +140,7 @@ def execute_cell(cell: Cell) -> str | None:
         try:
             jmer.train(
                 cell.config,
-                training_corpus(cell.row.corpus),
+                whole_corpus(cell.row.corpus),
                 cell.folder,
                 command=lambda config, folder: cell.command,
                 experiment=cell.row.experiment,
@@ -181,7 +181,7 @@ def _cells(rows: Sequence[Row], seeds: Sequence[int], out: Path) -> list[Cell]:
 @functools.cache
 def _plan(cell: Cell) -> ConfigDict | str:
     """Returns a cell's configuration fitted to its corpus, or why the corpus does not fit."""
-    corpus = training_corpus(cell.row.corpus)
+    corpus = configured_corpus(cell.config)
     config = cell.config
     check_config(config, corpus)
     try:
@@ -195,7 +195,7 @@ def _is_finished(cell: Cell) -> bool:
         return False
     config = _plan(cell)
     try:
-        check_run(cell.folder, config, training_corpus(cell.row.corpus).identity)
+        check_run(cell.folder, config, configured_corpus(cell.config).identity)
     except UserError as error:
         raise UserError(str(error).replace("another workdir", "another --out")) from error
     return is_reported(cell.folder, config.training.epochs)
@@ -203,7 +203,7 @@ def _is_finished(cell: Cell) -> bool:
 
 def _train_vectorized(cells: Sequence[Cell]) -> None:
     configs, folders = [cell.config for cell in cells], [cell.folder for cell in cells]
-    corpus, commands = training_corpus(cells[0].row.corpus), [cell.command for cell in cells]
+    corpus, commands = whole_corpus(cells[0].row.corpus), [cell.command for cell in cells]
     with _output_in_log(cells[0]):
         set_up_process()
         try:

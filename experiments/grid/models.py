@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jmer
 from experiments.grid.cells import Row
-from experiments.grid.corpora import training_corpus
+from experiments.grid.corpora import whole_corpus
 from jmer.errors import UserError
 from jmer.experiment import experiment_files
 from jmer.models import model_names
@@ -42,7 +42,7 @@ def model_row(model: str, corpus: str, *, name: str, variant: str, changes: Mapp
     experiment = model
     if model in MODELS:
         experiments = MODELS[model]
-        experiment = experiments.by_emotions.get(len(training_corpus(corpus).card.emotions), experiments.default)
+        experiment = experiments.by_emotions.get(len(whole_corpus(corpus).card.emotions), experiments.default)
     path, _, variants = experiment.partition(":")
     variants = ",".join(filter(None, (variants, variant)))
     return Row(name, f"{path}:{variants}" if variants else path, corpus, changes)

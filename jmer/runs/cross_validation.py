@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
@@ -53,21 +52,21 @@ class CrossValidation(Summarized):
         return {name: {run.seed: _test_scores(run) for run in runs} for name, runs in self.folds.items()}
 
     @property
-    def pooled_scores(self) -> dict[int, Scores]:
-        """Seed -> scores of the predictions of all folds taken together, as they were written.
+    def pooled_predictions(self) -> dict[int, pd.DataFrame]:
+        """Seed -> predictions of the test splits of all folds, as they were written. Raises UserError if one lacks."""
+        tables: dict[int, list[pd.DataFrame]] = {}
+        for run in self:
+            tables.setdefault(run.seed, []).append(read_predictions(run.folder / PREDICTION_FOLDER / "test.csv"))
+        return {seed: pd.concat(of_folds, ignore_index=True) for seed, of_folds in tables.items()}
 
-        Raises:
-          UserError: if predictions are missing.
-        """
+    @property
+    def pooled_scores(self) -> dict[int, Scores]:
+        """Seed -> scores of `pooled_predictions`."""
         first = next(iter(self))
         emotions, majority = first.card.emotions, _test_scores(first).majority_emotion
-        found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for run in self:
-            table = read_predictions(run.folder / PREDICTION_FOLDER / "test.csv")
-            found.setdefault(run.seed, []).append(labels_and_probabilities(table, emotions))
         pooled = {}
-        for seed, of_folds in found.items():
-            labels, probabilities = (np.concatenate(values) for values in zip(*of_folds, strict=True))
+        for seed, table in self.pooled_predictions.items():
+            labels, probabilities = labels_and_probabilities(table, emotions)
             pooled[seed] = classification_report(labels, probabilities.argmax(-1), emotions, majority)
         return pooled
 
@@ -125,7 +124,7 @@ def cross_validate(
             check_config(own, made)
         except UserError as error:
             raise UserError(f"fold {name}: {error}") from error
-    folders = _claim(workdir, config.data.folds, names)
+    folders = claim_folds(workdir, config.data.folds, names)
     for number, (name, own) in enumerate(configs.items(), 1):
         made, folder = configured_fold(corpus, own.data), folders[name]
         log(f"fold {name}, {number} of {len(names)}: {folder}")
@@ -133,6 +132,37 @@ def cross_validate(
         commands = None if command is None else [command(*pair) for pair in zip(singles, own_folders, strict=True)]
         train_runs(singles, made, own_folders, commands=commands, experiment=experiment, log=log)
     return load_cross_validation(workdir)
+
+
+def claim_folds(workdir: Path, rule: str, names: Sequence[str]) -> dict[str, Path]:
+    """Records which folds a directory holds, or finds the same ones.
+
+    Args:
+      workdir: parent of the folds' directories, made if it is not there.
+      rule: that made the folds.
+      names: of the folds.
+
+    Returns:
+      Name of a fold -> its directory.
+
+    Raises:
+      UserError: if the directory holds other folds or anything else.
+    """
+    plan: dict[str, Any] = {"rule": rule, "folds": _folder_names(names)}
+    if is_cross_validation(workdir):
+        there = read_json(workdir / PLAN_FILE)
+        if there != plan:
+            raise UserError(
+                f"{workdir} holds other folds: {there['rule']} with {', '.join(there['folds'])}, not {rule} with "
+                f"{', '.join(names)}; choose another workdir"
+            )
+    else:
+        if workdir.exists():
+            check_files(workdir, own=re.escape(REPORT_FILE))
+        if is_main_process():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / PLAN_FILE, plan)
+    return {name: workdir / folder for name, folder in plan["folds"].items()}
 
 
 def is_cross_validation(folder: Path) -> bool:
@@ -182,25 +212,6 @@ def _of_fold(config: ConfigDict, name: str) -> ConfigDict:
     own = config.copy_and_resolve_references()
     own.data.fold = name
     return own
-
-
-def _claim(workdir: Path, rule: str, names: Sequence[str]) -> dict[str, Path]:
-    """Records the folds of a directory, or finds the same ones, and returns the directory of each."""
-    plan: dict[str, Any] = {"rule": rule, "folds": _folder_names(names)}
-    if is_cross_validation(workdir):
-        there = read_json(workdir / PLAN_FILE)
-        if there != plan:
-            raise UserError(
-                f"{workdir} holds other folds: {there['rule']} with {', '.join(there['folds'])}, not {rule} with "
-                f"{', '.join(names)}; choose another workdir"
-            )
-    else:
-        if workdir.exists():
-            check_files(workdir, own=re.escape(REPORT_FILE))
-        if is_main_process():
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / PLAN_FILE, plan)
-    return {name: workdir / folder for name, folder in plan["folds"].items()}
 
 
 def _folder_names(names: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Models beside each other by cross-validation: scores over folds and pooled."""
