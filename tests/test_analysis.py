@@ -26,11 +26,13 @@ from experiments.analysis.subjects import load_runs
 from jmer.command import exit_status
 from jmer.data import make_corpus
 from jmer.data.corpus import Conversation, save_corpus
+from jmer.data.normalization import Standardization
 from jmer.evaluation import report
 from jmer.evaluation.forward import compiled_output
 
 SPLIT = "validation"
 MODALITIES = ("text", "audio", "visual")
+VARYING = {m: Standardization.unchanged(3) for m in MODALITIES}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,10 @@ def test_the_draw_depends_on_seed_and_conversation_alone():
 
 def test_frames_go_missing_and_become_noisy_too():
     before = made_up("frames", 6, frames=True)
-    without, noisy = missing.without(before, ["audio"], 0.5, 1), noise.noisy(before, ["audio"], 0.5, 1)
+    without, noisy = (
+        missing.without(before, ["audio"], 0.5, 1),
+        noise.noisy(before, ["audio"], 0.5, 1, statistics=VARYING),
+    )
     gone = ~without.available["audio"]
     assert 0 < gone.sum() < 6
     for i in range(6):
@@ -205,7 +210,13 @@ def test_conditions_never_take_all_from_every_utterance():
 def test_noise_is_gaussian_of_its_deviation_and_only_grows():
     long = made_up("long", 4000)
     long.available["text"][::2] = False
-    steps = {d: noise.noisy(long, ["text"], d, 5).features["text"] - long.features["text"] for d in (0.0, 1.0, 2.0)}
+
+    def step(deviation, statistics=VARYING):
+        return noise.noisy(long, ["text"], deviation, 5, statistics=statistics).features["text"] - long.features["text"]
+
+    steps = {deviation: step(deviation) for deviation in (0.0, 1.0, 2.0)}
+    constant = dataclasses.replace(VARYING["text"], scale=np.array([1, np.inf, 1], np.float32))
+    np.testing.assert_array_equal(step(1.0, {"text": constant}), steps[1.0] * np.array([1, 0, 1], np.float32))
     assert not steps[0.0].any() and not steps[1.0][::2].any()
     np.testing.assert_allclose(steps[2.0], 2 * steps[1.0], atol=1e-5)
     drawn = steps[1.0][1::2]
@@ -220,8 +231,10 @@ def test_noisy_scores_are_those_of_a_corpus_with_noise(subjects, frames):
 
     def add(conversation):
         clean = normalised[conversation.id]
-        moved = noise.noisy(clean, ["visual"], 2.0, subject.seed).features["visual"] - clean.features["visual"]
-        visual = conversation.features["visual"] + moved * subject.run.normalization["visual"].scale
+        statistics = subject.run.normalization
+        noisy = noise.noisy(clean, ["visual"], 2.0, subject.seed, statistics=statistics)
+        moved = noisy.features["visual"] - clean.features["visual"]
+        visual = conversation.features["visual"] + moved * statistics["visual"].scale
         return dataclasses.replace(conversation, features=conversation.features | {"visual": visual})
 
     row = frame[(frame["seed"] == 0) & (frame["modalities"] == "visual") & (frame["deviation"] == 2)].iloc[0]

@@ -18,7 +18,7 @@ from jmer.data.samples import Sample
 LABELS, SPEAKERS = "labels", "speakers"
 LABEL_SHIFT = 0.1
 """Fraction of labels that would have to change to make two distributions equal, from which a shift is reported."""
-FEATURE_SHIFT = 0.75
+FEATURE_SHIFT = 0.8
 """Area under the curve from which a classifier tells two splits apart."""
 EVERYWHERE = 0.8
 """Fraction of the conversations in which a name occurs that stands for a role, not for a person."""
