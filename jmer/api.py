@@ -1,8 +1,9 @@
 """The Python API: train, load and use runs in a few lines."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,6 +17,7 @@ from jmer.experiment import get_config
 from jmer.runs.cross_validation import CrossValidation, cross_validate, is_cross_validation, load_cross_validation
 from jmer.runs.directory import seed_folders
 from jmer.runs.group import RunGroup, group_runs
+from jmer.runs.resume import CHANGEABLE
 from jmer.runs.run import Run, load_single_run
 from jmer.runs.training import seed_runs, train_runs
 
@@ -30,6 +32,7 @@ def train(
     log: Callable[[str], None] | None = print,
     command: Callable[[ConfigDict, Path], str] | None = None,
     experiment: str | None = None,
+    change_on_resume: Collection[str] = (),
 ) -> Run | RunGroup | CrossValidation:
     """Trains a model on a corpus, evaluates it and writes its report; resumes what was stopped.
 
@@ -46,6 +49,8 @@ def train(
       log: prints a line; None = silent.
       command: `command(config, workdir)` returns the command line of a run, for its record; None = that of the process.
       experiment: the name or path that the configuration was made from, for the record; None = `config` if that is one.
+      change_on_resume: fields that a run which is resumed takes from `config` from its next step on, whatever it had
+        before, among `optimizer.learning_rate`, `optimizer.weight_decay` and `training.patience`; its report says so.
 
     Returns:
       The run; with `config.seeds` > 1 the runs of all seeds, trained in one program; with `config.data.folds` the runs
@@ -60,7 +65,7 @@ def train(
       >>> run = jmer.train("lfvd_iemocap:tiny", "synthetic-iemocap6", "runs/a")  # doctest: +SKIP
       >>> run.predict("synthetic-iemocap6", split="test")  # doctest: +SKIP
     """
-    log = log or _silent
+    log, changing = log or _silent, _changing(change_on_resume, workdir)
     source = experiment or ("" if isinstance(config, ConfigDict) else str(config))
     config = config if isinstance(config, ConfigDict) else get_config(config)
     made = _corpus(corpus, config)
@@ -69,12 +74,15 @@ def train(
     folder = Path(workdir) if workdir is not None else default_workdir(config, source, made)
     recorded = _recorded(source)
     if config.data.folds and not config.data.fold:
+        if changing:
+            raise UserError("runs are changed on resume fold by fold: name one with data.fold and its workdir")
         validated = cross_validate(config, made, folder, command=command, experiment=recorded, log=log)
         _log_report(validated.write_report(), f"all {len(validated.folds)} folds are finished; their report", log)
         return validated
     configs, folders = seed_runs(config, folder) if config.seeds > 1 else ([config], [folder])
     commands = None if command is None else [command(*pair) for pair in zip(configs, folders, strict=True)]
-    trained = train_runs(configs, made, folders, commands=commands, experiment=recorded, log=log)
+    options: dict[str, Any] = {"commands": commands, "experiment": recorded, "change_on_resume": changing}
+    trained = train_runs(configs, made, folders, **options, log=log)
     if config.seeds == 1:
         if not trained:
             _log_report(folder / REPORT_FILE, "this run is finished; its report", log)
@@ -178,6 +186,19 @@ def _check_many(configs: Sequence[ConfigDict], workdirs: Sequence[str | Path]) -
     for config in configs:
         if config.seeds != 1:
             raise UserError(f"seeds is {config.seeds}: give train_many a configuration with seeds=1 for each seed")
+
+
+def _changing(fields: Collection[str], workdir: str | Path | None) -> tuple[str, ...]:
+    """Returns the fields that a run may change when it is resumed. Raises UserError if they cannot be changed so."""
+    found = (fields,) if isinstance(fields, str) else tuple(fields)
+    for field in found:
+        if field not in CHANGEABLE:
+            raise UserError(
+                f"{field} cannot be changed on resume, only {', '.join(CHANGEABLE)}: choose another workdir"
+            )
+    if found and workdir is None:
+        raise UserError("a run that is changed on resume must be named: give its workdir")
+    return found
 
 
 def _recorded(source: str) -> str:

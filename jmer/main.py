@@ -47,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.config is None and (options.mode == "train" or options.workdir is None):
         needed = "--config" if options.mode == "train" else "--workdir"
         raise UserError(f"--mode {options.mode} needs {needed} (see `{MAIN} --help`)")
+    if options.change_on_resume and options.mode != "train":
+        raise UserError(f"--mode {options.mode} trains nothing: leave out --change-on-resume")
     # Imports JAX, which --help and misspelt flags need not wait for.
     from jmer.cli import actions
 

@@ -114,7 +114,7 @@ def test_the_result_says_why_it_ended_and_the_same_call_finds_it_finished(tmp_pa
         assert (f"Training {reason}." in report) == run.stopped
         assert (f"{run.folder} {reason}" in lines) == run.stopped
         assert (f"Seed {run.seed} stopped after epoch {expected}." in group.report()) == run.stopped
-        assert is_reported(run.folder, EPOCHS) and f"epoch {run.epoch} of {expected}, chosen" in report
+        assert is_reported(run.folder, run.config) and f"epoch {run.epoch} of {expected}, chosen" in report
         assert load_single_run(run.folder).stopped == run.stopped
     assert any(run.stopped for run in group)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "w").rglob("*.png")}
@@ -130,7 +130,7 @@ def test_an_evaluation_of_an_unfinished_run_does_not_finish_it(tmp_path, monkeyp
     with pytest.raises(Interrupted):
         train(settings(), corpus(), tmp_path)
     write_results(tmp_path, corpus(), log=lambda line: None)
-    assert load_single_run(tmp_path).epochs == 1 and not is_reported(tmp_path, EPOCHS)
+    assert load_single_run(tmp_path).epochs == 1 and not is_reported(tmp_path, settings())
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def load_runs(folders: Sequence[Path], corpus: str | None = None) -> list[Subjec
     for folder in folders:
         if not (folder / CONFIG_FILE).exists():
             raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}")
-        if not is_reported(folder, read_config(folder).training.epochs):
+        if not is_reported(folder, read_config(folder)):
             raise UserError(f"{folder} is not finished: resume it with the command that trained it")
     runs = [jmer.load_run(folder) for folder in folders]
     try:

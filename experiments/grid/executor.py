@@ -198,7 +198,7 @@ def _is_finished(cell: Cell) -> bool:
         check_run(cell.folder, config, configured_corpus(cell.config).identity)
     except UserError as error:
         raise UserError(str(error).replace("another workdir", "another --out")) from error
-    return is_reported(cell.folder, config.training.epochs)
+    return is_reported(cell.folder, config)
 
 
 def _train_vectorized(cells: Sequence[Cell]) -> None:

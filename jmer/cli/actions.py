@@ -39,7 +39,15 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
 
     log = set_up(options)
     try:
-        jmer.train(config, None, options.workdir, log=log, command=command, experiment=options.config)
+        jmer.train(
+            config,
+            None,
+            options.workdir,
+            log=log,
+            command=command,
+            experiment=options.config,
+            change_on_resume=[name for name in (options.change_on_resume or "").split(",") if name],
+        )
     except jmer.Interrupted as stop:
         log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
         return 128 + stop.signal

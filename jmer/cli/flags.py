@@ -57,6 +57,12 @@ def add_training_flags(parser: Parser) -> None:
         metavar="FOLDER",
         help="the run's folder (default: in runs/, named after the experiment and its fields)",
     )
+    parser.add_argument(
+        "--change-on-resume",
+        metavar="FIELD,...",
+        help="go on with the given learning rate (optimizer.learning_rate; also optimizer.weight_decay or "
+        "training.patience), though the run had another one; its report says so",
+    )
 
 
 def add_process_flags(parser: Parser) -> None:

@@ -68,7 +68,7 @@ class Report:
       epoch: the chosen epoch, counted from 1.
       epochs: number of epochs trained.
       stopped: why training ended before its last epoch; empty = it did not.
-      initial: name -> value of the facts about the weights that the run was started from; empty = from its seed.
+      remarks: name -> value of more facts: the weights that the run was started from, what was changed on resume.
       history: losses and scores per epoch, see `jmer.evaluation.plots.plot_learning_curves`; may be empty.
       config: resolved configuration, nested.
       versions: name -> version of each package, and the platform and devices of the run, see `collect_versions`.
@@ -93,7 +93,7 @@ class Report:
     unprepared: Sequence[str] = ()
     findings: Sequence[Finding] = ()
     stopped: str = ""
-    initial: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -112,11 +112,11 @@ class Report:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Name -> value of the facts about the run: parameters, training time, what it started from, versions."""
+        """Name -> value of the facts about the run: parameters, training time, remarks, versions."""
         return {
             "trainable parameters": f"{self.parameters:,}",
             "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(self.seconds))),
-            **self.initial,
+            **self.remarks,
             **self.versions,
         }
 

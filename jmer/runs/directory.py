@@ -33,6 +33,28 @@ FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
+class Change:
+    """A field of the configuration that had another value until a run was resumed.
+
+    Attributes:
+      field: its name, `section.field`.
+      before, after: its values.
+      epochs: finished before the change.
+      steps: of the next epoch that were taken before the change.
+    """
+
+    field: str
+    before: float
+    after: float
+    epochs: int
+    steps: int
+
+    def __str__(self) -> str:
+        steps = f" and {self.steps} steps" if self.steps else ""
+        return f"{self.field} from {self.before} to {self.after} after {self.epochs} epochs{steps}"
+
+
+@dataclasses.dataclass(frozen=True)
 class RunFacts:
     """What a run was made with, besides its configuration.
 
@@ -43,6 +65,7 @@ class RunFacts:
       command: the command line or call that trained it.
       parameters: number of trainable parameters.
       experiment: path of the experiment's file, which may register a model; empty if there is none.
+      changes: of the configuration when the run was resumed.
       format: of the run's directory.
     """
 
@@ -52,6 +75,7 @@ class RunFacts:
     command: str
     parameters: int
     experiment: str = ""
+    changes: tuple[Change, ...] = ()
     format: int = FORMAT
 
 
@@ -199,7 +223,8 @@ def read_facts(workdir: Path) -> RunFacts:
         )
     try:
         card, corpus = Card(**fields.pop("card")), identity_from_dict(fields.pop("corpus"))
-        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), corpus, **fields)
+        changes = tuple(Change(**change) for change in fields.pop("changes"))
+        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), corpus, changes=changes, **fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(workdir / RUN_FILE, error) from error
 

@@ -105,13 +105,13 @@ def write_results(
     return scores
 
 
-def is_reported(workdir: Path, epochs: int) -> bool:
-    """Returns whether the report in a run's directory is that of its end: its `epochs` epochs, or early stopping."""
+def is_reported(workdir: Path, config: ConfigDict) -> bool:
+    """Returns whether the report in a run's directory is that of the end of a configuration's run."""
     path = workdir / SCORES_FILE
     if not (path.exists() and (workdir / REPORT_FILE).exists()):
         return False
-    found = read_json(path)
-    return found["epochs"] == epochs or found.get("stopped", False)
+    found, plan = read_json(path), config.training
+    return found["epochs"] == plan.epochs or (found["stopped"] and found["patience"] == plan.patience)
 
 
 def _completed(corpus: Corpus, run: Run) -> Corpus:
@@ -148,7 +148,7 @@ def _write_reports(
         epoch=run.epoch,
         epochs=run.epochs,
         stopped=stopping_reason(run.config, run.epochs) if run.stopped else "",
-        initial={} if (record := read_record(run.folder)) is None else record.facts(),
+        remarks=_remarks(run),
         history=history,
         config=run.config.to_dict(),
         versions=facts.versions,
@@ -160,7 +160,12 @@ def _write_reports(
     page = write_html_report(folder, report, shown)
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
     chosen = {"selection": run.config.selection, "metric": run.selection.metric}
-    chosen |= {"epoch": run.epoch, "epochs": run.epochs, "stopped": run.stopped}
+    chosen |= {
+        "epoch": run.epoch,
+        "epochs": run.epochs,
+        "stopped": run.stopped,
+        "patience": run.config.training.patience,
+    }
     write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
     for split, result in scores.items():
         log(f"{split}: {main_scores(result, run.selection)}")
@@ -168,6 +173,12 @@ def _write_reports(
         if finding.verdict == WARNING:
             log(finding.line)
     log(f"report: {path}, {page.name}")
+
+
+def _remarks(run: Run) -> dict[str, str]:
+    """Returns name -> value of what else is to be known of how a run was trained."""
+    record, changes = read_record(run.folder), "; ".join(map(str, run.facts.changes))
+    return ({} if record is None else record.facts()) | ({"changed on resume": changes} if changes else {})
 
 
 def _folder_name(corpus: Corpus) -> str:

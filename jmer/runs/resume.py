@@ -14,6 +14,7 @@ from jmer.errors import UserError
 from jmer.runs.directory import (
     CONFIG_FILE,
     RUN_FILE,
+    Change,
     RunFacts,
     check_free,
     check_unused,
@@ -27,24 +28,33 @@ from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.early_stopping import is_finished
 from jmer.training.progress import Progress
+from jmer.training.sweep import RATES
 
 # A corpus is known by its contents, wherever it lies, and a run may be computed in another way.
 CIRCUMSTANCES = ("data.path", "training.parallel", "training.devices", "training.resident_megabytes")
+# What a run that is resumed can have from its next step on, when it is asked for by name.
+CHANGEABLE = (*RATES, "training.patience")
 
 
 class Request(NamedTuple):
-    """What a run's directory is to hold: a run of this configuration, fitted to its corpus, with these facts."""
+    """What a run's directory is to hold: a run of this configuration, fitted to its corpus, with these facts.
+
+    Attributes:
+      changing: fields, among `CHANGEABLE`, that the run that is there may have had with another value until now.
+    """
 
     workdir: Path
     config: ConfigDict
     facts: RunFacts
+    changing: Collection[str] = ()
 
 
 @contextlib.contextmanager
-def claim(requests: Sequence[Request]) -> Iterator[None]:
+def claim(requests: Sequence[Request]) -> Iterator[list[str]]:
     """Locks the directories of runs within the block and writes their configurations and facts.
 
-    What trained a finished run stays on record. Nothing is written anywhere unless all requests can be met.
+    What trained a finished run stays on record. Nothing is written anywhere unless all requests can be met. Yields a
+    line for each change of a run.
 
     Raises:
       RunInUse: if another process or thread works in one of them.
@@ -53,38 +63,62 @@ def claim(requests: Sequence[Request]) -> Iterator[None]:
     # Before a lock's file is left anywhere, and again with the locks: another process may have been faster.
     for request in requests:
         check_unused(request.workdir)
-        check_resume(request.workdir, request.config, request.facts.corpus)
+        check_resume(request)
     with contextlib.ExitStack() as stack:
         for request in requests:
             stack.enter_context(lock(request.workdir))
-        finished = [check_resume(r.workdir, r.config, r.facts.corpus) for r in requests]
-        for request, nothing_left in zip(requests, finished, strict=True):
-            _record(request, nothing_left)
-        yield
+        finished = [check_resume(request) for request in requests]
+        changes = [_changes(request) for request in requests]
+        for request, nothing_left, changed in zip(requests, finished, changes, strict=True):
+            _record(request, nothing_left, changed)
+        yield [f"{r.workdir}: {change}" for r, changed in zip(requests, changes, strict=True) for change in changed]
 
 
-def check_resume(workdir: Path, config: ConfigDict, corpus: Identity) -> bool:
+def check_resume(request: Request) -> bool:
     """Checks that a directory is free, or holds a run that can be resumed as it is asked to.
-
-    Args:
-      workdir: the directory.
-      config: what is asked for, fitted to the corpus.
-      corpus: of the corpus to train on.
 
     Returns:
       Whether the run is there and has nothing left to train.
 
     Raises:
-      UserError: if the directory holds anything else, or a run that differs by more than `CIRCUMSTANCES` and
-        `training.epochs`, or has trained for more epochs than are asked for.
+      UserError: if the directory holds anything else, or a run that differs by more than `CIRCUMSTANCES`,
+        `training.epochs` and what is to change, or has trained for more epochs than are asked for; or if something is
+        to change, but there is no run or nothing left to train.
     """
+    workdir, config = request.workdir, request.config
     if not (workdir / CONFIG_FILE).exists():
         check_free(workdir)
+        if request.changing:
+            raise UserError(f"{workdir} holds no run that is resumed: leave out --change-on-resume (change_on_resume)")
         return False
-    check_run(workdir, config, corpus, may_differ=("training.epochs",))
+    check_run(workdir, config, request.facts.corpus, may_differ=("training.epochs", *CHANGEABLE))
+    changes = _changes(request)
+    for change in changes:
+        if change.field not in request.changing:
+            raise UserError(
+                f"{workdir} belongs to another configuration: {change.field} is {change.before} there and "
+                f"{change.after} here; choose another workdir, or go on with the new value from the next step on by "
+                f"--change-on-resume {change.field} (change_on_resume)"
+            )
     progress = read_progress(workdir)
     _check_epochs(workdir, progress, config)
-    return is_finished(progress, config)
+    finished = is_finished(progress, config)
+    if finished and changes:
+        raise UserError(
+            f"{workdir} has nothing left to train with another {changes[0].field}: raise training.epochs too, or leave "
+            "out --change-on-resume (change_on_resume)"
+        )
+    return finished
+
+
+def _changes(request: Request) -> list[Change]:
+    """Returns in what the run that is in a directory is to change, among `CHANGEABLE`."""
+    if not (request.workdir / CONFIG_FILE).exists():
+        return []
+    there, here = flatten(read_config(request.workdir)), flatten(request.config)
+    names = [name for name in CHANGEABLE if there[name] != here[name]]
+    progress = read_progress(request.workdir) if names else Progress()
+    return [Change(name, there[name], here[name], progress.epoch, progress.batch) for name in names]
 
 
 def _check_epochs(workdir: Path, progress: Progress, config: ConfigDict) -> None:
@@ -104,7 +138,7 @@ def _check_epochs(workdir: Path, progress: Progress, config: ConfigDict) -> None
         )
 
 
-def _record(request: Request, finished: bool) -> None:
+def _record(request: Request, finished: bool, changes: Sequence[Change]) -> None:
     """Writes a run's facts and configuration."""
     config = request.config
     if finished:
@@ -112,7 +146,11 @@ def _record(request: Request, finished: bool) -> None:
         config = read_config(request.workdir)
         config.data.path, config.training.epochs = request.config.data.path, request.config.training.epochs
     else:
-        write_json(request.workdir / RUN_FILE, dataclasses.asdict(request.facts))
+        begun = (request.workdir / CONFIG_FILE).exists()
+        # A writer that was killed may have written the last ones already.
+        recorded = dict.fromkeys((*(read_facts(request.workdir).changes if begun else ()), *changes))
+        facts = dataclasses.replace(request.facts, changes=tuple(recorded))
+        write_json(request.workdir / RUN_FILE, dataclasses.asdict(facts))
     write_json(request.workdir / CONFIG_FILE, config.to_dict())
 
 

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -37,6 +37,7 @@ def train_runs(
     *,
     commands: Sequence[str] | None = None,
     experiment: str = "",
+    change_on_resume: Collection[str] = (),
     log: Callable[[str], None],
 ) -> bool:
     """Trains runs to the end in one program, evaluates and reports them; finished ones are left as they are.
@@ -48,6 +49,8 @@ def train_runs(
       workdirs: the runs' directories; made if they are not there.
       commands: the command line or call that trains each run, for the record.
       experiment: path of the experiment's file, for the record.
+      change_on_resume: fields that runs which are resumed may have had with another value, among
+        `jmer.runs.resume.CHANGEABLE`.
       log: prints a line.
 
     Returns:
@@ -77,10 +80,15 @@ def train_runs(
     start = find_start(fitted, workdirs, pipeline, model)
     versions = collect_versions()
     requests = [
-        Request(workdir, config, RunFacts(corpus.card, corpus.identity, versions, command, parameters, experiment))
+        Request(
+            workdir,
+            config,
+            RunFacts(corpus.card, corpus.identity, versions, command, parameters, experiment),
+            change_on_resume,
+        )
         for config, workdir, command in zip(fitted, workdirs, commands, strict=True)
     ]
-    with claim(requests) if is_main_process() else contextlib.nullcontext():
+    with claim(requests) if is_main_process() else contextlib.nullcontext(()) as changes:
         if start and is_main_process():
             for workdir in itertools.filterfalse(is_begun, workdirs):
                 write_record(workdir, start)
@@ -88,9 +96,11 @@ def train_runs(
             log(line)
         for name, value in start.record.facts().items() if start else ():
             log(f"{name}: {value}")
+        for line in changes:
+            log(line)
         trained = loop.train(pipeline, model, fitted, workdirs, initial=start.arrays if start else None, log=log)
         for config, workdir in zip(fitted, workdirs, strict=True):
-            if not is_reported(workdir, config.training.epochs):
+            if not is_reported(workdir, config):
                 write_results(workdir, corpus, log=log)
         return trained
 

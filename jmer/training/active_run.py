@@ -17,7 +17,7 @@ from jmer.selection import configured_selection, metric_value
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.early_stopping import is_finished, is_stopped, stopping_reason
 from jmer.training.metric_writers import MetricWriter
-from jmer.training.optimizer import make_optimizer
+from jmer.training.optimizer import make_optimizer, with_rates
 from jmer.training.parallel import is_main_process
 from jmer.training.progress import Progress, mean_losses, not_finite_message
 from jmer.training.step import Metrics
@@ -76,7 +76,9 @@ class ActiveRun:
         newest = self._checkpoints.newest
         if newest is not None:
             restored = self._checkpoints.restore(newest, state, pipeline.normalization, sharding)
-            state, self.progress = restored.state, restored.progress
+            # A run that resumes may have been given other rates.
+            rates = with_rates(restored.state.opt_state, self.config.optimizer)
+            state, self.progress = dataclasses.replace(restored.state, opt_state=rates), restored.progress
             epochs = self.config.training.epochs
             done, batch = self.progress.epoch, self.progress.batch
             steps = schedule.steps[min(done, epochs - 1)]

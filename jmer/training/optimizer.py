@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 import optax
 
 from jmer.errors import UserError
@@ -52,6 +53,17 @@ def make_optimizer(config: Mapping, *, steps: Sequence[int]) -> optax.GradientTr
         return optax.chain(*clip, *updates, *scheduled)
 
     return rule(learning_rate=config["learning_rate"], weight_decay=config["weight_decay"])
+
+
+def with_rates(state: optax.OptState, config: Mapping) -> optax.OptState:
+    """Returns the state of `make_optimizer` with the rates of a configuration, those of its next step.
+
+    Args:
+      state: e.g. of a checkpoint.
+      config: the section `optimizer`.
+    """
+    rates = {name: np.asarray(config[name], value.dtype) for name, value in state.hyperparams.items()}
+    return state._replace(hyperparams=rates)
 
 
 def _schedule(name: str, steps: int, warmup: int) -> optax.Schedule | None:
