@@ -1,5 +1,6 @@
 """The convert command writes a corpus of its sources; an error is one line, status 2, and nothing is written."""
 
+import json
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from jmer.command import exit_status
-from jmer.data.convert import convert
+from jmer.data.convert import FORMATS, _parser, convert
 from jmer.data.corpus import load_saved
 
 MAPPING = ["--conversation=talk", "--speaker=talk", "--label=label", "--split=split", "--emotions=calm,angry"]
@@ -97,6 +98,48 @@ def test_labels_are_merged_and_declared_unlabelled_whatever_they_are(tmp_path, c
         note = capsys.readouterr().out.splitlines()[-1]
         assert note.startswith("Labels: 2 of exc became hap, 1 of fru are unlabelled")
         assert corpus.card.provenance.endswith(note)
+
+
+NAMES = ["hap", "exc", "xxx", "sad"]  # of the utterances of every conversation
+
+
+def table_source(folder):
+    return [*FLAGS, "--emotions=hap,sad", write(folder / "a.npz", ("train", "valid"), label=np.array(NAMES * 2))]
+
+
+def json_source(folder):
+    rows = [{"text": "said", "speaker": "A", "label": name, "cls": [1.0, i]} for i, name in enumerate(NAMES)]
+    for split in ("train", "dev"):
+        (folder / f"{split}_data_x.json.feature").write_text(json.dumps([rows]))
+    return ["dag-json", str(folder)]
+
+
+def frames_source(folder):
+    np.save(folder / "train.npy", np.arange(16.0, dtype=np.float32).reshape(8, 2))
+    for suffix, lines in (
+        ("lengths", "2\n" * 4),
+        ("emo", "".join(f"Ses01F_impro01_F00{i} {name}\n" for i, name in enumerate(NAMES))),
+    ):
+        (folder / f"train.{suffix}").write_text(lines)
+        (folder / f"valid.{suffix}").write_text(lines.replace("Ses01", "Ses02"))
+    np.save(folder / "valid.npy", np.load(folder / "train.npy"))
+    return ["emotion2vec", str(folder)]
+
+
+@pytest.mark.parametrize("make", [table_source, json_source, frames_source])
+def test_labels_are_removed_in_every_format(make, tmp_path):
+    arguments = make(tmp_path)
+    convert([*arguments, str(tmp_path / "corpus"), "--unlabelled=xxx", "--merge=exc=hap"])
+    corpus = load_saved(tmp_path / "corpus")
+    assert corpus.card.emotions == ("hap", "sad")
+    for split in corpus.splits:
+        assert [c.labels.tolist() for c in corpus.conversations(split)] == [[0, 0, -1, 1]]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_the_flags_of_labels(name):
+    flags = _parser("convert", FORMATS[name])._option_string_actions
+    assert {"--emotions", "--unlabelled", "--merge"} <= flags.keys()
 
 
 def test_suspicious_conversations_are_told(tmp_path, capsys, caplog):

@@ -65,7 +65,7 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
 
 def _parser(program: str, reader: Reader) -> Parser:
     parser = Parser(prog=program, description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file to read")
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file or folder to read")
     parser.add_argument("dest", type=Path, metavar="DEST", help="a new folder for the corpus")
     parser.add_argument("--name", help="short name of the corpus (default: derived from the source)")
     parser.add_argument(
