@@ -54,6 +54,14 @@ def test_frames_and_names(tmp_path):
         np.testing.assert_array_equal(second.features["audio"][0], values[6:10])
 
 
+def test_frames_become_their_means_on_request(tmp_path):
+    values = write(tmp_path / "feats")
+    corpus = read(tmp_path / "feats", pool=True)
+    assert not corpus.card.frames
+    expected = [values[:3].mean(0), values[3], values[4:6].mean(0)]
+    np.testing.assert_allclose(corpus.conversations("train")[0].features["audio"], expected, rtol=1e-6)
+
+
 def test_splits_and_vectors(tmp_path):
     for stem, session in (("train", "1"), ("dev", "2"), ("test", "3")):
         lines = [

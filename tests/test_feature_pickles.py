@@ -181,6 +181,20 @@ def test_text_and_splits_of_cosmic_with_audio_and_visual_of_another(tmp_path):
         assert "av.pkl (MMGCN, 9 elements)" in corpus.card.provenance
 
 
+def test_the_splits_of_cosmic_can_be_named(tmp_path):
+    elements = iemocap()
+    cosmic = write(tmp_path / "roberta.pkl", cosmic_of(elements), (*COSMIC[:-3], "train", "validation", "test"))
+    av = write(tmp_path / "av.pkl", elements, MMGCN)
+    with pytest.raises(
+        UserError, match=r"roberta.pkl has 3 lists of conversations, of 2, 1, 1, and nothing that tells"
+    ):
+        read(cosmic, av)
+    corpus = read(cosmic, av, splits="train,validation,test")
+    assert ids(corpus)["validation"] == ["Ses02M_script01"]
+    with pytest.raises(UserError, match=r"--splits train: .*roberta.pkl has 3 lists of conversations"):
+        read(cosmic, av, splits="train")
+
+
 def test_files_that_do_not_belong_together(tmp_path):
     elements = iemocap()
     av = write(tmp_path / "av.pkl", elements, MMGCN)

@@ -98,6 +98,14 @@ def test_sequences_lose_their_padding(tmp_path, lengths, front):
             assert conversation.available[modality].all()
 
 
+def test_sequences_become_their_means_on_request(tmp_path):
+    corpus = read(tmp_path / "mosi.pkl", mmsa(frames=True), pool=True)
+    assert not corpus.card.frames
+    assert "the mean over the frames" in corpus.card.provenance
+    expected = [mmsa(frames=True)["train"]["audio"][row, : SHORT[row % 3]].mean(0) for row in (2, 1, 0)]
+    np.testing.assert_allclose(corpus.conversations("train")[0].features["audio"], expected, rtol=1e-6)
+
+
 def test_lengths_keep_zeros_that_are_no_padding(tmp_path):
     def silent(split, count):
         values = np.ones((count, 4, 3), np.float32)
@@ -207,7 +215,7 @@ def test_a_layout_names_other_keys(tmp_path):
         read(tmp_path / "a.pkl", content, layout="text=z,labels=y")
 
 
-def test_utterances_that_tell_no_conversation(tmp_path):
+def test_utterances_that_tell_no_conversation(tmp_path, caplog):
     content = mmsa(id=lambda split, count: [chr(97 + i) for i in range(count)])
     with pytest.raises(UserError, match=r"train: utterance 'a' does not tell its conversation, .* give --alone"):
         read(tmp_path / "a.pkl", content)
@@ -215,7 +223,9 @@ def test_utterances_that_tell_no_conversation(tmp_path):
     assert [len(corpus.splits[split]) for split in corpus.splits] == [6, 3, 3]
     with pytest.raises(UserError, match=r"train has no id, which gives conversations: name it with --layout ids="):
         read(tmp_path / "a.pkl", mmsa(id=None))
+    caplog.clear()
     assert len(read(tmp_path / "a.pkl", mmsa(id=None), alone=True).splits["train"]) == 6
+    assert not caplog.text
 
 
 def test_videos_that_are_divided_among_splits_are_kept_apart(tmp_path, caplog):

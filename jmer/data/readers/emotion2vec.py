@@ -19,15 +19,17 @@ from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
+from jmer.data.readers.pooling import NOTE, add_pool_argument, pooled
 from jmer.data.readers.utterance_names import add_alone_argument, grouped, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of labels and of utterances without conversations."""
+    """Adds the flags of labels, of utterances without conversations and of frames."""
     add_label_arguments(parser, "those in the files, in alphabetical order unless they are a public corpus's")
     add_alone_argument(parser)
+    add_pool_argument(parser)
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
@@ -49,14 +51,17 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         split: _conversations(path.with_suffix(".emo"), lines[split], features[split], names, alone=options.alone)
         for split, path in files.items()
     }
-    widths = {split: np.shape(values[0])[-1] for split, values in features.items()}
+    frames = isinstance(next(iter(features.values())), list)
+    if frames and options.pool:
+        splits = pooled(splits)
     card = Card(
         name=next(iter(files.values())).resolve().parent.name,
-        widths={"audio": widths[next(iter(files))]},
+        widths={"audio": np.shape(next(iter(features.values()))[0])[-1]},
         emotions=names.of_corpus(labels_of(splits), options.merge),
-        provenance=f"Converted from emotion2vec's {', '.join(path.name for path in files.values())}.",
+        provenance=f"Converted from emotion2vec's {', '.join(path.name for path in files.values())}."
+        f"{NOTE if frames and options.pool else ''}",
         synthetic=False,
-        frames=isinstance(next(iter(features.values())), list),
+        frames=frames and not options.pool,
     )
     options.dest.parent.mkdir(parents=True, exist_ok=True)
     return checked_corpus(splits, card, folder=options.dest.parent)

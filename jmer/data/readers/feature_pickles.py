@@ -17,11 +17,11 @@ proposes it. Two or more files together:
     one of these and dictionaries    (MultiEMO) TextFeatures.pkl, AudioFeatures.pkl, VisualFeatures.pkl: a dictionary
                                      {conversation: vectors} gives the modality that its file's name contains
 
-A dictionary of splits (MMSA, CMU-MultimodalSDK, MulT), one row per utterance, padded sequences or vectors:
+A dictionary of splits, with one row per utterance (MMSA, CMU-MultimodalSDK, MulT; padded sequences or vectors) or one
+dictionary per conversation (CORECT):
 
     {train: {text, audio, vision, id, classification_labels | regression_labels | labels[, raw_text, ..._lengths]}, ...}
-
-    {train: [{vid, speakers, labels, text, audio, visual, sentence}, ...], dev: ..., test: ...}    CORECT
+    {train: [{vid, speakers, labels, text, audio, visual, sentence}, ...], ...}
 
 Each list of conversations is a split. Which one it is, say, in this order: --splits; the keys, if they begin with their
 split (tr_0, test_17); the documented order of the layout, two lists being train and test; for another number of lists,
@@ -56,6 +56,7 @@ from jmer.data.readers.pickle_layouts import (
     kind_of_element,
     parts_of,
 )
+from jmer.data.readers.pooling import add_pool_argument
 from jmer.data.readers.regression_labels import CONVERSIONS, add_regression_argument
 from jmer.data.readers.restricted_unpickler import load_pickle
 from jmer.data.readers.torch_archives import load_torch
@@ -107,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_regression_argument(parser)
     add_alone_argument(parser)
+    add_pool_argument(parser)
 
 
 def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
@@ -126,8 +128,13 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
                 raise UserError(f"{path} is a dictionary of splits: give no other source with it")
             return utterance_dictionaries.read(path, content, options)
     features = _feature_files(contents)
-    tuples = {path: content for path, content in contents.items() if path not in features}
-    files = [_read_source(path, content, features, options) for path, content in tuples.items()]
+    found = {path: parts_of(path, contents[path], options.layout) for path in contents if path not in features}
+    # The lists of COSMIC's file count, so that --splits need not fit the other.
+    fitting = [path for path, parts in found.items() if len(parts.lists) == len(options.splits or ())] or list(found)
+    files = [
+        _read_source(path, parts, features, options.splits if path in fitting else None, options)
+        for path, parts in found.items()
+    ]
     if not files:
         raise UserError(
             f"{', '.join(path.name for path in features)} have features only: give the file with speakers, labels and "
@@ -187,10 +194,13 @@ def _feature_files(contents: Mapping[Path, Any]) -> dict[Path, tuple[str, Mappin
 
 
 def _read_source(
-    path: Path, content: Any, features: Mapping[Path, tuple[str, Mapping]], options: argparse.Namespace
+    path: Path,
+    parts: Parts,
+    features: Mapping[Path, tuple[str, Mapping]],
+    splits: Sequence[str] | None,
+    options: argparse.Namespace,
 ) -> Source:
-    parts = parts_of(path, content, options.layout)
-    if parts.named and options.splits:
+    if parts.named and splits:
         raise UserError("--layout names the splits already: drop --splits, or leave the names of lists to it")
     replaced = {modality: vectors for modality, vectors in features.values()}
     kept = {f: v for f, v in parts.fields.items() if not (f in ROBERTA and "text" in replaced)}
@@ -200,7 +210,7 @@ def _read_source(
             f"{path} ({parts.layout}) has no features of utterances: give pickles {{conversation: vectors}} with it, "
             f"whose names contain {', '.join(MODALITIES)}"
         )
-    given = parts.documented if parts.named else options.splits
+    given = parts.documented if parts.named else splits
     division = split_lists.divide(path, parts.lists, parts.documented, given)
     listed = dict.fromkeys(key for keys in division.splits.values() for key in keys)
     for field, values in parts.fields.items():

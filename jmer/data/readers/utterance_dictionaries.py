@@ -22,6 +22,7 @@ from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, warn
 from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.pickle_layouts import FIELDS, NAMES
+from jmer.data.readers.pooling import NOTE, pooled
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
 from jmer.data.validation import checked_corpus, mark_missing
@@ -71,7 +72,7 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     Args:
       path: the file.
       content: what it contains.
-      options: with `layout`, `splits`, `emotions`, `regression`, `alone` and `dest`.
+      options: with `layout`, `splits`, `emotions`, `regression`, `alone`, `pool` and `dest`.
 
     Raises:
       UserError: naming the split and the field that is missing or invalid.
@@ -86,17 +87,20 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
         rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
     names = LabelNames.of(_emotions(path, rows, options), options)
     shared = _shared(rows)
-    if shared:
+    if shared and all("ids" in one.fields for one in rows.values()):
         warn(f"{path}: {len(shared)} conversations are in several splits, for example '{shared[0]}': kept as several")
     frames = any(one.has_frames for one in rows.values())
     chosen = {
         split: _conversations(one, names, options.regression, frames=frames, prefix=f"{split}_" if shared else "")
         for split, one in rows.items()
     }
+    note = ""
+    if frames and options.pool:
+        chosen, frames, note = pooled(chosen), False, NOTE
     replaced = sum(one.replaced for one in rows.values())
-    note = f" {replaced} values in sequences that were infinite or NaN became 0." if replaced else ""
     if replaced:
-        warn(f"{path}:{note}")
+        note += f" {replaced} values in sequences that were infinite or NaN became 0."
+        warn(f"{path}: {replaced} values in sequences that were infinite or NaN became 0")
     labels = f" Labels: {options.regression} of regression labels." if options.regression else ""
     first = next(iter(rows.values())).features
     card = Card(
