@@ -144,6 +144,7 @@ def test_wrong_files_are_refused(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n", "is a Git LFS pointer, not the file"),
         (b"<html><head><title>Not found</title></head></html>", "is a web page, not the file itself"),
         (b"", "is empty: get the file again"),
+        (b"text,speaker,label\na,b,c\n", "is a text file that begins with 'text,speaker,label': if it is a csv file"),
         (whole[:-30].encode("utf-8-sig"), r"is not a JSON file, or is truncated \("),
     ]:
         (tmp_path / "train_data_roberta.json.feature").write_bytes(content)

@@ -203,6 +203,7 @@ def test_a_folder_of_files(tmp_path):
     parquet(tmp_path / "hub" / "data" / "train-00000-of-00002.parquet", rows())
     parquet(tmp_path / "hub" / "data" / "validation-00000-of-00001.parquet", rows("b", 1))
     (tmp_path / "hub" / "README.md").write_text("read me")
+    (tmp_path / "hub" / "data" / "._train-00000-of-00002.parquet").write_bytes(b"\0\5\x16\7")  # as macOS writes them
     assert contents(read([tmp_path / "hub"], *FLAGS, EMOTIONS)) == EXPECTED
     parquet(tmp_path / "branch" / "default" / "train" / "0000.parquet", rows())
     parquet(tmp_path / "branch" / "default" / "validation" / "0000.parquet", rows("b", 1))

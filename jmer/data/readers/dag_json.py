@@ -68,7 +68,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 
 
 def _load(path: Path) -> list:
-    check_kind(path, "json", "text", "utf-16")
+    check_kind(path, "json", "utf-16")
     text = read_text(path)
     try:
         content = json.loads(text, object_hook=_compact)

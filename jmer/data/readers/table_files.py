@@ -52,7 +52,7 @@ def open_tables(source: Path, texts: Sequence[str]) -> list[Table]:
     if (source / "dataset_dict.json").is_file() or (source / "state.json").is_file():
         return _open_datasets(source)
     for suffix in _FOLDER_SUFFIXES:
-        paths = sorted(source.rglob(f"*{suffix}"))
+        paths = sorted(path for path in source.rglob(f"*{suffix}") if not path.name.startswith("."))
         if paths:
             tables = [open_table(path, texts) for path in paths]
             return [
