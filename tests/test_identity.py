@@ -157,7 +157,19 @@ def pickled(folder):
     return ["pickle", "--emotions=a,b,c,d,e,f", "t.pkl"]
 
 
-@pytest.mark.parametrize("source", [table, pickled])
+def frames(folder):
+    """A table, and a file of frames per utterance: the corpus is made in a file."""
+    rng = np.random.default_rng(0)
+    (folder / "audio").mkdir()
+    for i in range(32):
+        np.save(folder / "audio" / f"u{i}.npy", rng.normal(size=(1 + i % 3, 2)).astype(np.float32))
+    _, *flags, source = table(folder)
+    with np.load(source) as columns:
+        np.savez(source, **columns, u=[f"u{i}" for i in range(32)])
+    return ["frames", *(flag for flag in flags if flag != "--text=f"), "--utterance=u", "--audio=audio", source]
+
+
+@pytest.mark.parametrize("source", [table, pickled, frames])
 def test_the_same_source_gives_the_same_files(source, tmp_path, monkeypatch):
     """A part of the training split is held out, so that rows are selected, too."""
     made = []
