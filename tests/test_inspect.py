@@ -1,5 +1,7 @@
 """The inspect command prints counts in lines of at most 100 characters, and defects."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,7 @@ def test_it_counts_conversations_lengths_speakers_emotions_and_features(printed)
         }
     )
     assert lines[0].startswith("made-up (real). Drawn by hand,")
+    assert len([line for line in lines if re.match("fingerprint: [0-9a-f]{32}, ", line)]) == 1
     for start, expected in {
         "conversations": ["3", "1", "4"],
         "utterances": ["9", "2", "11"],

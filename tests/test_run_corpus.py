@@ -151,7 +151,7 @@ def test_a_corpus_that_is_gone(at_home, capfd):
     run, corpus = at_home
     moved = shutil.move(corpus, corpus.with_name("moved"))
     expected = (
-        f"{run} was trained on corpus 'synthetic-iemocap4' in {corpus}, which is not there any more: give the corpus "
+        f"{run} was trained on corpus 'synthetic-iemocap4' in {corpus}, which is not there: give the corpus "
         "(--corpus), wherever it is now"
     )
     with pytest.raises(UserError) as refused:
@@ -166,7 +166,8 @@ def test_runs_of_different_corpora_are_no_repetitions(trained, tmp_path):
     corpus = shutil.copytree(trained / "corpus", tmp_path / "corpus")
     runs = [jmer.load_run(trained / "run")]
     jmer.train(linear_config(seed=1), corpus, tmp_path / "moved", log=None)
-    assert len(group_runs([*runs, jmer.load_run(tmp_path / "moved")])) == 2
+    group = group_runs([*runs, jmer.load_run(tmp_path / "moved")])
+    assert len(group) == 2 and group.ensemble.training_corpus().identity == runs[0].facts.corpus
     change(corpus, "train", other_labels)
     jmer.train(linear_config(seed=1), corpus, tmp_path / "other", log=None)
     message = (

@@ -71,6 +71,7 @@ def describe(corpus: Corpus) -> str:
                 ]
             ),
             *([_aligned(_frames(splits, card))] if card.frames else ()),
+            f"fingerprint: {corpus.identity.fingerprint}, of the contents without transcripts, name and place",
             "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
     )

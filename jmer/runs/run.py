@@ -221,7 +221,7 @@ def recorded_corpus(workdir: Path, config: ConfigDict) -> Corpus:
     if path not in (*NAMES, IN_MEMORY) and not Path(path).exists():
         name = read_facts(workdir).card.name
         raise UserError(
-            f"{workdir} was trained on corpus '{name}' in {path}, which is not there any more: give the corpus "
+            f"{workdir} was trained on corpus '{name}' in {path}, which is not there: give the corpus "
             "(--corpus), wherever it is now"
         )
     return load_configured(config.data)
