@@ -332,7 +332,7 @@ SOURCES = {
     "no source": ([*TABLE, "none.npz", "corpus"], ["no file none.npz"]),
     "cut npz": ([*TABLE, "cut.npz", "corpus"], ["cut.npz is truncated"]),
     "pickle for a table": ([*TABLE, "odd.pkl", "corpus"], ["odd.pkl is a pickle: convert it with"]),
-    "table for a pickle": (["pickle", "sound.npz", "corpus"], ["sound.npz is not a pickle"]),
+    "table for a pickle": (["pickle", "sound.npz", "corpus"], ["sound.npz is a NumPy archive", "format `table`"]),
     "hostile pickle": (["pickle", "hostile.pkl", "corpus"], ["hostile.pkl is refused", "mkdir"]),
     "odd pickle": (["pickle", "odd.pkl", "corpus"], ["odd.pkl has an unknown layout", "tuple of 3"]),
     "cut pickle": (["pickle", "cut.pkl", "corpus"], ["cut.pkl is not a pickle, or is truncated"]),
