@@ -29,8 +29,8 @@ def corpus(validation=(), seed=0, **options):
     return make_corpus({"train": training, "validation": others + extra}, emotions=EMOTIONS)
 
 
-def found(made, check="duplicates"):
-    return [f for f in probe(made) if f.check == check]
+def found(made, check="duplicates", subject="validation"):
+    return [f for f in probe(made) if (f.check, f.subject) == (check, subject)]
 
 
 def changed(c, change, modalities=("text", "audio")):
@@ -106,6 +106,34 @@ def test_utterances_that_were_copied_one_by_one_are_a_warning():
     features, _, utterances = found(corpus([scattered] * 2))
     assert features.verdict == "fine" and utterances.verdict == "warning"
     assert utterances.measured.startswith("16 of 64 other utterances")
+
+
+def test_a_test_conversation_that_is_in_validation_is_a_warning():
+    made = corpus()
+    splits = {s: made.conversations(s) for s in made.splits}
+    splits["test"] = [
+        dataclasses.replace(splits["validation"][0], id="copy"),
+        conversation(np.random.default_rng(7), "x"),
+    ]
+    copied = [f for f in found(make_corpus(splits, emotions=EMOTIONS), subject="test") if f.verdict != "fine"]
+    (finding,) = copied
+    assert finding.measured.startswith("1 of 2 conversations have mostly the same features as one of validation")
+    assert finding.meaning == "the epoch is chosen on them: remove them"
+
+
+def test_copies_inside_training_are_counted_and_do_not_raise_its_scores():
+    """Every training conversation is there twice, with labels that nothing predicts and features to learn by heart."""
+    rng = np.random.default_rng(0)
+    once = [
+        make_conversation({"text": rng.normal(size=(8, 300))}, labels=rng.integers(0, 2, 8), id=f"t{i}")
+        for i in range(40)
+    ]
+    again = [dataclasses.replace(c, id=f"{c.id}+") for c in once]
+    oversampled = make_corpus({"train": once + again}, emotions=EMOTIONS)
+    (finding,) = found(oversampled, subject="train")
+    assert (finding.verdict, finding.measured) == ("note", "40 of 80 conversations are exact copies of others in train")
+    (inside,) = found(oversampled, "linear probe", "text, train")
+    assert 35 < float(inside.measured.split()[1]) < 65
 
 
 def test_stock_phrases_are_no_copies():

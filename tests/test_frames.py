@@ -26,6 +26,7 @@ from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_s
 from jmer.data.examples import make_examples
 from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
+from jmer.data.outliers import count_outliers
 from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, validate_corpus
 from jmer.errors import UserError
@@ -363,6 +364,25 @@ def test_normalisation_is_over_real_frames_only():
     rows = normalization.fit(single_utterances(training), WIDTHS)
     for m in WIDTHS:
         np.testing.assert_allclose(rows[m].mean, statistics[m].mean, rtol=1e-6)
+
+
+def test_columns_that_are_constant_over_all_frames_are_zero_and_others_are_clipped():
+    def changed(c, value):
+        features = {
+            m: [np.where(np.arange(x.shape[1]) == 1, np.float32(value), x) for x in c.features[m]] for m in WIDTHS
+        }
+        return dataclasses.replace(c, features=features)
+
+    training, held_out = [changed(c, 5) for c in split()], changed(conversation("t", 5, offset=90), 4000)
+    statistics = normalization.fit(training, WIDTHS, clip=2)
+    for c in normalization.apply([*training, held_out], statistics):
+        for m in WIDTHS:
+            frames = np.concatenate(c.features[m])
+            assert not frames[:, 1].any() and np.abs(frames).max(initial=0) <= 2
+    for m, found in count_outliers([held_out], statistics).items():
+        frames = len(np.concatenate(held_out.features[m]))
+        assert found == (frames * (WIDTHS[m] - 1), WIDTHS[m] - 1, frames, 1)
+    assert not any(any(found) for found in count_outliers(training, statistics).values())
 
 
 def test_mean_pooling():

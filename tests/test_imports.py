@@ -56,7 +56,7 @@ def test_layers_and_losses_pull_in_nothing_heavy():
 
 
 def test_the_data_room_initialises_no_backend(tmp_path):
-    """Every module of the room is imported; a corpus is converted, loaded, inspected, normalised and batched."""
+    """Every module of the room is imported; a corpus is converted, inspected, probed, normalised and batched."""
     program = """
 import importlib, pkgutil, sys
 import numpy as np
@@ -64,7 +64,7 @@ from jax._src import xla_bridge
 import jmer.data
 for module in pkgutil.walk_packages(jmer.data.__path__, "jmer.data."):
     importlib.import_module(module.name)
-from jmer.data import batches, load_corpus, normalization
+from jmer.data import batches, load_corpus, normalization, probe
 from jmer.data.convert import convert
 from jmer.data.inspect import describe
 np.savez(
@@ -74,7 +74,7 @@ np.savez(
 flags = ["--conversation=d", "--speaker=s", "--label=e", "--split=p", "--text=f", "--emotions=calm,angry"]
 convert(["table", *flags, "table.npz", "corpus"])
 corpus = load_corpus("corpus")
-describe(corpus)
+describe(corpus), probe(corpus)
 train = corpus.conversations("train")
 statistics = normalization.fit(train, corpus.card.widths)
 assert list(batches(normalization.apply(train, statistics), corpus.card.widths, batch_size=1))

@@ -7,7 +7,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import f1_score
 
-from jmer.data import make_conversation, make_corpus, probe
+from jmer.data import make_conversation, make_corpus, probe, samples
 from jmer.data.linear_probe import conversation_folds, discriminant, held_out_scores, moments
 from jmer.data.probing import FAR_BELOW
 from jmer.data.resampling import confusions, estimate, exchange_test, largest_drop, weighted_f1
@@ -213,3 +213,13 @@ def test_corpora_of_any_kind_are_probed():
 
 def test_the_same_contents_are_probed_once():
     assert probe(corpus(3)) is probe(corpus(3)) is not probe(corpus(4))
+    made = corpus(3)
+    renamed = make_corpus({"train": made.conversations("train"), "test": made.conversations("validation")}, made.card)
+    assert {f.subject.split(", ")[-1] for f in probe(renamed)} == {"train", "test"}
+
+
+def test_of_a_large_split_a_sample_is_probed(monkeypatch):
+    monkeypatch.setitem(samples.MOST_UTTERANCES, "train", 300)
+    found = probe(corpus(5))
+    count, total = map(int, next(f for f in found if f.check == "sample").measured.split()[:3:2])
+    assert 250 < count <= 300 < total and verdicts(found)["text, train"] == "fine"

@@ -1,4 +1,4 @@
-"""Conversations and utterances of one split that are in training, too."""
+"""Conversations and utterances of one split that are in another one, too."""
 
 import re
 from collections import defaultdict
@@ -12,6 +12,7 @@ from jmer.data.findings import NOTE, WARNING, Finding
 from jmer.data.samples import Sample
 
 CHECK = "duplicates"
+TRAINED, CHOSEN = "training has seen them", "the epoch is chosen on them"
 NEAR = 0.05
 """Distance, as a fraction of its own length, within which a feature vector is taken for another one."""
 FEWEST_WORDS = 4
@@ -25,7 +26,9 @@ RISE, TIMES = 0.01, 1.5
 _CHUNK = 512
 
 
-def duplicate_findings(split: str, outside: Sample, training: Sample, level: float) -> Iterator[Finding]:
+def duplicate_findings(
+    split: str, outside: Sample, training: Sample, level: float, *, reference: str = "train", seen: str = TRAINED
+) -> Iterator[Finding]:
     """Yields what a split shares with training: recordings, the words of whole conversations, single utterances.
 
     A match has near features in every modality (the same file, be it rounded), or the same words: near text features or
@@ -37,12 +40,13 @@ def duplicate_findings(split: str, outside: Sample, training: Sample, level: flo
       outside: its sample.
       training: sample of the training split.
       level: probability of a rise by chance from which on it is reported.
+      reference: name of the split that `training` is a sample of, if it is another one.
+      seen: what was done with that split.
     """
     features, words = _feature_matches(outside, training)
     copied = _copied_conversations(features, outside, training)
-    yield _conversation_finding(
-        split, copied, outside, "the same features", WARNING, "training has seen them: remove them"
-    )
+    remove = f"{seen}: remove them"
+    yield _conversation_finding(split, copied, outside, f"the same features as one of {reference}", WARNING, remove)
     if words is not None:
         meaning = (
             "a script or a copy in other features: scores on these words are scores on known words; keep such "
@@ -50,41 +54,59 @@ def duplicate_findings(split: str, outside: Sample, training: Sample, level: flo
         )
         spoken = _copied_conversations(words, outside, training)
         spoken = {i: j for i, j in spoken.items() if i not in copied}
-        yield _conversation_finding(split, spoken, outside, "the same words", NOTE, meaning)
-    yield _utterance_finding(split, features, copied, outside, training, level)
+        yield _conversation_finding(split, spoken, outside, f"the same words as one of {reference}", NOTE, meaning)
+    matched = np.isin(np.arange(len(outside.owners)), features[0])
+    rest = ~np.isin(outside.owners, list(copied))
+    measured, recur = _recurrence(matched, rest, training, len(outside.conversations), level, reference)
+    if not recur:
+        yield Finding(CHECK, split, measured)
+    else:
+        yield Finding(CHECK, split, measured, WARNING, f"more than recur inside {reference}; {remove}")
+
+
+def repeated_finding(training: Sample) -> Finding:
+    """Counts the training conversations that are copies of others, features and all."""
+    copies = len(training.conversations) - len(set(first_copies(training).tolist()))
+    measured = f"{copies} of {len(training.conversations)} conversations are exact copies of others in train"
+    if not copies:
+        return Finding(CHECK, "train", measured)
+    return Finding(CHECK, "train", measured, NOTE, "they count as often as they are there")
+
+
+def first_copies(sample: Sample) -> np.ndarray:
+    """Returns for each conversation the first one with exactly the same features, int `[K]`; itself without any."""
+    known: dict[bytes, int] = {}
+    tables = [np.concatenate([*c.features.values()], axis=1) for c in sample.conversations]
+    return np.array([known.setdefault(x.tobytes(), i) if x.any() else i for i, x in enumerate(tables)])
 
 
 def _conversation_finding(
     split: str, copied: dict[int, int], outside: Sample, what: str, verdict: str, meaning: str
 ) -> Finding:
     count, total = len(copied), len(outside.conversations)
-    measured = f"{count} of {total} conversations have mostly {what} as one of train"
+    measured = f"{count} of {total} conversations have mostly {what}"
     if not copied:
         return Finding(CHECK, split, measured)
     named = ", ".join(f"'{outside.conversations[i].id}'" for i in list(copied)[:3])
     return Finding(CHECK, split, f"{measured} ({named}{', ...' * (count > 3)})", verdict, meaning)
 
 
-def _utterance_finding(
-    split: str, pairs: np.ndarray, copied: dict[int, int], outside: Sample, training: Sample, level: float
-) -> Finding:
-    rest = ~np.isin(outside.owners, list(copied))
-    matched = np.isin(np.arange(len(outside.owners)), pairs[0]) & rest
-    found, total = int(matched.sum()), int(rest.sum())
-    measured = f"{found} of {total} other utterances have the features of one of train"
-    if not found or len(training.conversations) < 2:
-        return Finding(CHECK, split, measured)
-    # How often do training conversations share utterances with each other?
+def _recurrence(
+    matched: np.ndarray, rest: np.ndarray, training: Sample, conversations: int, level: float, reference: str
+) -> tuple[str, bool]:
+    """Describes how many of the other utterances recur in training; also whether more do than inside training."""
+    found, total = int((matched & rest).sum()), int(rest.sum())
+    measured = f"{found} of {total} other utterances have the features of one of {reference}"
     count = len(training.conversations)
-    drawn = np.random.default_rng(0).permutation(count) < min(len(outside.conversations), count // 2)
+    if not found or count < 2:
+        return measured, False
+    drawn = np.random.default_rng(0).permutation(count) < min(conversations, count // 2)
     held, others = training.only(drawn), training.only(~drawn)
     usual, size = len(np.unique(_feature_matches(held, others)[0][0])), len(held.owners)
     rate, usual_rate = found / total, usual / size
-    measured += f" ({100 * rate:.1f} %; inside train {100 * usual_rate:.1f} %)"
     chance = hypergeom.sf(found - 1, total + size, found + usual, total)
-    if chance > level or rate < max(usual_rate + RISE, TIMES * usual_rate):
-        return Finding(CHECK, split, measured)
-    return Finding(CHECK, split, measured, WARNING, "more than recur inside train; training has seen them: remove them")
+    recur = chance <= level and rate >= max(usual_rate + RISE, TIMES * usual_rate)
+    return f"{measured} ({100 * rate:.1f} %; inside {reference} {100 * usual_rate:.1f} %)", recur
 
 
 def _feature_matches(outside: Sample, training: Sample) -> tuple[np.ndarray, np.ndarray | None]:

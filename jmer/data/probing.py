@@ -13,8 +13,8 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Corpus
-from jmer.data.duplicates import duplicate_findings
-from jmer.data.findings import NOTE, OPEN, WARNING, Finding
+from jmer.data.duplicates import CHOSEN, duplicate_findings, first_copies, repeated_finding
+from jmer.data.findings import FINE, NOTE, OPEN, WARNING, Finding
 from jmer.data.linear_probe import Classifier, conversation_folds, discriminant, held_out_scores
 from jmer.data.resampling import Estimate, confusions, estimate, exchange_test, largest_drop, weighted_f1
 from jmer.data.samples import Sample, make_samples, narrowed
@@ -31,7 +31,7 @@ FEWEST_CONVERSATIONS = 20
 PROBE = "linear probe"
 
 
-_FOUND: dict[tuple[str, ...], tuple[Finding, ...]] = {}
+_FOUND: dict[tuple[str, ...], tuple[Finding, ...]] = {}  # the contents of a corpus -> its findings
 
 
 def probe(corpus: Corpus) -> tuple[Finding, ...]:
@@ -45,7 +45,7 @@ def probe(corpus: Corpus) -> tuple[Finding, ...]:
     Returns:
       What was checked, each with its verdict.
     """
-    contents = (*corpus.card.emotions, *(found.fingerprint for found in corpus.identity.splits.values()))
+    contents = (*corpus.card.emotions, *(f"{name} {s.fingerprint}" for name, s in corpus.identity.splits.items()))
     if contents not in _FOUND:
         _FOUND[contents] = tuple(_probed(corpus)) if "train" in corpus.splits else ()
     return _FOUND[contents]
@@ -58,14 +58,23 @@ def _probed(corpus: Corpus) -> list[Finding]:
     groups = [(m,) for m in modalities] + [modalities] * (len(modalities) > 1)
     findings: list[Finding] = []
     level = LEVEL / max(1, len(groups) * len(samples))
+    for split, sample in {"train": training, **samples}.items():
+        if sample.total > len(sample.labels):
+            measured = f"{len(sample.labels)} of {sample.total} utterances, of conversations drawn at random"
+            findings.append(Finding("sample", split, measured))
     for group in groups:
         findings += _probe_findings(group, training, samples, len(corpus.card.emotions), level)
+    findings.append(repeated_finding(training))
     for split, outside in samples.items():
         for modality in modalities:
             findings += _shift_finding(modality, split, outside, training, level)
         findings += duplicate_findings(split, outside, training, LEVEL / len(samples))
         findings.append(speaker_finding(split, outside, training))
         findings.append(label_finding(split, outside, training, corpus.card.emotions, LEVEL / len(samples)))
+    if {"validation", "test"} <= samples.keys():
+        options = {"reference": "validation", "seen": CHOSEN}
+        found = duplicate_findings("test", samples["test"], samples["validation"], LEVEL, **options)
+        findings += (finding for finding in found if finding.verdict != FINE)
     return findings
 
 
@@ -79,7 +88,8 @@ def _probe_findings(
         yield Finding(PROBE, f"{name}, train", measured, OPEN)
         return
     features = _features(training, modalities, rows)
-    _, owners = np.unique(training.owners[rows], return_inverse=True)
+    # A copy of a conversation that is scored must not be among those that train the classifier.
+    _, owners = np.unique(first_copies(training)[training.owners[rows]], return_inverse=True)
     scores, whole = held_out_scores(features, training.labels[rows], conversation_folds(owners), classes)
     inside = confusions(training.labels[rows], scores.argmax(1), owners, classes)
     yield _inside_finding(name, inside, single=len(modalities) == 1)

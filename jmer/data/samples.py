@@ -25,7 +25,7 @@ class Sample:
       available: modality -> bool `[N]`.
       labels: int32 `[N]`.
       owners: int `[N]`, the conversation of each utterance.
-      complete: whether all conversations of the split are in it.
+      total: utterances of the whole split.
     """
 
     conversations: Sequence[Conversation]
@@ -33,7 +33,7 @@ class Sample:
     available: Mapping[str, np.ndarray]
     labels: np.ndarray
     owners: np.ndarray
-    complete: bool
+    total: int
 
     def only(self, conversations: np.ndarray) -> "Sample":
         """Returns the part of some conversations, a bool for each."""
@@ -44,7 +44,7 @@ class Sample:
             available={m: there[kept] for m, there in self.available.items()},
             labels=self.labels[kept],
             owners=(np.cumsum(conversations) - 1)[self.owners[kept]],
-            complete=self.complete,
+            total=self.total,
         )
 
 
@@ -52,30 +52,29 @@ def make_samples(corpus: Corpus) -> dict[str, Sample]:
     """Returns split -> sample; the corpus has a training split."""
     drawn = {split: _drawn(corpus.conversations(split), MOST_UTTERANCES[split]) for split in corpus.splits}
     if corpus.card.frames:
-        drawn = {split: (mean_pooled(chosen), complete) for split, (chosen, complete) in drawn.items()}
+        drawn = {split: (mean_pooled(chosen), total) for split, (chosen, total) in drawn.items()}
     statistics = fit(drawn["train"][0], corpus.card.widths, clip=CLIP)
     return {
-        split: _sample(apply(chosen, statistics), corpus.card.widths, complete)
-        for split, (chosen, complete) in drawn.items()
+        split: _sample(apply(chosen, statistics), corpus.card.widths, total) for split, (chosen, total) in drawn.items()
     }
 
 
-def _drawn(conversations: Sequence[Conversation], most: int) -> tuple[list[Conversation], bool]:
-    """Returns conversations at random, in order, with about as many utterances, and whether they are all."""
+def _drawn(conversations: Sequence[Conversation], most: int) -> tuple[list[Conversation], int]:
+    """Returns conversations at random, in order, with at most so many utterances, and the utterances of all."""
     order = np.random.default_rng(0).permutation(len(conversations))
     sizes = np.array([len(conversations[i]) for i in order])
     kept = order[np.cumsum(sizes) <= max(most, sizes[0])]
-    return [conversations[i] for i in sorted(kept)], len(kept) == len(conversations)
+    return [conversations[i] for i in sorted(kept)], int(sizes.sum())
 
 
-def _sample(conversations: Sequence[Conversation], widths: Mapping[str, int], complete: bool) -> Sample:
+def _sample(conversations: Sequence[Conversation], widths: Mapping[str, int], total: int) -> Sample:
     return Sample(
         conversations=conversations,
         features={m: narrowed(np.concatenate([c.features[m] for c in conversations])) for m in widths},
         available={m: np.concatenate([c.available[m] for c in conversations]) for m in widths},
         labels=np.concatenate([c.labels for c in conversations]),
         owners=np.repeat(np.arange(len(conversations)), [len(c) for c in conversations]),
-        complete=complete,
+        total=total,
     )
 
 
