@@ -10,7 +10,7 @@ import pytest
 
 from jmer.data.emotions import IEMOCAP6, MELD
 from jmer.data.readers import feature_pickles
-from jmer.data.readers.pickle_layouts import ROBERTA
+from jmer.data.readers.pickle_elements import ROBERTA
 from jmer.errors import UserError
 
 WIDTHS = {"text": 4, "text2": 4, "text3": 4, "text4": 4, "audio": 3, "visual": 2}
@@ -518,6 +518,22 @@ def test_wrong_layouts(tmp_path, layout, message, capsys):
     with pytest.raises((UserError, SystemExit)) as caught:
         read(path, layout=layout)
     assert re.search(message, str(caught.value) + capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("elements", "proposal"),
+    [
+        (({"a": [], "b": [np.array(1), np.array(2)]}, {"a": [], "b": ["x", "y z"]}, ["a"]), "ids,sentences,train"),
+        (({"b": [1, 0], "c": [None, "x"]}, {"b": ["x"], "c": [None]}, ["b"], ["c"]), "labels,ids,train,test"),
+        (({"b": [[0.5, 1.0]], "c": [None]}, {"b": [np.ones((1, 9))]}, {"b": 3}, None, ["b"]), "text,_,_,_,train"),
+        (({"b": [0.5]}, {"b": [[0, 1], [1, 0]]}, np.array(["b"])), "labels,speakers,train"),
+    ],
+    ids=str,
+)
+def test_proposals_for_uncommon_content(tmp_path, elements, proposal):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(elements))
+    with pytest.raises(UserError, match=rf"--layout {re.escape(proposal)}$"):
+        read(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize(

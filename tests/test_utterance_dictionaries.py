@@ -266,6 +266,11 @@ def test_a_label_beyond_the_emotions(tmp_path):
         read(tmp_path / "a.pkl", content, emotions="a,b,c")
 
 
+def test_splits_are_named_in_any_case(tmp_path):
+    content = {split.capitalize(): part for split, part in mmsa().items()}
+    assert list(read(tmp_path / "a.pkl", content).splits) == ["train", "validation", "test"]
+
+
 def test_two_splits_of_one_name_and_flags_that_do_not_apply(tmp_path):
     with pytest.raises(UserError, match=r"a.pkl has two validation splits: remove one"):
         read(tmp_path / "a.pkl", mmsa() | {"dev": mmsa()["valid"]})

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jmer.data.corpus import Card, Conversation, Corpus, Features
-from jmer.data.readers.conventions import SPLIT_NAMES
+from jmer.data.readers.conventions import split_named
 from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.pooling import NOTE, add_pool_argument, pooled
@@ -80,7 +80,7 @@ def _files(sources: Sequence[Path]) -> dict[str, Path]:
         paths += found
     files: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
-        split = "train" if len(set(paths)) == 1 else SPLIT_NAMES.get(path.stem)
+        split = "train" if len(set(paths)) == 1 else split_named(path.stem)
         if split is None or split in files:
             raise UserError(f"{path}: name the files of several splits train.npy, valid.npy and test.npy")
         files[split] = path

@@ -46,16 +46,8 @@ from jmer.data.readers.conventions import warn
 from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.pickle_conversations import conversation
-from jmer.data.readers.pickle_layouts import (
-    FEATURES,
-    NAMES,
-    ROBERTA,
-    Parts,
-    add_layout_argument,
-    is_integer,
-    kind_of_element,
-    parts_of,
-)
+from jmer.data.readers.pickle_elements import FEATURES, NAMES, ROBERTA, is_integer, kind_of_element
+from jmer.data.readers.pickle_layouts import Parts, add_layout_argument, parts_of
 from jmer.data.readers.pooling import add_pool_argument
 from jmer.data.readers.regression_labels import CONVERSIONS, add_regression_argument
 from jmer.data.readers.restricted_unpickler import load_pickle

@@ -9,7 +9,7 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Conversation
 from jmer.data.readers.conventions import fix_encoding
-from jmer.data.readers.pickle_layouts import ROBERTA, is_integer, is_number, is_one_hot, is_string
+from jmer.data.readers.pickle_elements import ROBERTA, is_integer, is_number, is_one_hot, is_string
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.validation import mark_missing
 from jmer.errors import UserError
@@ -66,7 +66,7 @@ def _labels(path: Path, key: Any, labels: Sequence, regression: str | None) -> n
 def _matrix(path: Path, key: Any, field: str, rows: Any) -> np.ndarray:
     try:
         values = np.array([np.asarray(row, np.float64) for row in rows])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         values = np.empty(0)
     if values.ndim != 2:
         raise UserError(f"{path}: the {field} vectors of conversation '{key}' differ in width or are not numbers")

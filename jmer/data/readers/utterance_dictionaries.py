@@ -19,9 +19,9 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
-from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, warn
+from jmer.data.readers.conventions import fix_encoding, split_named, warn
 from jmer.data.readers.labels import LabelNames, labels_of
-from jmer.data.readers.pickle_layouts import FIELDS, NAMES
+from jmer.data.readers.pickle_elements import FIELDS, NAMES
 from jmer.data.readers.pooling import NOTE, pooled
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
@@ -62,7 +62,7 @@ def is_one(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and bool(content)
-        and all(_string(key) in SPLIT_NAMES and isinstance(value, dict) for key, value in content.items())
+        and all(split_named(_string(key)) and isinstance(value, dict) for key, value in content.items())
     )
 
 
@@ -81,7 +81,7 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
         raise UserError(f"--splits: {path} names its splits: drop the flag")
     rows: dict[str, _Rows] = {}
     for key, part in content.items():
-        split = SPLIT_NAMES[_string(key)]
+        split = str(split_named(_string(key)))
         if split in rows:
             raise UserError(f"{path} has two {split} splits: remove one")
         rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
