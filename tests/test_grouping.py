@@ -33,6 +33,8 @@ def test_rows_are_numbered_from_one_in_their_file():
     assert one.rows([0, 1, 2, 3, 4]) == "rows 1, 2, 3 and 2 more"
     two = Places({Path("x/a.csv"): 2, Path("x/b.csv"): 3})
     assert (two.files, two.rows([1, 2, 4])) == ("x/a.csv and 1 more", "rows 2 of a.csv and 1 and 3 of b.csv")
+    alike = Places({Path("train/0.csv"): 2, Path("test/0.csv"): 3})
+    assert alike.rows([1, 2]) == "rows 2 of train/0.csv and 1 of test/0.csv"
     assert two.rows([0, 1, 2, 3]) == "rows 1 and 2 of a.csv, 1 of b.csv and 1 more"
 
 

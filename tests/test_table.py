@@ -155,7 +155,9 @@ def test_numerals_in_a_column_of_text_are_indices_and_minus_one_is_unlabelled(tm
     arrow = pa.parquet.read_table(sources[1])
     categories = arrow.drop_columns("emotion").append_column("emotion", arrow["emotion"].dictionary_encode())
     pa.parquet.write_table(categories, tmp_path / "categories.parquet")
-    for source in (*sources, tmp_path / "categories.parquet"):
+    as_bytes = arrow.drop_columns("emotion").append_column("emotion", arrow["emotion"].cast(pa.binary()))
+    pa.parquet.write_table(as_bytes, tmp_path / "binary.parquet")
+    for source in (*sources, tmp_path / "categories.parquet", tmp_path / "binary.parquet"):
         corpus = read([source], *FLAGS)
         assert [c.labels.tolist() for split in corpus.splits for c in corpus.conversations(split)] == [
             [1, 0],

@@ -85,6 +85,8 @@ def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None =
 
     def values(name: str) -> list:
         cells = column(name)
+        if pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type):
+            cells = _decoded(path, name, cells)
         if pa.types.is_nested(cells.type):
             raise UserError(f"{path}: column '{name}' is {cells.type}: expected one value per row")
         return _named(cells.to_pylist(), classes.get(name, ()))
@@ -131,6 +133,13 @@ def _class_names(feature: Any) -> tuple[str, ...]:
     if feature.get("_type") == "ClassLabel":
         return tuple(feature.get("names") or ())
     return _class_names(feature.get("feature"))
+
+
+def _decoded(path: Path, name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return cells.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: column '{name}' contains bytes that are not UTF-8: save it as text") from error
 
 
 def _named(values: list, names: Sequence[str]) -> list:

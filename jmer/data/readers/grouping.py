@@ -54,7 +54,8 @@ class Places:
     def _place(self, row: int) -> tuple[str, int]:
         for path, count in self.counts.items():
             if row < count:
-                return path.name, row + 1
+                same_name = [other for other in self.counts if other.name == path.name]
+                return path.name if len(same_name) == 1 else f"{path.parent.name}/{path.name}", row + 1
             row -= count
         raise IndexError(row)
 
