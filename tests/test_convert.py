@@ -96,7 +96,7 @@ def test_labels_are_merged_and_declared_unlabelled_whatever_they_are(tmp_path, c
             *(0, -1, 0),
         ]
         note = capsys.readouterr().out.splitlines()[-1]
-        assert note.startswith("Labels: 2 of exc became hap, 1 of fru are unlabelled")
+        assert note.startswith("Labels: 2 of exc became hap; unlabelled are 1 of fru")
         assert corpus.card.provenance.endswith(note)
 
 

@@ -93,7 +93,7 @@ def test_emotions_keep_their_order_and_the_other_columns_their_values(tmp_path):
     changed, notes = relabelled(made, ["fru"], {"exc": "hap"})
     assert changed.card.emotions == ("hap", "sad", "neu", "ang")
     assert (labels_of(changed), labels_of(changed, "test")) == ([[0, 1, 2], [3, 0, -1, -1]], [[0, 0, -1]])
-    assert notes == ["Labels: 2 of exc became hap, 2 of fru are unlabelled."]
+    assert notes == ["Labels: 2 of exc became hap; unlabelled are 2 of fru."]
     assert changed.card.provenance == f"Made. {notes[0]}"
     assert changed.splits["train"].features == made.splits["train"].features
     save_corpus(changed, tmp_path / "corpus")
