@@ -222,6 +222,9 @@ def _check(emotions: Sequence[str], unlabelled: Sequence[str], merge: Mapping[st
 
 
 def _note(counts: Mapping[str, int], unlabelled: Sequence[str], merge: Mapping[str, str]) -> str:
-    merged = ", ".join(f"{counts[source]} of {source} became {target}" for source, target in merge.items())
-    dropped = ", ".join(f"{counts[name]} of {name}" for name in unlabelled)
-    return f"Labels: {'; '.join(filter(None, (merged, dropped and f'unlabelled are {dropped}')))}."
+    parts = []
+    if merge:
+        parts.append(", ".join(f"{counts[source]} of {source} became {target}" for source, target in merge.items()))
+    if unlabelled:
+        parts.append("unlabelled are " + ", ".join(f"{counts[name]} of {name}" for name in unlabelled))
+    return f"Labels: {'; '.join(parts)}."
