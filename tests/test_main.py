@@ -153,10 +153,11 @@ def test_the_command_jmer_does_the_same(trained, run, told):
 
 def test_the_command_jmer_records_itself(tmp_path, monkeypatch):
     """In the run, so that it can be repeated; with several seeds, each run by itself."""
-    recorded = []
+    recorded, named = [], []
 
-    def train(config, corpus, workdir, *, log, command, experiment):
+    def train(config, corpus, workdir, *, log, command, experiment, change_on_resume):
         recorded.append(command(config, workdir))
+        named.append(change_on_resume)
 
     monkeypatch.setattr(jmer, "train", train, raising=False)
     arguments = ["--config", "lfvd_meld", "--config.seed", "3", "--workdir", "runs/a b"]
@@ -166,6 +167,8 @@ def test_the_command_jmer_records_itself(tmp_path, monkeypatch):
     flags = "--config lfvd_meld --config.seed 3 --workdir 'runs/a b'"
     alone = "--config.seeds=2 --workdir 'runs/a b' --config.seed=3 --config.seeds=1"
     assert recorded == [f"jmer train {flags}", f"python -m jmer.main {flags}", f"jmer train {flags} {alone}"]
+    assert program.main(["train", *arguments, "--change-on-resume", "training.patience,optimizer.weight_decay"]) == 0
+    assert named == [[], [], [], ["training.patience", "optimizer.weight_decay"]]
 
 
 def test_mistakes_with_the_command_jmer(refused, tmp_path):
