@@ -1,8 +1,11 @@
 """A corpus is known by what it contains: not by its place, its name, or how its Arrow files are cut."""
 
 import dataclasses
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from jmer.data import load_corpus
 from jmer.data.convert import convert
 from jmer.data.corpus import build_corpus, load_saved, save_corpus
 from jmer.data.identity import difference, identity_from_dict
+from jmer.data.synthetic import Size, generate
 
 
 def changed(**of_card):
@@ -188,3 +192,16 @@ def test_the_files_of_other_contents_have_other_fingerprints(tmp_path):
     save_corpus(told, tmp_path / "told")
     rows = load_saved(tmp_path / "told").splits["train"], saved(tmp_path / "one").splits["train"]
     assert rows[0]._fingerprint != rows[1]._fingerprint
+
+
+def test_built_in_corpora_have_the_same_identity_on_every_processor():
+    """Whose kernels add the products of a matrix product in other orders."""
+    names, sizes = ("synthetic-meld", "synthetic-iemocap4-frames"), {"train": (3, 40, 20)}
+    program = (
+        "from jmer.data.synthetic import Size, generate\n"
+        f"for name in {names}: print(generate(name, sizes={{'train': Size(*{sizes['train']})}}).identity.fingerprint)"
+    )
+    command, old = [sys.executable, "-c", program], os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}
+    elsewhere = subprocess.run(command, env=old, capture_output=True, text=True, check=True).stdout.split()
+    here = [generate(name, sizes={"train": Size(*sizes["train"])}).identity.fingerprint for name in names]
+    assert elsewhere == here

@@ -321,7 +321,7 @@ class _Modality:
             return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(LATENT))
 
         return cls(
-            prototypes=np.float32(view.separation) * np.linalg.qr(normal(LATENT, len(profile.emotions))).Q.T,
+            prototypes=np.float32(view.separation) * _orthonormal(normal(LATENT, len(profile.emotions))).T,
             offsets=np.float32(OFFSET) * normal(speakers, LATENT),
             mixing=normal(LATENT, width),
             scale=rng.lognormal(0, 1, width).astype(np.float32),
@@ -366,5 +366,12 @@ class _Modality:
     def _features(self, rng: np.random.Generator, latent: np.ndarray) -> np.ndarray:
         features = rng.standard_normal((len(latent), len(self.scale)), np.float32)
         features *= np.float32(FEATURE_NOISE)
-        features += latent @ self.mixing
+        # A matrix product, whose sums would depend on the processor, and with them the identity of the corpus.
+        for point, row in zip(latent.T, self.mixing, strict=True):
+            features += point[:, None] * row
         return features * self.scale + self.shift
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Returns float32 columns that are orthonormal, the same on every processor: rounded from float64."""
+    return np.linalg.qr(columns.astype(np.float64)).Q.astype(np.float32)
