@@ -527,6 +527,7 @@ def test_wrong_layouts(tmp_path, layout, message, capsys):
         (({"b": [1, 0], "c": [None, "x"]}, {"b": ["x"], "c": [None]}, ["b"], ["c"]), "labels,ids,train,test"),
         (({"b": [[0.5, 1.0]], "c": [None]}, {"b": [np.ones((1, 9))]}, {"b": 3}, None, ["b"]), "text,_,_,_,train"),
         (({"b": [0.5]}, {"b": [[0, 1], [1, 0]]}, np.array(["b"])), "labels,speakers,train"),
+        (({"b": [1, 0]}, {"b": ["x y"]}, np.array(3), [np.array(1)], ["b"]), "labels,sentences,_,_,train"),
     ],
     ids=str,
 )

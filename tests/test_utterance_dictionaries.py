@@ -252,6 +252,19 @@ def test_videos_that_are_divided_among_splits_are_kept_apart(tmp_path, caplog):
         ({"text": None, "audio": None, "vision": None}, "train has no features, only text_bert"),
         ({"annotations": None}, "does not name the classes: give them in the order of their labels, --emotions"),
         ({"classification_labels": lambda s, n: np.zeros(0)}, "train is empty: remove it"),
+        ({"classification_labels": lambda s, n: [[1], [1, 2]]}, "classification_labels have different shapes"),
+        ({"text": lambda s, n: 3.0}, "train: one float for text but 6 classification_labels"),
+        ({"raw_text": lambda s, n: np.array(3)}, "train: one array for sentences but 6 classification_labels"),
+        (
+            {"id": lambda s, n: [["v", "0"], []] + [None] * (n - 2)},
+            "the id in row 1 is not video, start",
+        ),
+        ({"audio": lambda s, n: [[[1.0]], [[1.0, 2.0]], ["x"]] * (n // 3)}, "audio is not numbers"),
+        ({"audio": lambda s, n: np.ones((n, 4, 3)), "audio_lengths": lambda s, n: [1]}, "lengths of audio are not 6"),
+        (
+            {"audio": lambda s, n: np.ones((n, 4, 3)), "audio_lengths": lambda s, n: [None] * n},
+            "the lengths of audio are not all numbers",
+        ),
     ],
 )
 def test_defects_are_one_line(tmp_path, changes, message):

@@ -51,8 +51,8 @@ def kind_of_element(element: Any, conversations: set) -> str:
     if isinstance(element, set | frozenset) or is_sequence(element):
         if not len(element):
             return "empty"
-        names, integers = all(map(is_string, element)), all(map(is_integer, element))
-        return "listing" if names or (integers and not conversations.isdisjoint(element)) else "values"
+        names, keys = all(map(is_string, element)), all(map(is_key, element))
+        return "listing" if names or (keys and not conversations.isdisjoint(element)) else "values"
     if not isinstance(element, dict) or not element:
         return type(element).__name__
     if all(is_integer(value) for value in element.values()):
@@ -74,6 +74,11 @@ def is_sequence(value: Any) -> bool:
 def is_string(value: Any) -> bool:
     """Whether a value is a string."""
     return isinstance(value, str)
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value can be the key of a conversation."""
+    return isinstance(value, str | int | np.integer)
 
 
 def is_integer(value: Any) -> bool:
@@ -110,7 +115,7 @@ _TESTS = {"strings": is_string, "integers": is_integer, "numbers": is_number, "v
 def describe(element: Any, kind: str) -> str:
     """Describes an element in a few words, with its sizes."""
     if not isinstance(element, dict) or not element:
-        size = f" of {len(element)}" if hasattr(element, "__len__") else ""
+        size = f" of {len(element)}" if is_sequence(element) or isinstance(element, dict | set | str) else ""
         return f"{type_name(element)}{size}" + (" keys" if kind == "listing" else "")
     key, values = next(iter(element.items()))
     shape = f"{len(values)} " if is_sequence(values) else ""

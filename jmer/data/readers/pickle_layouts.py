@@ -16,6 +16,7 @@ from jmer.data.readers.pickle_elements import (
     conversations_of,
     describe,
     elements_of,
+    is_key,
     is_sequence,
     kind_of_element,
 )
@@ -171,14 +172,15 @@ def _listed_conversations(content: Any) -> Parts | None:
     fields: dict[str, dict[Any, Any]] = {}
     lists: list[list] = []
     for split, listed in splits.items():
-        lists.append([one.get("vid", f"{split}_{number}") for number, one in enumerate(listed)])
+        names = [one.get("vid") for one in listed]
+        lists.append([name if is_key(name) else f"{split}_{i}" for i, name in enumerate(names)])
         for key, one in zip(lists[-1], listed, strict=True):
             for name in (name for name in one if NAMES.get(name) in FIELDS and is_sequence(one[name])):
                 fields.setdefault(NAMES[name], {})[key] = one[name]
-    names = [name for split in splits if (name := split_named(str(split)))]
-    if "labels" not in fields or len(set(names)) < len(names):
+    named = [name for split in splits if (name := split_named(str(split)))]
+    if "labels" not in fields or len(set(named)) < len(named):
         return None
-    return Parts("dictionaries of conversations", len(splits), fields, lists, names, named=True)
+    return Parts("dictionaries of conversations", len(splits), fields, lists, named, named=True)
 
 
 def _are_dictionaries(value: Any) -> bool:

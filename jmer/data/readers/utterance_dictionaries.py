@@ -21,7 +21,8 @@ from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import fix_encoding, split_named, warn
 from jmer.data.readers.labels import LabelNames, labels_of
-from jmer.data.readers.pickle_elements import FIELDS, NAMES
+from jmer.data.readers.padded_sequences import vectors_or_sequences
+from jmer.data.readers.pickle_elements import FIELDS, NAMES, is_sequence, is_string, type_name
 from jmer.data.readers.pooling import NOTE, pooled
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
@@ -122,18 +123,19 @@ def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _
     key, labels = _labels(where, part, fields, options.regression)
     if not len(labels):
         raise UserError(f"{where} is empty: remove it")
+    for name, values in fields.items():
+        count = len(values) if is_sequence(values) else f"one {type_name(values)} for"
+        if count != len(labels):
+            raise UserError(f"{where}: {count} {name} but {len(labels)} {key}: give one per utterance")
     features, replaced = {}, 0
     for modality in (m for m in MODALITIES if m in fields):
         lengths = next((part[name] for name in LENGTHS[modality] if name in part), None)
-        features[modality], count = _features(where, modality, fields[modality], lengths)
-        replaced += count
+        features[modality], wrong = vectors_or_sequences(where, modality, fields[modality], lengths)
+        replaced += wrong
     if not features:
         raise UserError(
             f"{where} has no features, only {', '.join(part)}: name them with --layout text=KEY,audio=KEY,visual=KEY"
         )
-    for name, values in {**fields, key: labels}.items():
-        if len(values) != len(labels):
-            raise UserError(f"{where}: {len(values)} {name} but {len(labels)} {key}: give one per utterance")
     found = _places(where, fields, len(labels), alone=options.alone)
     return _Rows(where, fields, (key, labels), found, features, replaced)
 
@@ -148,7 +150,7 @@ def _fields(where: str, part: Mapping[str, Any], layout: Mapping[int | str, str]
             )
         return {name: part[str(key)] for key, name in layout.items() if name in FIELDS}
     known = {NAMES[key]: value for key, value in part.items() if NAMES.get(key) in FIELDS and NAMES[key] != "labels"}
-    if "text" in known and all(isinstance(value, str) for value in known["text"]):
+    if "text" in known and is_sequence(known["text"]) and all(map(is_string, known["text"])):
         known.setdefault("sentences", known.pop("text"))
     return known | ({"annotations": part["annotations"]} if "annotations" in part else {})
 
@@ -161,7 +163,10 @@ def _labels(
     if "labels" not in fields and not keys:
         raise UserError(f"{where} has no labels, only {', '.join(part)}: name them with --layout labels=KEY,...")
     key, values = ("labels", fields.pop("labels")) if "labels" in fields else (keys[0], part[keys[0]])
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{where}: {key} have different shapes: expected one per utterance") from error
     if values.ndim == 0 or values.size != len(values):
         raise UserError(f"{where}: {key} have shape {list(values.shape)}: expected one per utterance")
     values = values.reshape(-1)
@@ -174,46 +179,6 @@ def _labels(
     return key, values
 
 
-def _features(where: str, modality: str, values: Any, lengths: Any) -> tuple[np.ndarray | list[np.ndarray], int]:
-    """Returns vectors `[N, D]` or sequences of frames, and how many values of sequences were not finite."""
-    try:
-        ragged = isinstance(values, list | tuple) and len({np.shape(value) for value in values}) > 1
-        arrays = [np.asarray(value, np.float32) for value in values] if ragged else np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: {modality} is not numbers: save it as an array") from error
-    if isinstance(arrays, np.ndarray) and (arrays.ndim not in (2, 3) or arrays.dtype.kind not in "fiu"):
-        raise UserError(
-            f"{where}: {modality} is {arrays.dtype} {list(arrays.shape)}: expected floats [N, D] or [N, T, D]"
-        )
-    if isinstance(arrays, np.ndarray) and modality == "text" and arrays.dtype.kind != "f":
-        raise UserError(f"{where}: text is {arrays.dtype}: token ids are not features, extract features from them")
-    if isinstance(arrays, np.ndarray) and arrays.ndim == 2:
-        return arrays, 0
-    if any(frames.ndim != 2 for frames in arrays):
-        raise UserError(f"{where}: {modality} has utterances of different dimensions: expected [T, D] for each")
-    if lengths is not None and len(lengths) != len(arrays):
-        raise UserError(
-            f"{where}: {len(lengths)} lengths of {modality}, but {len(arrays)} sequences: give one for each"
-        )
-    frames = [
-        _without_padding(frames, None if lengths is None else int(np.reshape(lengths[row], -1)[0]))
-        for row, frames in enumerate(arrays)
-    ]
-    wrong = sum(int(np.count_nonzero(~np.isfinite(one))) for one in frames)
-    return [np.nan_to_num(one.astype(np.float32), posinf=0, neginf=0) if wrong else one for one in frames], wrong
-
-
-def _without_padding(frames: np.ndarray, length: int | None) -> np.ndarray:
-    """Returns the frames of a padded sequence `[T, D]`."""
-    if length is None:
-        rows = np.flatnonzero(frames.any(axis=1))
-        return frames[rows[0] : rows[-1] + 1] if rows.size else frames[:0]
-    cut = len(frames) - max(length, 0)
-    if cut > 0 and frames[-cut:].any() and not frames[:cut].any():  # padded at the beginning
-        return frames[cut:]
-    return frames[: max(length, 0)]
-
-
 def _places(where: str, fields: Mapping[str, Any], count: int, *, alone: bool) -> list[Place]:
     if "ids" not in fields:
         if not alone:
@@ -221,18 +186,22 @@ def _places(where: str, fields: Mapping[str, Any], count: int, *, alone: bool) -
                 f"{where} has no id, which gives conversations: name it with --layout ids=KEY,..., or give --alone"
             )
         return [Place(str(row), None, None) for row in range(count)]
-    if alone or np.ndim(fields["ids"][0]) == 0:
+    if alone or not is_sequence(fields["ids"][0]):
         return places(where, _names(fields["ids"]), alone=alone)
-    # CMU-MultimodalSDK's segments: video, start, end.
-    found = []
-    for video, start, *_ in fields["ids"]:
-        place = place_of(_string(video))
-        found.append(place or Place(_string(video), float(_string(start)), None))
-    return found
+    return [_segment(where, row, one) for row, one in enumerate(fields["ids"])]
+
+
+def _segment(where: str, row: int, one: Any) -> Place:
+    """Returns the place of CMU-MultimodalSDK's video, start and end; the video may have the number of the segment."""
+    try:
+        video, start = _string(one[0]), float(_string(one[1]))
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{where}: the id in row {row} is not video, start, end as the first is: correct it") from error
+    return (place_of(video) if video.endswith("]") else None) or Place(video, start, None)
 
 
 def _names(ids: Sequence) -> list[str]:
-    return [_string(one) if np.ndim(one) == 0 else "_".join(map(_string, one[:2])) for one in ids]
+    return ["_".join(map(_string, one[:2])) if is_sequence(one) else _string(one) for one in ids]
 
 
 def _emotions(path: Path, rows: Mapping[str, _Rows], options: argparse.Namespace) -> tuple[str, ...]:
