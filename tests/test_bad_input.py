@@ -84,7 +84,7 @@ EXPERIMENTS = {
     "partial.py": (
         "from ml_collections import ConfigDict\n\ndef get_config():\n"
         "    return ConfigDict({'model': {'name': 'lfvd'}})\n",
-        ["partial.py: ", "base_config('lfvd')", "data.context"],
+        ["partial.py: ", "base_config('lfvd')", "data.clip"],
     ),
     "other_model.py": (
         "from jmer.config import base_config\n\ndef get_config():\n    return base_config('lstm')\n",
@@ -121,11 +121,11 @@ FLAGS = {
     "field without section": (["--config", MELD, "--config.batch_size=1"], ["did you mean training.batch_size?"]),
     "foreign field": (
         ["--config", MELD, "--config.lrr=1"],
-        ["unknown field 'lrr'", "data, loss, model, optimizer, seed"],
+        ["unknown field 'lrr'", "data, loss, majority_emotion, model, optimizer, seed"],
     ),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
-        ["section training has batch_size, buckets, curriculum, devices, epochs, matmul_precision, parallel"],
+        ["section training has batch_size, buckets, curriculum, devices, epochs, init_from, "],
     ),
     "a section": (["--config", MELD, "--config.training=1"], ["section training has batch_size"]),
     "fraction": (
@@ -207,7 +207,7 @@ VALUES = [
     ("selection", "best", ["validation, last, test_oracle"]),
     ("data.normalization", "zscore", ["standard or none"]),
     ("data.clip", "-1", ["0 for no clipping"]),
-    ("data.clip", "nan", ["0 for no clipping"]),
+    ("data.clip", "nan", ["expected a number"]),
     ("data.context", "none", ["mask_unlabelled, drop_unlabelled"]),
     ("model.modalities", "text,touch", ["touch", "text, audio, visual"]),
     ("model.modalities", "text,text", ["each once"]),
