@@ -209,4 +209,4 @@ def test_labels_of_another_distribution():
     shifted = labelled([(0.8, 0.2), (0.3, 0.7)])
     assert (shifted.verdict == "note" and "most happy" in shifted.measured) or "most sad" in shifted.measured
     new = labelled([(0.5, 0.5), (0.4, 0.4, 0.2)])
-    assert (new.verdict, new.measured) == ("warning", "angry never occur in train")
+    assert (new.verdict, new.measured) == ("warning", "not in train: angry")

@@ -36,7 +36,7 @@ def label_finding(split: str, outside: Sample, training: Sample, emotions: Seque
     new = [name for name, before, now in zip(emotions, ours, theirs, strict=True) if now and not before]
     if new:
         meaning = "nothing trains these emotions: all such utterances will be wrong"
-        return Finding(LABELS, split, f"{', '.join(new)} never occur in train", WARNING, meaning)
+        return Finding(LABELS, split, f"not in train: {', '.join(new)}", WARNING, meaning)
     distance, most = _distance(ours, theirs), np.abs(theirs - ours).argmax()
     measured = (
         f"{100 * distance:.1f} % differ from train's distribution, most {emotions[most]}: {100 * ours[most]:.1f} % in "
