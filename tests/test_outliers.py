@@ -10,6 +10,7 @@ from tiny import linear_config, tiny_corpus
 
 import jmer
 from jmer.data import make_corpus
+from jmer.runs import write_results
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -43,6 +44,10 @@ def test_spikes_in_constant_columns_change_no_prediction(tmp_path, changes):
     found = loaded.predictor.outliers(spiked.conversations("test"))
     assert found["text"] == (0, 0, count, 1)
     assert not any(loaded.predictor.outliers(plain.conversations("test"))["text"])
+    lines.clear()
+    write_results(tmp_path, spiked, log=lines.append, labelled=False)
+    (line,) = (line for line in lines if "differ" in line and line.startswith("test: "))
+    assert line.startswith(f"test: {count} values of text in 1 column differ from the only value in training")
 
 
 def test_the_results_of_a_run_count_outliers_and_clip_them(tmp_path):
