@@ -234,6 +234,7 @@ def test_the_same_weights_elsewhere_are_the_same_start_and_others_are_not(source
     run, _ = train(frozen(training__init_from=str(source.folder)), corpus(), tmp_path / "w")
     again, lines = train(frozen(training__init_from=str(copy)), corpus(), tmp_path / "w")
     assert any("this run is finished" in line for line in lines)
+    assert not any(line.startswith("initial weights") for line in lines)
     assert again.config.training.init_from == run.config.training.init_from == str(source.folder)
     before = (run.folder / "config.json").read_bytes()
     other, _ = train(frozen(seed=1), corpus(), tmp_path / "other")

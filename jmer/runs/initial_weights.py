@@ -66,7 +66,7 @@ def find_start(
             )
         if record:
             config.training.init_from = record.source
-    return start
+    return None if all(map(is_begun, workdirs)) else start
 
 
 def is_begun(workdir: Path) -> bool:
