@@ -85,9 +85,9 @@ FIELDS = {
     ),
     "training.init_from": Field(
         "",
-        "folder of another run, whose weights this one starts from where names and shapes fit (at the epoch that it "
-        "chose, or that of one of its folders checkpoints/<step>); it must not have seen this corpus' test split; empty "
-        "= random weights",
+        "folder of another run, whose weights this one starts from where names and shapes fit (at the epoch it "
+        "chose, or of one of its folders checkpoints/<step>); it must not have seen this corpus' test split; empty = "
+        "random weights",
     ),
     "training.batch_size": Field(16, "conversations per batch"),
     "training.curriculum": Field(

@@ -15,7 +15,6 @@ import jmer
 from jmer.cli.program import main
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
-from jmer.evaluation import report
 from jmer.runs import read_facts
 from jmer.runs.directory import Change
 from jmer.training import Interrupted, loop
@@ -25,12 +24,7 @@ RATE, DECAY, PATIENCE = "optimizer.learning_rate", "optimizer.weight_decay", "tr
 STEPS = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_plots():
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @functools.cache

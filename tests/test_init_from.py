@@ -16,7 +16,6 @@ import jmer
 from jmer.config import base_config
 from jmer.data import make_corpus
 from jmer.data.synthetic import generate
-from jmer.evaluation import report
 from jmer.models import ModelSpec, build_model, model_names, register_model
 from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
@@ -26,13 +25,7 @@ from jmer.training import Interrupted, loop
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.initial_weights import named_arrays, take_weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_confusion", "plot_learning_curves"):
-            patch.setattr(report, plot, lambda *_, **__: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @functools.cache
