@@ -135,7 +135,7 @@ def test_the_malicious_pickles_would_run_code(tmp_path):
 @pytest.mark.parametrize(
     ("module", "remedy"),
     [
-        ("torch._utils", "save it with torch.save, or its tensors as arrays"),
+        ("torch._utils", "save dense tensors with torch.save, or as arrays"),
         ("joblib.numpy_pickle", "load it with joblib and save it with pickle.dump"),
         ("pandas.core.frame", "save the table as parquet"),
         ("scipy.sparse._csr", r"save sparse matrices as arrays \(matrix.toarray\(\)\)"),

@@ -31,7 +31,8 @@ def unknown_layout(path: Path, content: Any, kinds: Sequence[str]) -> UserError:
       kinds: of its elements, see `kind_of_element`.
     """
     elements = elements_of(content)
-    if not 0 < len(elements) <= SHOWN_ELEMENTS:
+    usable = [kind for kind in kinds if kind in ("strings", "integers", "numbers", "vectors", "listing")]
+    if not usable or len(elements) > SHOWN_ELEMENTS:
         size = f"a {type_name(content)} of {len(elements)}, such as"
         what = f"{size} {_example(elements)}" if elements else f"one {type_name(content)}"
         return UserError(f"{path} contains {what}, not a tuple of dictionaries of conversations (--help lists layouts)")

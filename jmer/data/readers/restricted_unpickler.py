@@ -24,7 +24,7 @@ REMEDIES = {
     "joblib": "load it with joblib and save it with pickle.dump",
     "pandas": "save the table as parquet and use the format `table`",
     "scipy": "save sparse matrices as arrays (matrix.toarray())",
-    "torch": "save it with torch.save, or its tensors as arrays (tensor.numpy())",
+    "torch": "save dense tensors with torch.save, or as arrays (tensor.numpy())",
 }
 
 
