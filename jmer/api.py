@@ -190,6 +190,8 @@ def _check_many(configs: Sequence[ConfigDict], workdirs: Sequence[str | Path]) -
 
 def _changing(fields: Collection[str], workdir: str | Path | None) -> tuple[str, ...]:
     """Returns the fields that a run may change when it is resumed. Raises UserError if they cannot be changed so."""
+    if not isinstance(fields, Collection):
+        raise UserError(f"change_on_resume is of type {type(fields).__name__}: give the names of fields")
     found = (fields,) if isinstance(fields, str) else tuple(fields)
     for field in found:
         if field not in CHANGEABLE:

@@ -100,6 +100,17 @@ def test_a_trained_run_is_scored_without_another_emotion(tmp_path):
     assert main(["evaluate", str(tmp_path / "w"), "--config.majority_emotion=sad"]) == 0
     assert read_config(tmp_path / "w").majority_emotion == ""
     assert load_single_run(tmp_path / "w").scores["test"].majority_emotion == "sad"
+    # To train with it again gives the scores alone.
+    scored = jmer.train(linear_config(training__epochs=1, majority_emotion="angry"), corpus(), tmp_path / "w", log=None)
+    assert scored.config.majority_emotion == scored.scores["test"].majority_emotion == "angry"
+    assert "micro F1 without angry" in (tmp_path / "w" / "report.md").read_text()
+    assert len(scored.history) == 1
+
+
+def test_an_emotion_that_the_selection_left_out_stays(tmp_path):
+    train(settings(majority_emotion="neutral", selection_metric=METRIC), corpus(), tmp_path)
+    with pytest.raises(UserError, match="majority_emotion is 'neutral' there and 'sad' here"):
+        train(settings(majority_emotion="sad", selection_metric=METRIC), corpus(), tmp_path)
 
 
 @pytest.mark.parametrize(

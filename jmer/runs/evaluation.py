@@ -111,7 +111,8 @@ def is_reported(workdir: Path, config: ConfigDict) -> bool:
     if not (path.exists() and (workdir / REPORT_FILE).exists()):
         return False
     found, plan = read_json(path), config.training
-    return found["epochs"] == plan.epochs or (found["stopped"] and found["patience"] == plan.patience)
+    ended = found["epochs"] == plan.epochs or (found["stopped"] and found["patience"] == plan.patience)
+    return ended and found["majority_emotion"] == config.majority_emotion
 
 
 def _completed(corpus: Corpus, run: Run) -> Corpus:
@@ -159,8 +160,10 @@ def _write_reports(
     path = write_report(folder, report)
     page = write_html_report(folder, report, shown)
     splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {"selection": run.config.selection, "metric": run.selection.metric}
-    chosen |= {
+    chosen = {
+        "selection": run.config.selection,
+        "metric": run.selection.metric,
+        "majority_emotion": run.config.majority_emotion,
         "epoch": run.epoch,
         "epochs": run.epochs,
         "stopped": run.stopped,

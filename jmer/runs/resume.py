@@ -82,8 +82,8 @@ def check_resume(request: Request) -> bool:
 
     Raises:
       UserError: if the directory holds anything else, or a run that differs by more than `CIRCUMSTANCES`,
-        `training.epochs` and what is to change, or has trained for more epochs than are asked for; or if something is
-        to change, but there is no run or nothing left to train.
+        `scoring_fields`, `training.epochs` and what is to change, or has trained for more epochs than are asked for; or
+        if something is to change, but there is no run or nothing left to train.
     """
     workdir, config = request.workdir, request.config
     if not (workdir / CONFIG_FILE).exists():
@@ -91,7 +91,8 @@ def check_resume(request: Request) -> bool:
         if request.changing:
             raise UserError(f"{workdir} holds no run that is resumed: leave out --change-on-resume (change_on_resume)")
         return False
-    check_run(workdir, config, request.facts.corpus, may_differ=("training.epochs", *CHANGEABLE))
+    may_differ = ("training.epochs", *CHANGEABLE, *scoring_fields(read_config(workdir)))
+    check_run(workdir, config, request.facts.corpus, may_differ=may_differ)
     changes = _changes(request)
     for change in changes:
         if change.field not in request.changing:
@@ -142,9 +143,10 @@ def _record(request: Request, finished: bool, changes: Sequence[Change]) -> None
     """Writes a run's facts and configuration."""
     config = request.config
     if finished:
-        # Nothing is computed in another way: only where the corpus lies, and how many epochs are asked for.
+        # Nothing is computed in another way: only where the corpus lies, how many epochs are asked for, and scores.
         config = read_config(request.workdir)
         config.data.path, config.training.epochs = request.config.data.path, request.config.training.epochs
+        config.majority_emotion = request.config.majority_emotion
     else:
         begun = (request.workdir / CONFIG_FILE).exists()
         # A writer that was killed may have written the last ones already.
@@ -190,8 +192,12 @@ def check_use(workdir: Path, config: ConfigDict) -> None:
       UserError: if there is no run, or another field differs.
     """
     saved = read_config(workdir)
-    scoring = () if saved.selection_metric == MICRO_F1 else ("majority_emotion",)
-    check_same(workdir, saved, config, ignore=(*CIRCUMSTANCES, *scoring))
+    check_same(workdir, saved, config, ignore=(*CIRCUMSTANCES, *scoring_fields(saved)))
+
+
+def scoring_fields(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the fields of a run's configuration that only its scores depend on, not what it trains or chooses."""
+    return () if config.selection_metric == MICRO_F1 else ("majority_emotion",)
 
 
 def check_same(workdir: Path, saved: ConfigDict, config: ConfigDict, *, ignore: Collection[str]) -> None:
