@@ -85,8 +85,10 @@ def source(tmp_path_factory):
     return train(config, corpus(), tmp_path_factory.mktemp("source") / "a")[0]
 
 
-def test_it_starts_from_the_weights_of_the_epoch_that_the_other_run_chose(source, tmp_path):
-    run, lines = train(frozen(training__init_from=str(source.folder)), other_corpus(), tmp_path / "w")
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_it_starts_from_the_weights_of_the_epoch_that_the_other_run_chose(source, tmp_path, parallel):
+    config = frozen(training__init_from=str(source.folder), training__parallel=parallel)
+    run, lines = train(config, other_corpus(), tmp_path / "w")
     assert weights(run).keys() == weights(source).keys()
     for name, array in weights(run).items():
         np.testing.assert_array_equal(array, weights(source)[name])

@@ -17,6 +17,7 @@ from jmer.runs.directory import read_json, seed_folders, write_json
 from jmer.runs.run import Run, load_single_run
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.initial_weights import InitialWeights, initial_weights_from_dict, named_arrays, take_weights
+from jmer.training.parallel import Parallel, make_parallel
 
 INITIAL_WEIGHTS_FILE = "initial_weights.json"
 
@@ -86,7 +87,8 @@ def read_record(workdir: Path) -> InitialWeights | None:
 
 
 def _start(folder: str, pipeline: Pipeline, model: Model) -> Start:
-    run = _source(Path(folder))
+    training = pipeline.config.training
+    run = _source(Path(folder), make_parallel(training.parallel, training.devices))
     source = {name: np.asarray(x) for name, x in named_arrays(jax.device_get(run.variables)).items()}
     record = take_weights(
         _shapes(model, pipeline),
@@ -113,15 +115,15 @@ def emotion_arrays(model: Model, pipeline: Pipeline) -> set[str]:
     return {name for name, x in _shapes(model, pipeline).items() if others[name].shape != x.shape}
 
 
-def _source(folder: Path) -> Run:
+def _source(folder: Path, mapping: Parallel) -> Run:
     """Returns a run at the epoch that it chose or, given the folder of a checkpoint, at that one."""
     if seeds := seed_folders(folder):
         raise UserError(f"training.init_from={folder} holds the runs of several seeds: name one of them ({seeds[0]})")
     if folder.name.isdigit() and folder.parent.name == CHECKPOINT_FOLDER:
         if not folder.is_dir():
             raise UserError(f"training.init_from={folder} does not exist: the run keeps its best and newest checkpoint")
-        return load_single_run(folder.parent.parent, step=int(folder.name))
-    return load_single_run(folder)
+        return load_single_run(folder.parent.parent, mapping=mapping, step=int(folder.name))
+    return load_single_run(folder, mapping=mapping)
 
 
 def _shapes(model: Model, pipeline: Pipeline) -> dict[str, Any]:

@@ -83,9 +83,6 @@ class ActiveRun:
             done, batch = self.progress.epoch, self.progress.batch
             steps = schedule.steps[min(done, epochs - 1)]
             log(f"{self.workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
-        elif self.initial:
-            # Their source may be gone when the run resumes.
-            self.save(state)
         return state
 
     @property

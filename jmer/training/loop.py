@@ -68,6 +68,10 @@ def train(
             run.open_writer(int(state.step))
         execution.load(states)
         del states
+        if initial:
+            # What they start from may be gone when they resume.
+            for run, state in zip(runs, execution.states(), strict=True):
+                run.save(state)
 
         while unfinished := {i: run.progress for i, run in enumerate(runs) if not run.is_finished}:
             # Train the earliest epoch that is not finished. Between its steps, stop if one was not finite, or save and
