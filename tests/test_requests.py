@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from test_resume import Countdown
 from tiny import linear_config, tiny_corpus
@@ -16,6 +17,8 @@ from jmer.data import make_corpus
 from jmer.errors import UserError
 from jmer.runs.directory import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunInUse, lock
 from jmer.training import loop
+from jmer.training.active_run import CHECKPOINT_FOLDER
+from jmer.training.checkpointing import Checkpoints, newest_progress
 
 EPOCHS = 3
 
@@ -220,3 +223,22 @@ def test_new_seeds_beside_a_busy_one_leave_nothing(run):
     with ThreadPoolExecutor(1) as other, lock(folder / "seed3"):
         refused = other.submit(ask, folder, seed=1, seeds=4).exception()
     assert isinstance(refused, RunInUse) and contents(folder) == before
+
+
+def test_one_process_alone_may_look_how_far_a_run_has_come(runs, monkeypatch):
+    """Orbax waits for the others."""
+    with Checkpoints(runs / "stopped" / CHECKPOINT_FOLDER) as checkpoints:
+        expected = checkpoints.progress(checkpoints.newest)
+    monkeypatch.setattr(ocp, "CheckpointManager", None)
+    found = newest_progress(runs / "stopped" / CHECKPOINT_FOLDER)
+    assert found == expected and (found.epoch, found.batch) == (1, 1)
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(run):
+    folder = run("finished")
+    newest = max((folder / CHECKPOINT_FOLDER).iterdir(), key=lambda path: int(path.name))
+    (newest / "progress" / "metadata").write_text("{")
+    before = contents(folder)
+    with pytest.raises(UserError, match=rf"^checkpoint {newest} is damaged: remove that folder to resume"):
+        ask(folder)
+    assert contents(folder) == before

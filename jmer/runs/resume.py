@@ -25,7 +25,7 @@ from jmer.runs.directory import (
 )
 from jmer.selection import MICRO_F1
 from jmer.training.active_run import CHECKPOINT_FOLDER
-from jmer.training.checkpointing import Checkpoints
+from jmer.training.checkpointing import newest_progress
 from jmer.training.early_stopping import is_finished
 from jmer.training.progress import Progress
 from jmer.training.sweep import RATES
@@ -101,7 +101,7 @@ def check_resume(request: Request) -> bool:
                 f"{change.after} here; choose another workdir, or go on with the new value from the next step on by "
                 f"--change-on-resume {change.field} (change_on_resume)"
             )
-    progress = read_progress(workdir)
+    progress = newest_progress(workdir / CHECKPOINT_FOLDER)
     _check_epochs(workdir, progress, config)
     finished = is_finished(progress, config)
     if finished and changes:
@@ -118,7 +118,7 @@ def _changes(request: Request) -> list[Change]:
         return []
     there, here = flatten(read_config(request.workdir)), flatten(request.config)
     names = [name for name in CHANGEABLE if there[name] != here[name]]
-    progress = read_progress(request.workdir) if names else Progress()
+    progress = newest_progress(request.workdir / CHECKPOINT_FOLDER) if names else Progress()
     return [Change(name, there[name], here[name], progress.epoch, progress.batch) for name in names]
 
 
@@ -154,16 +154,6 @@ def _record(request: Request, finished: bool, changes: Sequence[Change]) -> None
         facts = dataclasses.replace(request.facts, changes=tuple(recorded))
         write_json(request.workdir / RUN_FILE, dataclasses.asdict(facts))
     write_json(request.workdir / CONFIG_FILE, config.to_dict())
-
-
-def read_progress(workdir: Path) -> Progress:
-    """Returns how far the run in a directory has come. Raises UserError if its newest checkpoint is damaged."""
-    folder = workdir / CHECKPOINT_FOLDER
-    if not folder.exists():
-        return Progress()
-    with Checkpoints(folder, clean=False) as checkpoints:
-        newest = checkpoints.newest
-        return Progress() if newest is None else checkpoints.progress(newest)
 
 
 def check_run(workdir: Path, config: ConfigDict, corpus: Identity, *, may_differ: Collection[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from jmer.training.progress import Progress
 from jmer.training.train_state import TrainState
 
 SCORE = "score"
+PROGRESS = "progress"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Checkpoints:
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(),
                     "normalization": ocp.StandardCheckpointHandler(),
-                    "progress": ocp.JsonCheckpointHandler(),
+                    PROGRESS: ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policy,
@@ -173,9 +175,7 @@ class Checkpoints:
         except Exception as error:
             # Reads that Orbax leaves unfinished would be logged at exit, after that line.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} is damaged: remove that folder to resume from an earlier one"
-            ) from error
+            raise _damaged(self.folder / str(step)) from error
 
     def _compare(self, step: int, state: TrainState) -> None:
         """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""
@@ -188,6 +188,28 @@ class Checkpoints:
                     f"checkpoint {self.folder / str(step)} holds another network: {name} is {there} there and {here} "
                     "here; use its own configuration and corpus, or another workdir"
                 )
+
+
+def newest_progress(folder: Path) -> Progress:
+    """Returns the progress of a run at its newest checkpoint, or at its start without any.
+
+    Orbax is left out: it waits for all processes, and this is for one of them to ask.
+
+    Raises:
+      UserError: if the checkpoint is damaged.
+    """
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    if not steps:
+        return Progress()
+    newest = folder / str(max(steps))
+    try:
+        return Progress(**json.loads((newest / PROGRESS / "metadata").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(newest) from error
+
+
+def _damaged(checkpoint: Path) -> UserError:
+    return UserError(f"checkpoint {checkpoint} is damaged: remove that folder to resume from an earlier one")
 
 
 def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
