@@ -1,12 +1,15 @@
 """Tables of predictions have one row per utterance and are written to files atomically."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
+from names import KEPT
 
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
-from jmer.evaluation.predictions import prediction_table, write_predictions
+from jmer.evaluation.predictions import prediction_table, read_predictions, write_predictions
 
 CARD = Card("meld", {"text": 3, "audio": 2}, ("none", "angry, loud", "Glück"), "drawn at random", True)
 
@@ -77,6 +80,26 @@ def test_files_hold_the_same_table(tmp_path, suffix):
         loaded = pd.read_parquet(path)
     pd.testing.assert_frame_equal(loaded, table(), check_dtype=False, rtol=1e-6)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_names_of_all_kinds_come_back_as_they_are(tmp_path):
+    emotions = tuple(name for name in KEPT if name)
+    names = list(KEPT)
+    conversations = [
+        dataclasses.replace(
+            conversation(name, [i - 1 for i in range(len(names))], [True] * len(names)),
+            utterances=names,
+            speakers=names,
+        )
+        for name in names
+    ]
+    probabilities = [np.eye(len(emotions), dtype=np.float32)[[0, *range(len(emotions))]] for _ in names]
+    card = dataclasses.replace(CARD, emotions=emotions, name='=HYPERLINK("x"), Zoë', synthetic=False)
+    weights = {"audio": [np.arange(len(names), dtype=np.float32) / 8 for _ in names]}
+    written = prediction_table(conversations, card, probabilities, weights)
+    for suffix, read in ((".csv", read_predictions), (".parquet", pd.read_parquet)):
+        write_predictions(written, tmp_path / f"test{suffix}")
+        pd.testing.assert_frame_equal(read(tmp_path / f"test{suffix}"), written, check_dtype=False)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from jmer.data.corpus import Card, Conversation
 from jmer.data.splits import hold_out
-from jmer.data.validation import checked_corpus, defects, mark_missing
+from jmer.data.validation import check_card, checked_corpus, defects, mark_missing
 from jmer.errors import UserError
 
 CARD = Card("made-up", {"text": 3, "audio": 2}, ("calm", "angry"), "drawn at random", True)
@@ -186,3 +186,57 @@ def test_impossible_hold_outs_are_refused():
             hold_out(corpus_of([4, 4]), fraction=fraction)
     with pytest.raises(UserError, match="seed -1: expected 0 or more"):
         hold_out(corpus_of([4, 4]), seed=-1)
+
+
+BAD_NAMES = {"a\rb": "U+000D", "\x00": "U+0000", "\x1b[2J": "U+001B", "a\ud800": "U+D800", "u\u2028": "U+2028"}
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, 7, None, "x" * 5000], ids=ascii)
+def test_a_name_that_cannot_be_written_and_read_back_is_one_defect_wherever_it_is(name):
+    sound, fold = conversation(), {"train": ["a"], "test": ["a"]}
+    (corpus,) = defects({"train": [sound]}, dataclasses.replace(CARD, name=name))
+    (emotion,) = defects({"train": [sound]}, dataclasses.replace(CARD, emotions=("calm", name)))
+    (split,) = defects({"train": [sound], name: [sound]}, CARD)
+    (declared,) = defects({"train": [sound]}, CARD, folds={name: fold})
+    (conversation_id,) = defects({"train": [sound, conversation(name)]}, CARD)
+    (utterance,) = defects({"train": [conversation(utterances=["u0", "u1", name, "u3"])]}, CARD)
+    (speaker,) = defects({"train": [conversation(speakers=["A", "B", "C", name])]}, CARD)
+    starts = {
+        corpus: "corpus name ",
+        emotion: "emotion ",
+        split: "split ",
+        declared: "fold ",
+        conversation_id: "train, conversation 2: id ",
+        utterance: "train, conversation 'a': utterance ",
+        speaker: "train, conversation 'a': speaker ",
+    }
+    reason = BAD_NAMES.get(name, "5000 characters" if isinstance(name, str) else "expected a string")
+    for line, start in starts.items():
+        assert line.startswith(start) and reason in line and len(line) < 200
+        assert line.isprintable() and line.encode()
+
+
+def test_an_emotion_has_a_name_since_unlabelled_utterances_have_none():
+    (line,) = defects({"train": [conversation()]}, dataclasses.replace(CARD, emotions=("calm", "")))
+    assert line == "emotion 1 has no name, like utterances without a label: name it"
+    with pytest.raises(UserError, match=r"corpus name 'a\sb' contains U\+000A"):
+        check_card(dataclasses.replace(CARD, name="a\nb"))
+
+
+def test_sentences_are_strings_of_some_length_and_what_cannot_be_stored_of_them_is_replaced(caplog):
+    spoken = ["one\ntwo,\t\r\n", "\ud83d half", "\x00\x1b[0m", 'שלום 👍 "=1"']
+    splits = {"train": [conversation("a", sentences=spoken), conversation("b", 1, sentences=["\udcff"])]}
+    corpus = checked_corpus(splits, dataclasses.replace(CARD, provenance="from \udcff.csv"))
+    first, second = corpus.conversations("train")
+    assert first.sentences == [spoken[0], "\ufffd half", "\ufffd\ufffd[0m", spoken[3]]
+    assert second.sentences == ["\ufffd"] and corpus.card.provenance == "from \ufffd.csv"
+    assert [record.getMessage() for record in caplog.records] == [
+        "warning: train, conversation 'a' (and 1 more): control characters and halves of characters in "
+        "sentences became U+FFFD"
+    ]
+    assert defects({"train": [conversation(sentences=["", "", "", None])]}, CARD) == [
+        "train, conversation 'a': a sentence is of type NoneType: expected a string"
+    ]
+    assert defects({"train": [conversation(sentences=["", "x" * 100_001, "", ""])]}, CARD) == [
+        "train, conversation 'a': a sentence has 100001 characters: expected at most 100000"
+    ]

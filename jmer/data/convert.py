@@ -20,6 +20,7 @@ from jmer.data.readers import Reader, dag_json, emotion2vec, feature_pickles, fr
 from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import relabelled
 from jmer.data.splits import hold_out
+from jmer.data.validation import check_card
 from jmer.errors import UserError
 
 PROGRAM = "python -m jmer.data.convert"
@@ -58,6 +59,7 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
     for line in suspicions({split: corpus.conversations(split) for split in corpus.splits}):
         warn(line)
     corpus, notes = relabelled(corpus, options.unlabelled, options.merge)
+    check_card(corpus.card)  # which --name and --merge changed
     corpus, held_out = _with_validation(corpus, options.holdout, options.seed, options.holdout_by)
     save_corpus(corpus, options.dest)
     print("\n".join([_description(load_saved(options.dest), options.dest, held_out), *notes]))

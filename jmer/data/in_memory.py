@@ -11,6 +11,7 @@ from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, Features, Folds, feature_width
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.text import name_fault
 
 NAME = "in-memory"
 PROVENANCE = "Made in memory."
@@ -73,6 +74,7 @@ def make_conversation(
         raise UserError(f"utterances repeats '{repeated}': expected names that are unique in the conversation")
     if not isinstance(id, str):
         raise UserError(f"id is {id!r}: expected a string")
+    _check_name("id", id)
     return Conversation(
         id=id,
         utterances=names,
@@ -80,7 +82,7 @@ def make_conversation(
         labels=_label_indices(labels, emotions, count),
         features={m: _masked(values[m], masks[m]) for m in values},
         available=masks,
-        sentences=_names("sentences", sentences, count) if sentences is not None else [""] * count,
+        sentences=_strings("sentences", sentences, count) if sentences is not None else [""] * count,
     )
 
 
@@ -218,6 +220,19 @@ def _masked(values: Features, mask: np.ndarray) -> Features:
 
 
 def _names(argument: str, given: Any, count: int) -> list[str]:
+    names = _strings(argument, given, count)
+    for position, name in enumerate(names):
+        _check_name(f"{argument}[{position}]", name)
+    return names
+
+
+def _check_name(argument: str, name: str) -> None:
+    fault = name_fault(name)
+    if fault:
+        raise UserError(f"{argument} {fault}")
+
+
+def _strings(argument: str, given: Any, count: int) -> list[str]:
     items = _items(argument, given, count)
     for position, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
@@ -267,6 +282,7 @@ def _emotion_names(emotions: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise UserError(f"emotions has the entry {name!r}: expected a sequence of names")
+        _check_name(f"emotion {name[:20]!r}", name)
     return names
 
 

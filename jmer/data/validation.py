@@ -1,16 +1,21 @@
 """Checks of a corpus; each defect is described in one line."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Folds, build_corpus
+from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
+from jmer.text import LONGEST_TRANSCRIPT, name_fault, printable, storable
 
 SHOWN_DEFECTS = 10
+LONGEST_EXCERPT = 60
 
 
 def defects(
@@ -18,13 +23,15 @@ def defects(
 ) -> list[str]:
     """Returns the defects of conversations that are to become a corpus, one line each.
 
+    Names that could not be written and read back (see `jmer.text`) hide all other defects.
+
     Args:
       splits: split name -> conversations.
       card: the card that they must match.
       for_training: whether a training split with labels is required; False for a corpus that is only predicted.
       folds: those that the corpus declares; None = none.
     """
-    return [
+    found = list(_name_defects(splits, card, folds or {})) or [
         *_card_defects(card),
         *_split_defects(splits),
         *(_training_defects(splits) if for_training else ()),
@@ -37,6 +44,17 @@ def defects(
             for defect in _conversation_defects(conversation, card)
         ),
     ]
+    return list(map(printable, found))
+
+
+def check_card(card: Card) -> None:
+    """Checks the card of a corpus by itself.
+
+    Raises:
+      UserError: if it has defects; names the first.
+    """
+    for found in (*_name_defects({}, card, {}), *_card_defects(card)):
+        raise UserError(found)
 
 
 def checked_corpus(
@@ -49,6 +67,9 @@ def checked_corpus(
 ) -> Corpus:
     """Builds a corpus from conversations after checking them.
 
+    What cannot be stored of sentences and of the provenance is replaced, see `jmer.text.storable`; a warning counts the
+    conversations.
+
     Args:
       splits: split name -> conversations.
       card: the corpus' card.
@@ -60,7 +81,8 @@ def checked_corpus(
     """
     found = defects(splits, card, for_training=for_training, folds=folds)
     if found:
-        raise UserError("\n".join(shortened(found)))
+        raise UserError(*shortened(found))
+    splits, card = _storable_texts(splits, card)
     return build_corpus(splits, card, folder=folder, folds=folds)
 
 
@@ -105,6 +127,65 @@ def mark_missing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     available = ~np.isnan(values).any(axis=1)
     values[~available] = 0
     return values, available
+
+
+def _storable_texts(
+    splits: Mapping[str, Sequence[Conversation]], card: Card
+) -> tuple[dict[str, list[Conversation]], Card]:
+    """Returns the splits and the card with texts that can be stored, and warns if these are others."""
+    stored = {split: list(map(_storable_sentences, conversations)) for split, conversations in splits.items()}
+    changed = [
+        f"{split}, conversation '{old.id}'"
+        for split, conversations in splits.items()
+        for old, new in zip(conversations, stored[split], strict=True)
+        if new is not old
+    ]
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        warn(f"{changed[0]}{more}: control characters and halves of characters in sentences became U+FFFD")
+    return stored, dataclasses.replace(card, provenance=storable(card.provenance))
+
+
+def _storable_sentences(conversation: Conversation) -> Conversation:
+    sentences = list(map(storable, conversation.sentences))
+    same = sentences == list(conversation.sentences)
+    return conversation if same else dataclasses.replace(conversation, sentences=sentences)
+
+
+def _name_defects(splits: Mapping[str, Sequence[Conversation]], card: Card, folds: Folds) -> Iterator[str]:
+    yield from _faults("corpus name", [card.name])
+    yield from _faults("emotion", card.emotions)
+    if "" in card.emotions:
+        yield f"emotion {card.emotions.index('')} has no name, like utterances without a label: name it"
+    yield from _faults("split", splits)
+    yield from _faults("fold", folds)
+    for split, conversations in splits.items():
+        for position, conversation in enumerate(conversations):
+            where = f"{split}, conversation {position + 1}: "
+            yield from _faults(f"{where}id", [conversation.id])
+            if not name_fault(conversation.id):
+                where = f"{split}, conversation '{conversation.id}': "
+            yield from _faults(f"{where}utterance", conversation.utterances)
+            yield from _faults(f"{where}speaker", conversation.speakers)
+            for sentence in conversation.sentences:
+                if not isinstance(sentence, str):
+                    yield f"{where}a sentence is of type {type(sentence).__name__}: expected a string"
+                elif len(sentence) > LONGEST_TRANSCRIPT:
+                    yield f"{where}a sentence has {len(sentence)} characters: expected at most {LONGEST_TRANSCRIPT}"
+
+
+def _faults(what: str, names: Iterable[Any]) -> Iterator[str]:
+    for name in names:
+        fault = name_fault(name)
+        if fault:
+            yield f"{what} {_excerpt(name)}{fault}"
+
+
+def _excerpt(name: Any) -> str:
+    """Returns the beginning of a name, before a fault; nothing of other values, whose text may have no end."""
+    if not isinstance(name, str):
+        return ""
+    return f"'{name if len(name) <= LONGEST_EXCERPT else name[:LONGEST_EXCERPT] + '…'}' "
 
 
 def _card_defects(card: Card) -> Iterator[str]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jmer.batch import UNLABELLED
+from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.files import atomically
 
 FORMATS = (".csv", ".parquet")
+NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted")
+"""Columns of names."""
 
 
 def corpus_title(card: Card) -> str:
@@ -106,6 +108,9 @@ def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarr
 def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
     """Writes a table atomically as CSV (UTF-8) or Parquet, depending on the suffix of `path`.
 
+    Names are written as they are, so that they can be joined with their sources. A spreadsheet takes a csv file's names
+    that begin with =, +, - or @ for formulas: import such columns as text, or write Parquet.
+
     Raises:
       UserError: for any other suffix, or if the file cannot be written.
     """
@@ -120,14 +125,15 @@ def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Reads what `write_predictions` wrote as csv; names such as "NA" stay names.
+    """Reads what `write_predictions` wrote as csv; names such as "NA" and "007" stay names.
 
     Raises:
       UserError: if the file is missing.
     """
     if not Path(path).exists():
         raise UserError(f"{path} is missing: evaluate the run again")
-    return pd.read_csv(path, keep_default_na=False, dtype={"conversation": str, "utterance": str, "speaker": str})
+    missing = {f"weight_{modality}": [""] for modality in MODALITIES}
+    return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(NAMES, str))
 
 
 def labels_and_probabilities(table: pd.DataFrame, emotions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
