@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jmer
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.runs import group_runs
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints the table for the folders on the command line."""
     parser = Parser(prog="python -m experiments.seeds", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run's folder (--workdir)")
-    print(group_runs([jmer.load_run(folder) for folder in parser.parse_args(arguments).folders]).report())
+    show(group_runs([jmer.load_run(folder) for folder in parser.parse_args(arguments).folders]).report())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jmer.command import show
 from jmer.data import load_corpus, make_corpus
 from jmer.data.corpus import Conversation, Corpus
 from jmer.data.folds import configured_fold
@@ -29,7 +30,7 @@ def train(
     corpus: AnyCorpus | None = None,
     workdir: str | Path | None = None,
     *,
-    log: Callable[[str], None] | None = print,
+    log: Callable[[str], None] | None = show,
     command: Callable[[ConfigDict, Path], str] | None = None,
     experiment: str | None = None,
     change_on_resume: Collection[str] = (),
@@ -97,7 +98,7 @@ def train_many(
     corpus: AnyCorpus,
     workdirs: Sequence[str | Path],
     *,
-    log: Callable[[str], None] | None = print,
+    log: Callable[[str], None] | None = show,
     commands: Sequence[str] | None = None,
     experiment: str = "",
 ) -> list[Run]:

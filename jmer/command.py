@@ -1,13 +1,17 @@
-"""Command lines: a parser and an exit status that report a mistake in one line, never in a traceback."""
+"""Command lines: a parser and an exit status that report a mistake in one line, never in a traceback.
+
+What programs print goes through `show`, which makes it fit the terminal.
+"""
 
 import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jmer.errors import UserError
+from jmer.text import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,11 +23,41 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        show(message.removesuffix("\n"), file)
+
+
+def show(text: str, file: TextIO | None = None) -> None:
+    r"""Prints lines, with escapes such as `\x1b` for control characters and for what the stream's encoding lacks.
+
+    Args:
+      text: lines, separated by line feeds; those of a name must be escaped before, see `jmer.text.printable`.
+      file: None = standard output.
+    """
+    stream = sys.stdout if file is None else file
+    if stream is None:  # as Python has it where the stream is closed
+        return
+    encoding = stream.encoding or "utf-8"
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
 
 def launch(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs a command with the command line of this process, and ends the process with its exit status."""
     sys.unraisablehook = _report_unraisable
     sys.exit(exit_status(command, sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Opens standard streams that the shell closed, so that no other file takes their place and their output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor that is free
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _report_unraisable(unraisable: Any) -> None:
@@ -42,22 +76,35 @@ def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Seque
     Returns:
       The command's status; 2 after a mistake; 128 + signal after Ctrl-C, or when the reader of the output has gone.
     """
+    _open_closed_streams()
     try:
+        _check_encoding(arguments)
         status = command(arguments) or 0
         sys.stdout.flush()
         return status
     except UserError as error:
-        message = str(error)
+        lines = error.args
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        show("interrupted", sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # As of `| head`. What is still to be flushed when Python exits must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        lines = (f"{error.filename}: {error.strerror}" if error.filename else str(error),)
     except MemoryError as error:
-        message = f"not enough memory ({error}): free some, or lower training.batch_size if it is training"
-    print(f"error: {message}", file=sys.stderr)
+        lines = (f"not enough memory ({error}): free some, or lower training.batch_size if it is training",)
+    show("\n".join(map(printable, (f"error: {lines[0]}", *lines[1:]))), sys.stderr)
     return 2
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Raises UserError for an argument that no report or record could hold."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            encoding = sys.getfilesystemencoding()
+            remedy = "" if encoding == "utf-8" else ", or set PYTHONUTF8=1 if it is UTF-8"
+            raise UserError(f"'{argument}' on the command line is not {encoding}: rename it{remedy}") from error

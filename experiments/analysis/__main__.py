@@ -20,7 +20,7 @@ from experiments.analysis.report import REPORT_FILE, analyse
 from experiments.analysis.subjects import load_runs
 from experiments.grid import cli
 from jmer.cli.flags import add_config_flag
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
 from jmer.process import set_up_process
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.config:
         jmer.get_config(options.config)
     text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, log=cli.log)
-    print(f"\n{text}\n\nwrote {options.out / REPORT_FILE}")
+    show(f"\n{text}\n\nwrote {options.out / REPORT_FILE}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.baselines.context_regression import regress
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.data.load import load_corpus
 from jmer.errors import UserError
 
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str]) -> None:
     corpus = load_corpus(options.corpus)
     modalities = options.modalities.split(",") if options.modalities else corpus.card.modalities
     kind = "synthetic" if corpus.card.synthetic else "real"
-    print(f"{corpus.card.name} ({kind}): logistic regression, scores on the validation split")
-    print(f"{'modalities':<20} context       C  accuracy    W-F1  macro F1")
+    show(f"{corpus.card.name} ({kind}): logistic regression, scores on the validation split")
+    show(f"{'modalities':<20} context       C  accuracy    W-F1  macro F1")
     groups = list(dict.fromkeys([*((m,) for m in modalities), tuple(modalities)]))
     for context in dict.fromkeys((0, options.context)):
         for group in groups:
             s = regress(corpus, group, context)
             row = f"{'+'.join(group):<20} {context:>7} {s.strength:>7g}"
-            print(f"{row}  {s.accuracy:8.3f}  {s.weighted_f1:6.3f}  {s.macro_f1:8.3f}", flush=True)
+            show(f"{row}  {s.accuracy:8.3f}  {s.weighted_f1:6.3f}  {s.macro_f1:8.3f}")
 
 
 if __name__ == "__main__":

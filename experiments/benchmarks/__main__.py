@@ -23,7 +23,7 @@ from experiments.benchmarks.jax_side import product
 from experiments.benchmarks.report import report, summary, write
 from experiments.benchmarks.row import Options, measure_row
 from experiments.grid.cli import choices
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
 
 PROGRAM = "python -m experiments.benchmarks"
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         text = report(rows, facts["machine"], peaks, size)
         write(flags.out, text, rows, **facts, peaks=peaks, product=size)
         _progress(f"[{number}/{len(selected)}] {summary(row)}")
-    print(f"{text}\n\nwrote {flags.out / 'table.md'} and {flags.out / 'results.json'}")
+    show(f"{text}\n\nwrote {flags.out / 'table.md'} and {flags.out / 'results.json'}")
     return 0
 
 
@@ -112,7 +112,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    show(line, sys.stderr)
 
 
 if __name__ == "__main__":

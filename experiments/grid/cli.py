@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.grid.cells import Outcome
 from jmer.cli.flags import FIELD
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
 
 # Fields that the grid sets for each run -> the flag to use instead.
@@ -94,12 +94,12 @@ def choices(flag: str, text: str, names: Mapping | Sequence[str]) -> list[str]:
 
 def log(line: str) -> None:
     """Prints a line and flushes stdout, so that piped output is up to date."""
-    print(line, flush=True)
+    show(line)
 
 
 def print_report(text: str, outcomes: Sequence[Outcome], out: Path) -> int:
     """Prints a study's text and the paths of its files; returns the exit status: 1 if any run failed."""
-    print(f"\n{text}\nwrote {out / 'table.md'} and {out / 'table.csv'}")
+    show(f"\n{text}\nwrote {out / 'table.md'} and {out / 'table.csv'}")
     return int(any(outcome.failures for outcome in outcomes))
 
 
@@ -112,7 +112,7 @@ def launch(program: str, main: Callable[[Sequence[str]], int], arguments: Sequen
             return main(arguments)
         except KeyboardInterrupt:
             command = shlex.join(["python", "-m", program, *arguments])
-            print(f"interrupted, all runs are saved; resume with: {command}")
+            show(f"interrupted, all runs are saved; resume with: {command}")
             return 128 + signal.SIGINT
         finally:
             signal.signal(signal.SIGTERM, before)

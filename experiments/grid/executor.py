@@ -23,6 +23,7 @@ import jmer
 from experiments.grid.cells import Cell, Outcome, Result, Row, result_of, run_folder
 from experiments.grid.corpora import configured_corpus, whole_corpus
 from experiments.grid.processes import Died, in_processes
+from jmer.command import show
 from jmer.config import check_config, fit_to_corpus
 from jmer.errors import UserError
 from jmer.process import set_up_process
@@ -146,7 +147,7 @@ def execute_cell(cell: Cell) -> str | None:
                 experiment=cell.row.experiment,
             )
         except jmer.Interrupted as stop:
-            print(stop)
+            show(str(stop))
             raise KeyboardInterrupt from stop
         except UserError as error:
             return str(error)
@@ -209,7 +210,7 @@ def _train_vectorized(cells: Sequence[Cell]) -> None:
         try:
             jmer.train_many(configs, corpus, folders, commands=commands, experiment=cells[0].row.experiment)
         except jmer.Interrupted as stop:
-            print(stop)
+            show(str(stop))
             raise KeyboardInterrupt from stop
         except Exception:  # trained one by one, each cell reports its own error
             traceback.print_exc()

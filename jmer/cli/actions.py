@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 import jmer
 from jmer.cli.flags import FIELD, command_line
+from jmer.command import show
 from jmer.errors import UserError
 from jmer.process import set_up_process
 
@@ -119,8 +120,4 @@ def set_up(options: argparse.Namespace) -> Callable[[str], None]:
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--coordinator {options.coordinator}: the processes cannot connect ({reason})") from error
-    return _print if is_main_process() else lambda line: None
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
+    return show if is_main_process() else lambda line: None

@@ -7,7 +7,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 
-from jmer.command import Parser
+from jmer.command import Parser, show
 from jmer.errors import UserError
 
 MAIN = "python -m jmer.main"
@@ -133,7 +133,7 @@ def _is_address(text: str) -> bool:
 
 def show_help(parser: Parser, config: str | None) -> int:
     """Prints the help, with the fields of an experiment if one is given; returns the exit status."""
-    print(parser.format_help() + (f"\n{_fields_help(config)}\n" if config else ""), end="")
+    show(parser.format_help().removesuffix("\n") + (f"\n\n{_fields_help(config)}" if config else ""))
     return 0
 
 

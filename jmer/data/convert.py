@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 from jmer.batch import UNLABELLED
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.data.corpus import SPLITS, Corpus, any_labelled, load_saved, save_corpus
 from jmer.data.groups import GROUPINGS
 from jmer.data.normalization import fit
@@ -62,7 +62,7 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
     check_card(corpus.card)  # which --name and --merge changed
     corpus, held_out = _with_validation(corpus, options.holdout, options.seed, options.holdout_by)
     save_corpus(corpus, options.dest)
-    print("\n".join([_description(load_saved(options.dest), options.dest, held_out), *notes]))
+    show("\n".join([_description(load_saved(options.dest), options.dest, held_out), *notes]))
 
 
 def _parser(program: str, reader: Reader) -> Parser:

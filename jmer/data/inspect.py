@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from jmer.batch import UNLABELLED
-from jmer.command import Parser, exit_status
+from jmer.command import Parser, exit_status, show
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.findings import Finding
 from jmer.data.frames import available_rows
@@ -42,10 +42,10 @@ def inspect(arguments: Sequence[str], *, program: str = "python -m jmer.data.ins
     )
     options = parser.parse_args(arguments)
     corpus = load_corpus(options.corpus)
-    print(describe(corpus))
+    show(describe(corpus))
     if options.probe:
         validate_corpus(corpus)
-        print(f"\n{describe_findings(probe(corpus))}")
+        show(f"\n{describe_findings(probe(corpus))}")
 
 
 def describe(corpus: Corpus) -> str:

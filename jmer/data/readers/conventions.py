@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jmer.errors import UserError
+from jmer.text import printable
 
 SPLIT_NAMES = {
     "train": "train",
@@ -27,7 +28,7 @@ def split_named(name: str) -> str | None:
 
 def warn(line: str) -> None:
     """Says on the console what the user should know of a source that is read nevertheless."""
-    logging.getLogger(__name__).warning("warning: %s", line)
+    logging.getLogger(__name__).warning("warning: %s", printable(line))
 
 
 def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:
