@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,16 +30,22 @@ def latex(rows: Sequence[Mapping[str, str]], *, caption: str, label: str) -> str
 
     Args:
       rows: at least one; the first column is aligned to the left, the others to the right.
-      caption, label: of the table; the caption is escaped.
+      caption, label: of the table; the caption is escaped, and what a label may not have becomes a hyphen.
     """
     style = pd.DataFrame(rows).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     return "% \\usepackage{booktabs}\n" + style.to_latex(
         hrules=True,
         column_format="l" + "r" * (len(rows[0]) - 1),
         position_float="centering",
-        caption="".join(f"\\{letter}" if letter in "%&_#$" else letter for letter in caption),
-        label=label,
+        caption=escape_latex(caption),
+        label=re.sub(r"[^\w.:-]+", "-", label, flags=re.ASCII),
     )
+
+
+def escape_latex(text: str) -> str:
+    """Returns text for LaTeX, escaped by the rules that pandas has for cells of tables."""
+    alone = pd.DataFrame([text]).style.hide(axis="index").hide(axis="columns")
+    return alone.format(escape="latex").to_string().strip("\n")
 
 
 def bullets(title: str, lines: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ def figures(monkeypatch):
 
 
 def title(figure):
-    return figure.get_suptitle() or figure.axes[0].get_title()
+    return " ".join((figure.get_suptitle() or figure.axes[0].get_title()).split())
 
 
 def tables(text):
@@ -236,3 +236,22 @@ def test_curves_mark_the_chosen_epoch_and_scale_with_the_terms(tmp_path, figures
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), [2.0, np.nan])
     np.testing.assert_allclose(score.lines[1].get_ydata(), [30, 50])
     assert list(loss.lines[-1].get_xdata()) == [2, 2]
+
+
+ODD_NAMES = (r"$\frac{a}$", "$x$", "a$b", r"\$", "👍", "עצוב", "x" * 1000)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_names_in_figures_are_no_mathematics_and_need_no_font(tmp_path, suffix, figures):
+    title = " ".join(ODD_NAMES[:3] * 8)
+    plot_confusion(np.eye(len(ODD_NAMES), dtype=int), ODD_NAMES, tmp_path / f"c.{suffix}", title)
+    (axes, *_) = figures[-1].axes
+    assert " ".join(axes.get_title().split()) == title and "\n" in axes.get_title()
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels[:6] == list(ODD_NAMES[:6]) and len(labels[6]) == 40
+    history = [{"epoch": e, "train/loss": 10.0**-e, "train/loss_$y$": 1.0} for e in (1, 2, 3)]
+    selection = get_selection("validation")
+    plot_learning_curves(history, tmp_path / f"l.{suffix}", chosen=1, title=r"$\frac{a}$", selection=selection)
+    ticks = [label.get_text() for label in figures[-1].axes[0].get_yticklabels()]
+    assert {"0.001", "0.01", "0.1", "1"} <= set(ticks)
+    assert all((tmp_path / f"{name}.{suffix}").stat().st_size > 5_000 for name in "cl")

@@ -1,14 +1,18 @@
 """Figures of a run, legible in greyscale print and to colour-blind readers."""
 
+import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jmer.evaluation.calibration import Calibration
@@ -26,6 +30,9 @@ STYLES = (
     ("#000000", (0, (1, 1))),
 )
 DOTS_PER_INCH = 150
+LETTERS_PER_INCH = 11
+"""Of a title, about."""
+LONGEST_LABEL = 40
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
 """One mapping per epoch: `epoch`, counted from 1, and losses and scores by name, see `plot_learning_curves`."""
@@ -53,14 +60,15 @@ def plot_confusion(confusion: npt.ArrayLike, emotions: Sequence[str], path: str 
         colour = "white" if recall[row, column] > 0.65 else "black"
         weight = "bold" if row == column else "normal"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
-    axes.set_xticks(range(size), emotions, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), [f"{name} ({n})" for name, n in zip(emotions, support, strict=True)])
+    names = [name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…" for name in emotions]
+    axes.set_xticks(range(size), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), [f"{name} ({n})" for name, n in zip(names, support, strict=True)])
     axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.set(xlabel="predicted", ylabel="gold (utterances)")
-    axes.set_title(title, fontsize=11, wrap=True)
+    _set_title(figure, axes, title)
     figure.colorbar(image, label="fraction of the gold emotion", ticks=np.linspace(0, 1, 5), format=PercentFormatter(1))
     save(figure, path)
 
@@ -84,6 +92,8 @@ def plot_learning_curves(history: History, path: str | Path, *, chosen: int, tit
     _draw(left, epochs, losses, "loss")
     if spans_decades(losses.values()):
         left.set_yscale("log")
+        # The usual formatter writes powers of ten as mathematics, which `save` does not read.
+        left.yaxis.set_major_formatter("{x:g}")
     _draw(right, epochs, scores, f"{selection.title} (%)")
     for axes in (left, right):
         axes.axvline(chosen, color="0.45", linewidth=1, linestyle=(0, (6, 4)), label=f"chosen epoch ({chosen})")
@@ -131,7 +141,7 @@ def plot_reliability(calibration: Calibration, path: str | Path, title: str) -> 
     above.plot([0, 1], [0, 1], color="0.45", linewidth=1, linestyle=(0, (6, 4)), label="perfectly calibrated")
     below.bar(centres, calibration.count[filled], color=STYLES[4][0], **bar)
     expected, largest = (f"{100 * error:.1f} %" for error in (calibration.expected_error, calibration.maximum_error))
-    above.set_title(f"{title}\nexpected calibration error {expected}, maximum {largest}", fontsize=11, wrap=True)
+    _set_title(figure, above, f"{title}\nexpected calibration error {expected}, maximum {largest}")
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     above.legend(loc="upper left", fontsize=9, frameon=False)
     below.set(xlabel="confidence (probability of the predicted emotion)", ylabel="utterances")
@@ -153,6 +163,12 @@ def _loss_name(name: str) -> str:
     return name.removeprefix("train/loss_") if name.startswith("train/loss_") else name.replace("/", " ")
 
 
+def _set_title(figure: Figure, axes: Axes, title: str) -> None:
+    """Sets a title in lines that are as wide as the figure; Matplotlib's own wrapping reads mathematics."""
+    columns = int(LETTERS_PER_INCH * figure.get_figwidth())
+    axes.set_title("\n".join(textwrap.fill(line, columns) for line in title.split("\n")), fontsize=11)
+
+
 def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], label: str) -> None:
     """Draws curves over the epochs; the points of few epochs get markers."""
     for (name, values), (colour, style) in zip(series.items(), STYLES * len(series), strict=False):
@@ -168,6 +184,14 @@ def _draw(axes: Axes, epochs: Sequence[int], series: Mapping[str, np.ndarray], l
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure atomically; the suffix of `path` gives the format."""
-    with atomically(path) as temporary:
+    """Writes a figure atomically; the suffix of `path` gives the format.
+
+    No text is read as mathematics, which names of emotions between dollars would be; a letter that the font lacks
+    becomes a box.
+    """
+    # The context is for labels that are made when the figure is drawn.
+    with atomically(path) as temporary, rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
