@@ -16,7 +16,7 @@ from jmer.data.groups import GROUPINGS
 from jmer.data.normalization import fit
 from jmer.data.outliers import constant_lines
 from jmer.data.plausibility import suspicions
-from jmer.data.readers import Reader, dag_json, emotion2vec, feature_pickles, frame_files, meld_csv, table
+from jmer.data.readers import Reader, dag_json, emotion2vec, feature_pickles, frame_files, limits, meld_csv, table
 from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import relabelled
 from jmer.data.splits import hold_out
@@ -66,7 +66,12 @@ def convert(arguments: Sequence[str], *, program: str = PROGRAM) -> None:
 
 
 def _parser(program: str, reader: Reader) -> Parser:
-    parser = Parser(prog=program, description=reader.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog=program,
+        description=reader.__doc__,
+        epilog=limits.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a file or folder to read")
     parser.add_argument("dest", type=Path, metavar="DEST", help="a new folder for the corpus")
     parser.add_argument("--name", help="short name of the corpus (default: derived from the source)")

@@ -45,6 +45,7 @@ from jmer.data.readers import split_lists, utterance_dictionaries
 from jmer.data.readers.conventions import warn
 from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.labels import add_label_arguments
+from jmer.data.readers.limits import reading
 from jmer.data.readers.pickle_conversations import conversation
 from jmer.data.readers.pickle_elements import FEATURES, NAMES, ROBERTA, is_integer, kind_of_element
 from jmer.data.readers.pickle_layouts import Parts, add_layout_argument, parts_of
@@ -212,10 +213,11 @@ def _read_source(
             raise UserError(
                 f"{where}: conversation '{missing[0]}' has no {field}{_and_more(missing)}: get the file again"
             )
-    conversations = {
-        key: conversation(path, key, parts.fields, roberta=options.roberta, regression=options.regression)
-        for key in listed
-    }
+    with reading(path):
+        conversations = {
+            key: conversation(path, key, parts.fields, roberta=options.roberta, regression=options.regression)
+            for key in listed
+        }
     return Source(
         path=path,
         parts=parts,

@@ -1,12 +1,13 @@
 """Tables from .npz files, an array per column."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from jmer.data.readers.restricted_unpickler import RestrictedUnpickler, one_line_errors
+from jmer.data.readers.restricted_unpickler import one_line_errors, unpickler_for
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
 
@@ -51,7 +52,8 @@ def _objects(path: Path, name: str) -> np.ndarray:
         major, _ = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         read(member)
-        return np.asarray(RestrictedUnpickler(member, encoding="latin1").load())
+        pickled = member.read()
+        return np.asarray(unpickler_for(pickled)(io.BytesIO(pickled), encoding="latin1").load())
 
 
 def _stacked(path: Path, name: str, rows: np.ndarray) -> np.ndarray:

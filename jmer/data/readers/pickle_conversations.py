@@ -1,5 +1,6 @@
 """Conversations out of the elements of a feature pickle."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Conversation
 from jmer.data.readers.conventions import fix_encoding
-from jmer.data.readers.pickle_elements import ROBERTA, is_integer, is_number, is_one_hot, is_string
+from jmer.data.readers.limits import spend
+from jmer.data.readers.pickle_elements import ROBERTA, is_flat, is_integer, is_number, is_one_hot, is_string
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.validation import mark_missing
 from jmer.errors import UserError
@@ -41,12 +43,12 @@ def conversation(
         features[modality], available[modality] = mark_missing(matrices[modality])
     return Conversation(
         id=str(key),
-        utterances=[str(name) for name in own.get("ids", range(len(labels)))],
+        utterances=_names(path, key, own["ids"]) if "ids" in own else [str(n) for n in range(len(labels))],
         speakers=_speakers(path, key, own["speakers"]) if "speakers" in own else [str(key)] * len(labels),
         labels=labels,
         features=features,
         available=available,
-        sentences=[fix_encoding(str(sentence)) for sentence in own.get("sentences", [""] * len(labels))],
+        sentences=_sentences(path, key, own["sentences"]) if "sentences" in own else [""] * len(labels),
     )
 
 
@@ -63,11 +65,24 @@ def _labels(path: Path, key: Any, labels: Sequence, regression: str | None) -> n
     return np.array(labels, np.int32)
 
 
+def _names(path: Path, key: Any, names: Sequence) -> list[str]:
+    if not all(is_string(name) or is_integer(name) for name in names):
+        raise UserError(f"{path}: the ids of conversation '{key}' are not all names or numbers: correct them")
+    return [str(name) for name in names]
+
+
+def _sentences(path: Path, key: Any, sentences: Sequence) -> list[str]:
+    if not all(map(is_string, sentences)):
+        raise UserError(f"{path}: the sentences of conversation '{key}' are not all strings: correct them")
+    return [fix_encoding(sentence) for sentence in sentences]
+
+
 def _matrix(path: Path, key: Any, field: str, rows: Any) -> np.ndarray:
-    try:
-        values = np.array([np.asarray(row, np.float64) for row in rows])
-    except (ValueError, TypeError, OverflowError):
-        values = np.empty(0)
+    values = np.empty(0)
+    if all(map(is_flat, rows)):
+        spend(sum(map(len, rows)) * values.itemsize, f"the {field} vectors")
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            values = np.array([np.asarray(row, np.float64) for row in rows])
     if values.ndim != 2:
         raise UserError(f"{path}: the {field} vectors of conversation '{key}' differ in width or are not numbers")
     return values

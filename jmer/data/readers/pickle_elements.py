@@ -82,8 +82,10 @@ def is_key(value: Any) -> bool:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, or an array of one as tensors without dimensions become."""
-    return isinstance(value, int | np.integer) or (
+    """Whether a value is an integer of 64 bits, or an array of one as tensors without dimensions become."""
+    if isinstance(value, int):
+        return abs(value) < 1 << 64
+    return isinstance(value, np.integer) or (
         isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu"
     )
 
@@ -102,6 +104,13 @@ def is_vector(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind in "biuf"
     return isinstance(value, list | tuple) and all(isinstance(number, int | float | np.number) for number in value)
+
+
+def is_flat(row: Any) -> bool:
+    """Whether a value is a sequence that does not begin with another; NumPy refuses it if another comes later."""
+    if isinstance(row, np.ndarray):
+        return row.ndim == 1
+    return isinstance(row, list | tuple) and not (row and isinstance(row[0], list | tuple | np.ndarray))
 
 
 def is_one_hot(value: Any) -> bool:

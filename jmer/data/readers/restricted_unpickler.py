@@ -2,23 +2,30 @@
 
 A pickle is a program that may call any function it can name. Here every name is looked up in one table, and a pickle
 gets a stand-in from this module, never NumPy's own object: NumPy restores arrays and dtypes from the sizes and flags
-that it is given, so a forged pickle could access memory outside its arrays.
+that it is given, so a forged pickle could access memory outside its arrays. Time and memory are bounded too: a pickle
+that is not `is_plain` is read by an unpickler that checks each key, and arrays are counted, see `limits`.
 """
 
 import contextlib
+import gc
 import math
+import mmap
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
+from jmer.data.readers.pickle_scan import KEY_ITEMS, is_plain
 from jmer.errors import UserError
 
 SHOWN_CHARACTERS = 120
+DIMENSIONS = 64
+"""The most that an array of NumPy can have."""
 # The package whose objects a pickle asks for -> what to save instead.
 REMEDIES = {
     "joblib": "load it with joblib and save it with pickle.dump",
@@ -39,8 +46,23 @@ def load_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     check_kind(path, "pickle")
-    with one_line_errors(path), path.open("rb") as file:
-        return RestrictedUnpickler(file, encoding="latin1").load()
+    with one_line_errors(path), reading(path), path.open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            unpickler = unpickler_for(content)
+        with _without_collection():
+            return unpickler(file, encoding="latin1").load()
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pauses the garbage collector, which would look through what has been read again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -48,8 +70,15 @@ def one_line_errors(path: Path) -> Iterator[None]:
     """Turns what reading a pickle raises into a UserError of one line."""
     try:
         yield
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except KeyRefusedError as error:
+        raise UserError(
+            f"{path} is refused: {error}, but jmer admits only strings, integers of 64 bits and short tuples of them "
+            "as keys, which are hashed in bounded time; save the features with such keys"
+        ) from error
     except RefusedError as error:
         remedy = REMEDIES.get(str(error).partition(".")[0], "save the features in these")
         raise UserError(
@@ -65,8 +94,12 @@ class RefusedError(Exception):
     """A pickle asked for something that is not admitted; the message says what."""
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler of arrays and plain containers.
+class KeyRefusedError(Exception):
+    """A key of a dictionary or an element of a set is not admitted; the message says what it is."""
+
+
+class Admission:
+    """What an unpickler admits.
 
     Attributes:
       admitted: (module, name) -> the stand-in that a pickle gets for this name.
@@ -78,6 +111,82 @@ class RestrictedUnpickler(pickle.Unpickler):
         if (module, name) not in self.admitted:
             raise RefusedError(_printable(f"{module}.{name}"))
         return self.admitted[module, name]
+
+
+class RestrictedUnpickler(Admission, pickle.Unpickler):
+    """An unpickler of arrays and plain containers, for pickles that are `is_plain`."""
+
+
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class CarefulUnpickler(Admission, _PythonUnpickler):
+    """An unpickler of arrays and plain containers that checks all keys: several times slower than the other."""
+
+    dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
+
+    def _load_item(self) -> None:
+        check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def _load_items(self) -> None:
+        check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def _load_dict(self) -> None:
+        check_keys(self.stack[::2])
+        super().load_dict()
+
+    def _load_elements(self) -> None:
+        check_keys(self.stack)
+        super().load_additems()
+
+    def _load_frozenset(self) -> None:
+        check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch |= {
+        pickle.SETITEM[0]: _load_item,
+        pickle.SETITEMS[0]: _load_items,
+        pickle.DICT[0]: _load_dict,
+        pickle.ADDITEMS[0]: _load_elements,
+        pickle.FROZENSET[0]: _load_frozenset,
+    }
+
+
+def unpickler_for(
+    pickled: bytes | mmap.mmap, fast: type[RestrictedUnpickler] = RestrictedUnpickler, careful: type = CarefulUnpickler
+) -> type:
+    """Returns the unpickler to use for a pickle, the fast one if that is safe."""
+    return fast if is_plain(pickled) else careful
+
+
+def check_keys(keys: Iterable[Any]) -> None:
+    """Checks that keys can be hashed in bounded time.
+
+    Raises:
+      KeyRefusedError: if one cannot.
+    """
+    for key in keys:
+        if type(key) is tuple:
+            if len(key) > KEY_ITEMS or not all(_is_atom(item, 1 << 32) for item in key):
+                raise KeyRefusedError("it has a key that is a long or nested tuple")
+        elif not _is_atom(key, 1 << 64):
+            kind = "that is an integer of more than 64 bits" if type(key) is int else f"of type {type(key).__name__}"
+            raise KeyRefusedError(f"it has a key {kind}")
+
+
+def _is_atom(value: Any, limit: int) -> bool:
+    # Large integers with equal hashes would make a dictionary take quadratic time.
+    return abs(value) < limit if type(value) is int else isinstance(value, _ATOMS)
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a tuple takes little time to hash."""
+    return len(value) <= DIMENSIONS and not any(type(item) in (tuple, frozenset) for item in value)
+
+
+_ATOMS = (str, bytes, float, bool, type(None), np.generic)
 
 
 class StandIn:
@@ -92,6 +201,11 @@ class StandIn:
     def __call__(self, *arguments: Any) -> Any:
         if self._build is None:
             raise RefusedError(f"a call of {self._name}")
+        # The unpickler of C may be asked to hash a tuple of arguments later.
+        for argument in arguments:
+            if type(argument) is tuple and not _is_short(argument):
+                raise ValueError(f"a call of {self._name} has long or nested tuples")
+        require(len(arguments) <= KEY_ITEMS, f"a call of {self._name} has too many arguments")
         return self._build(*arguments)
 
     def __setstate__(self, state: Any) -> None:
@@ -115,6 +229,7 @@ class _Dtype:
         _, order, *structure = state[:5]
         if structure != [None, None, None]:
             raise RefusedError("a structured dtype")
+        require(_is_short(state), "a dtype has another state")
         self.plain = self.plain.newbyteorder(order)
 
 
@@ -124,12 +239,14 @@ class GuardedArray(np.ndarray):
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, column_major, content = state
-        plain, size = _plain(dtype), array_size(shape)
+        version, shape, dtype, column_major, content = state
+        require(type(version) is int and type(column_major) in (bool, int), "an array has another state")
+        plain = _plain(dtype)
         if plain.hasobject:
+            size = array_size(shape)
             require(type(content) is list and len(content) == size, "a list of objects does not fill its array")
         else:
-            content = _bytes(content, size * plain.itemsize)
+            content = _array_bytes(content, shape, plain)
         checked: Any = (1, shape, plain, bool(column_major), content)
         super().__setstate__(checked)
 
@@ -143,7 +260,7 @@ def _array_to_fill(kind: Any, *_: Any) -> GuardedArray:
 def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> GuardedArray:
     plain = _plain(dtype)
     # A copy: the array must not share memory with an object that the pickle can still reach.
-    flat = np.frombuffer(_bytes(buffer, array_size(shape) * plain.itemsize), plain).copy()
+    flat = np.frombuffer(_array_bytes(buffer, shape, plain), plain).copy()
     return flat.reshape(shape, order=order).view(GuardedArray)
 
 
@@ -160,6 +277,20 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _hashed(kind: Callable) -> Callable:
+    def build(elements: Any = ()) -> Any:
+        check_keys(elements)
+        return kind(elements)
+
+    return build
+
+
+def _dictionary(items: Any = ()) -> dict:
+    if not isinstance(items, dict):
+        check_keys(key for key, _ in items)
+    return dict(items)
+
+
 def _plain(dtype: Any) -> np.dtype:
     require(type(dtype) is _Dtype, "an array has no dtype")
     return dtype.plain
@@ -167,8 +298,23 @@ def _plain(dtype: Any) -> np.dtype:
 
 def array_size(shape: Any) -> int:
     """Returns the number of elements of an array; raises ValueError if its shape is none."""
-    require(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape), "an array has no shape")
-    return math.prod(shape)
+    require(are_sizes(shape), "an array has no shape")
+    size = math.prod(shape)
+    require(size > 0 or math.prod(filter(None, shape)) <= EMPTY_ROWS, f"an array has rows without any content: {shape}")
+    return size
+
+
+def are_sizes(values: Any) -> bool:
+    """Whether a value is a tuple of integers of at least 0, as shapes and strides are."""
+    return type(values) is tuple and all(type(n) is int and n >= 0 for n in values)
+
+
+def _array_bytes(content: Any, shape: Any, dtype: np.dtype) -> bytes:
+    count = array_size(shape)
+    require(bool(dtype.itemsize) or count <= EMPTY_ROWS, f"an array has {count} strings without any content")
+    content = _bytes(content, count * dtype.itemsize)
+    spend(len(content), "its arrays")
+    return content
 
 
 def _bytes(content: Any, size: int) -> bytes:
@@ -195,7 +341,7 @@ _NDARRAY = StandIn("numpy.ndarray")
 def _admitted() -> dict[tuple[str, str], StandIn]:
     builders: dict[str, Callable | None] = {
         "_codecs.encode": _encode,
-        "collections.OrderedDict": lambda items=(): dict(items),
+        "collections.OrderedDict": _dictionary,
         "collections.defaultdict": lambda *_: {},
         "numpy.dtype": _Dtype,
     }
@@ -205,7 +351,11 @@ def _admitted() -> dict[tuple[str, str], StandIn]:
         builders[f"{core}.multiarray.scalar"] = _scalar
         builders[f"{core}.numeric._frombuffer"] = _array_from_buffer
     for builtins in ("__builtin__", "builtins"):
-        builders |= {f"{builtins}.set": set, f"{builtins}.frozenset": frozenset, f"{builtins}.bytes": lambda: b""}
+        builders |= {
+            f"{builtins}.set": _hashed(set),
+            f"{builtins}.frozenset": _hashed(frozenset),
+            f"{builtins}.bytes": lambda: b"",
+        }
         # Admitted as the factory of a default dictionary only, not to be called.
         builders |= {f"{builtins}.{name}": None for name in ("dict", "float", "int", "list")}
     admitted = {("numpy", "ndarray"): _NDARRAY}
@@ -215,4 +365,4 @@ def _admitted() -> dict[tuple[str, str], StandIn]:
     return admitted
 
 
-RestrictedUnpickler.admitted = _admitted()
+Admission.admitted = _admitted()

@@ -13,14 +13,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jmer.data.readers.limits import reading
 from jmer.data.readers.restricted_unpickler import (
+    Admission,
+    CarefulUnpickler,
     GuardedArray,
     RefusedError,
     RestrictedUnpickler,
     StandIn,
+    are_sizes,
     array_size,
     one_line_errors,
     require,
+    unpickler_for,
 )
 
 _DTYPES = {
@@ -43,9 +48,14 @@ def load_torch(path: Path) -> Any:
     Raises:
       UserError: if the file is damaged, or contains anything but tensors, arrays and plain containers.
     """
-    with one_line_errors(path), zipfile.ZipFile(path) as archive:
+    with one_line_errors(path), reading(path), zipfile.ZipFile(path) as archive:
         members = _members(archive, path.stat().st_size)
-        return _TorchUnpickler(archive, members).load()
+        pickled = archive.read(members["data.pkl"])
+        unpickler = unpickler_for(pickled, _TorchUnpickler, _CarefulTorchUnpickler)(
+            io.BytesIO(pickled), encoding="latin1"
+        )
+        unpickler.storages = _Storages(archive, members)
+        return unpickler.load()
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -69,19 +79,21 @@ class _Storage:
         raise RefusedError("a change of a storage")
 
 
-class _TorchUnpickler(RestrictedUnpickler):
+class _Storages:
+    """The storages of an archive, read when a tensor needs them."""
+
     def __init__(self, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]):
-        super().__init__(io.BytesIO(archive.read(members["data.pkl"])), encoding="latin1")
         self._archive, self._members = archive, members
         order = archive.read(members["byteorder"]) if "byteorder" in members else b"little"
         self._byte_order = ">" if order == b"big" else "<"
         self._storages: dict[str, _Storage] = {}
 
-    def persistent_load(self, reference: Any) -> _Storage:
+    def __getitem__(self, reference: Any) -> _Storage:
         require(type(reference) is tuple and len(reference) == 5 and reference[0] == "storage", "a reference is forged")
-        _, kind, key, _, count = reference
+        _, kind, key, device, count = reference
         if type(kind) is not StandIn or kind not in _STORAGES:
             raise RefusedError("a storage of another type than numbers")
+        require(type(device) is str, "a reference is forged")
         require(type(key) is str and f"data/{key}" in self._members, "a storage is missing")
         if key not in self._storages:
             content = self._archive.read(self._members[f"data/{key}"])
@@ -94,12 +106,29 @@ class _TorchUnpickler(RestrictedUnpickler):
         return storage
 
 
+class _TorchAdmission(Admission):
+    storages: _Storages
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        return self.storages[reference]
+
+
+class _TorchUnpickler(_TorchAdmission, RestrictedUnpickler):
+    pass
+
+
+class _CarefulTorchUnpickler(_TorchAdmission, CarefulUnpickler):
+    pass
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
     """Returns the array that a tensor is, a view of its storage."""
     require(type(storage) is _Storage, "a tensor has no storage")
     size, values = array_size(shape), storage.values
-    array_size(strides)  # as a shape, strides are integers of at least 0
-    require(type(offset) is int and offset >= 0 and len(strides) == len(shape), "a tensor has forged strides")
+    require(
+        type(offset) is int and offset >= 0 and are_sizes(strides) and len(strides) == len(shape),
+        "a tensor has forged strides",
+    )
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if size else 0
     # An expanded tensor has more elements than its storage, and could have any number of them.
     require(last < max(values.size, 1) and size <= values.size, "a tensor does not fit in its storage")
@@ -109,11 +138,16 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.
     return view.view(GuardedArray)
 
 
+def _parameter(data: Any, *_: Any) -> np.ndarray:
+    require(isinstance(data, np.ndarray), "a parameter is no tensor")
+    return data
+
+
 _STORAGES = {StandIn(f"torch.{name}"): code for name, code in _DTYPES.items()}
 _BFLOAT16 = next(kind for kind, code in _STORAGES.items() if code == "u2")
-_TorchUnpickler.admitted = {
-    **RestrictedUnpickler.admitted,
+_TorchAdmission.admitted = {
+    **Admission.admitted,
     **{("torch", name): kind for name, kind in zip(_DTYPES, _STORAGES, strict=True)},
     ("torch._utils", "_rebuild_tensor_v2"): StandIn("torch._utils._rebuild_tensor_v2", _tensor),
-    ("torch._utils", "_rebuild_parameter"): StandIn("torch._utils._rebuild_parameter", lambda data, *_: data),
+    ("torch._utils", "_rebuild_parameter"): StandIn("torch._utils._rebuild_parameter", _parameter),
 }
