@@ -6,22 +6,49 @@ import platform
 import warnings
 from pathlib import Path
 
+from jmer.errors import UserError
+
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _ARENAS, _MAP_FROM, _TRIM_FROM = -8, -3, -1
 
 
 def set_up_process() -> None:
-    """Keeps compiled programs on disk and freed memory in the process."""
+    """Keeps compiled programs on disk and freed memory in the process, and computes in 32 bits."""
+    import jax
+
+    # With JAX_ENABLE_X64 a run would draw other random numbers, and could not be resumed without it.
+    jax.config.update("jax_enable_x64", False)
     use_compilation_cache()
     keep_freed_memory()
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless the environment names another."""
+def check_devices() -> None:
+    """Starts JAX's backend.
+
+    Raises:
+      UserError: if it finds no device, as where `JAX_PLATFORMS` names what is not there.
+    """
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jmer"
+    try:
+        jax.devices()
+    # JAX fails an assertion where a platform that it knows has no device.
+    except (RuntimeError, AssertionError) as error:
+        named = os.environ.get("JAX_PLATFORMS")
+        if named:
+            raise UserError(
+                f"JAX_PLATFORMS={named}: JAX finds no such device here: unset it, or set it to cpu"
+            ) from error
+        raise UserError(f"JAX finds no device ({' '.join(str(error).split())}): set JAX_PLATFORMS=cpu") from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if there is one, unless the environment names another."""
+    import jax
+
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.path.isabs(folder):
+        cache = Path(folder) / "jmer"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # Without the cache, or with another process writing to it, programs are compiled again, which needs no warning.

@@ -1,10 +1,15 @@
-"""Programs keep freed memory, where the C library lets them."""
+"""Programs keep freed memory where the C library lets them, and start in any environment or say what is wrong."""
 
+import os
 import platform
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from jmer.errors import UserError
+from jmer.process import check_devices
 
 PROGRAM = """
 import resource
@@ -30,3 +35,42 @@ def test_large_blocks_are_used_again():
         return int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
 
     assert second_time(keep=False) > 100 > second_time(keep=True)
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense", "tpu,cuda"])
+def test_platforms_that_are_not_there_are_one_line_before_a_folder_is_claimed(tmp_path, platforms):
+    command = [sys.executable, "-m", "jmer.main", "--config", "dagerc_iemocap:tiny", "--workdir", str(tmp_path / "run")]
+    environment = os.environ | {"JAX_PLATFORMS": platforms}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    remedy = "JAX finds no such device here: unset it, or set it to cpu"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: JAX_PLATFORMS={platforms}: {remedy}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_jax_without_devices_is_one_line(monkeypatch):
+    def none():
+        raise RuntimeError("no\ndriver")
+
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    with pytest.raises(UserError, match=r"JAX finds no device \(no driver\): set JAX_PLATFORMS=cpu"):
+        check_devices()
+
+
+SET_UP = """
+import jax, jax.numpy as jnp, os
+from jmer.process import set_up_process
+set_up_process()
+print(jnp.ones(2).dtype, jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "cache"),
+    [({"JAX_ENABLE_X64": "1", "HOME": "/nowhere"}, "/nowhere/.cache/jmer"), ({"XDG_CACHE_HOME": "beside"}, "None")],
+)
+def test_programs_compute_in_32_bits_with_a_cache_if_there_is_a_folder_for_it(variables, cache):
+    dropped = {"JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in dropped} | variables
+    done = subprocess.run([sys.executable, "-c", SET_UP], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["float32", cache] and done.stderr == ""

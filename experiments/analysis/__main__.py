@@ -22,7 +22,7 @@ from experiments.grid import cli
 from jmer.cli.flags import add_config_flag
 from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
-from jmer.process import set_up_process
+from jmer.process import check_devices, set_up_process
 
 PROGRAM = "experiments.analysis"
 
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.out} is a file, not a folder: choose another --out")
     logging.set_verbosity(logging.FATAL)
     set_up_process()
+    check_devices()
     if options.config:
         jmer.get_config(options.config)
     text = analyse(load_runs(options.runs, options.corpus), options.split, wanted, options.out, log=cli.log)

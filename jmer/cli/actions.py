@@ -11,7 +11,7 @@ import jmer
 from jmer.cli.flags import FIELD, command_line
 from jmer.command import show
 from jmer.errors import UserError
-from jmer.process import set_up_process
+from jmer.process import check_devices, set_up_process
 
 
 def train(program: str, arguments: Sequence[str], options: argparse.Namespace, changes: Mapping[str, str]) -> int:
@@ -104,7 +104,7 @@ def set_up(options: argparse.Namespace) -> Callable[[str], None]:
     """Sets up JAX in this process, and returns what prints a line, in the main process alone.
 
     Raises:
-      UserError: if this process cannot connect to the others.
+      UserError: if this process cannot connect to the others, or JAX finds no device.
     """
     import jax
 
@@ -120,4 +120,5 @@ def set_up(options: argparse.Namespace) -> Callable[[str], None]:
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--coordinator {options.coordinator}: the processes cannot connect ({reason})") from error
+    check_devices()
     return show if is_main_process() else lambda line: None

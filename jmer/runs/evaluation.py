@@ -186,4 +186,4 @@ def _remarks(run: Run) -> dict[str, str]:
 
 def _folder_name(corpus: Corpus) -> str:
     """Returns the name of a corpus' directory, which differs between corpora even if their names are the same."""
-    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', corpus.card.name)}-{corpus.identity.fingerprint[:8]}"
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', corpus.card.name)[:100]}-{corpus.identity.fingerprint[:8]}"
