@@ -375,7 +375,8 @@ def test_a_truncated_checkpoint_is_one_line(corpus_folder, undisturbed, tmp_path
     for path in (folder / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _, err = call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)], status=2)
-    assert err == f"error: checkpoint {folder} is damaged: remove that folder to resume from an earlier one\n"
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: checkpoint {folder} is damaged: remove that folder to ")
     shutil.rmtree(folder)
     call([sys.executable, "-m", "jmer.main", *arguments(corpus_folder, workdir)])
     assert_same_results(workdir, *undisturbed)

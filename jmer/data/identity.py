@@ -1,12 +1,13 @@
 """What makes two corpora the same: digests of what they contain, wherever they lie and whatever they are called."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jmer.digests import array_bytes, digest, digest_json
 
 if TYPE_CHECKING:
     from jmer.data.corpus import Card, Conversation
@@ -33,7 +34,7 @@ class SplitIdentity:
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits, the same for the same contents, transcripts included."""
-        return _digest(_json(self.digests))
+        return digest_json(self.digests)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Identity:
             split: {part: digest for part, digest in found.digests.items() if part != NOT_COMPARED}
             for split, found in self.splits.items()
         }
-        return _digest(_json([self.emotions, compared]))
+        return digest_json([self.emotions, compared])
 
 
 def identify(splits: Mapping[str, Sequence["Conversation"]], card: "Card") -> Identity:
@@ -108,17 +109,17 @@ def _size(split: SplitIdentity) -> str:
 
 def _identify(conversations: Sequence["Conversation"], card: "Card") -> SplitIdentity:
     def texts(field: str) -> str:
-        return _digest(_json([list(getattr(c, field)) for c in conversations]))
+        return digest_json([list(getattr(c, field)) for c in conversations])
 
     digests = {
-        "utterances": _digest(_json([[c.id, list(c.utterances)] for c in conversations])),
+        "utterances": digest_json([[c.id, list(c.utterances)] for c in conversations]),
         "speakers": texts("speakers"),
-        "labels": _digest(*(_bytes(c.labels, np.int32) for c in conversations)),
+        "labels": digest(*(_bytes(c.labels, np.int32) for c in conversations)),
         "sentences": texts("sentences"),
     }
     for modality, width in card.widths.items():
-        kind = _json([width, card.frames])
-        digests[modality] = _digest(kind, *(piece for c in conversations for piece in _features(c, modality)))
+        kind = json.dumps([width, card.frames]).encode()
+        digests[modality] = digest(kind, *(piece for c in conversations for piece in _features(c, modality)))
     return SplitIdentity(len(conversations), sum(map(len, conversations)), digests)
 
 
@@ -134,15 +135,4 @@ def _features(conversation: "Conversation", modality: str) -> Iterator[bytes | m
 
 def _bytes(values: np.ndarray, dtype: type) -> memoryview:
     """Returns the bytes of an array in C order, little-endian; they are not copied if they lie so."""
-    return np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).reshape(-1).view(np.uint8).data
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
-
-
-def _digest(*pieces: bytes | memoryview) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
+    return array_bytes(np.asarray(values, np.dtype(dtype).newbyteorder("<")))

@@ -29,7 +29,7 @@ SEED_FOLDER = "seed"
 # Results for corpora other than the training corpus, a directory each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # Of run.json; runs of an earlier version cannot be read.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Checkpoints through Orbax: the newest, to resume from, and the best, to report."""
+"""Checkpoints through Orbax: the newest, to resume from, and the best, to report.
+
+Orbax stores arrays without check sums, so that a flipped bit would give other numbers without a word. Each checkpoint
+therefore holds digests of its score, of its progress and of its arrays, which are compared with what is read.
+"""
 
 import contextlib
 import dataclasses
@@ -14,6 +18,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jmer.data.normalization import Standardization
+from jmer.digests import digest_arrays, sealed, unsealed
 from jmer.errors import UserError
 from jmer.training.initial_weights import named_arrays
 from jmer.training.progress import Progress
@@ -21,6 +26,7 @@ from jmer.training.train_state import TrainState
 
 SCORE = "score"
 PROGRESS = "progress"
+Shapes = dict[str, list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Checkpoints:
           UserError: if the folder cannot be written, or a score in it is damaged.
         """
         self.folder = Path(folder).absolute()
+        self._check_scores()
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(1),
@@ -77,11 +84,6 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot use {self.folder} ({error.strerror or error}): choose another workdir") from error
-        except ValueError as error:
-            raise UserError(
-                f"a score in {self.folder}/*/metrics is damaged: remove the numbered folder that holds it, to resume "
-                "from another one"
-            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -105,9 +107,7 @@ class Checkpoints:
 
     def progress(self, step: int) -> Progress:
         """Returns the progress of the run at a checkpoint. Raises UserError if it is damaged."""
-        with self._reading(step):
-            found = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-            return Progress(**found["progress"])
+        return _Record.read(self.folder / str(step)).progress
 
     def save(
         self, state: TrainState, normalization: Mapping[str, Standardization], progress: Progress, score: float | None
@@ -126,11 +126,12 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        metrics = {SCORE: float(score)} if score is not None and math.isfinite(score) else None
+        metrics = sealed({SCORE: float(score)}) if score is not None and math.isfinite(score) else None
+        record = _Record(progress, _digest(state, normalization), _shapes(state))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             normalization=ocp.args.StandardSave(dict(normalization)),
-            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+            progress=ocp.args.JsonSave(sealed(dataclasses.asdict(record))),
         )
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -158,12 +159,26 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template(state)),
             normalization=ocp.args.StandardRestore(template(dict(normalization))),
-            progress=ocp.args.JsonRestore(),
         )
         with self._reading(step):
-            self._compare(step, state)
+            record = _Record.read(self.folder / str(step))
+            self._compare(step, record.shapes, _shapes(state))
             found = self._manager.restore(step, args=items)
-            return Restored(found["state"], jax.device_get(found["normalization"]), Progress(**found["progress"]))
+            if _digest(found["state"], found["normalization"]) != record.arrays:
+                raise ValueError("the arrays are not those that were saved")
+            return Restored(found["state"], jax.device_get(found["normalization"]), record.progress)
+
+    def _check_scores(self) -> None:
+        """Raises UserError if a checkpoint's score is not what was saved: another one might be taken for the best."""
+        for path in self.folder.glob("*/metrics/metrics"):
+            if not path.parent.parent.name.isdigit():  # what a killed save has left
+                continue
+            try:
+                unsealed(json.loads(path.read_bytes()))
+            except FileNotFoundError:  # the process that saves there has removed it
+                continue
+            except ValueError as error:
+                raise _damaged(path.parent.parent) from error
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -177,13 +192,11 @@ class Checkpoints:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise _damaged(self.folder / str(step)) from error
 
-    def _compare(self, step: int, state: TrainState) -> None:
+    def _compare(self, step: int, saved: Shapes, wanted: Shapes) -> None:
         """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""
-        saved = _shapes(self._manager.item_metadata(step)["state"])
-        wanted = _shapes(state)
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):
-                there, here = saved.get(name, "absent"), wanted.get(name, "absent")
+                there, here = (tuple(x[name]) if name in x else "absent" for x in (saved, wanted))
                 raise UserError(
                     f"checkpoint {self.folder / str(step)} holds another network: {name} is {there} there and {here} "
                     "here; use its own configuration and corpus, or another workdir"
@@ -201,17 +214,50 @@ def newest_progress(folder: Path) -> Progress:
     steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     if not steps:
         return Progress()
-    newest = folder / str(max(steps))
-    try:
-        return Progress(**json.loads((newest / PROGRESS / "metadata").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(newest) from error
+    return _Record.read(folder / str(max(steps))).progress
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What a checkpoint holds besides its arrays, as JSON.
+
+    Attributes:
+      progress: of the run.
+      arrays: digest of the state and the normalization.
+      shapes: of the parameters.
+    """
+
+    progress: Progress
+    arrays: str
+    shapes: Shapes
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "_Record":
+        """Reads the record of a checkpoint, without Orbax. Raises UserError if it is damaged."""
+        try:
+            fields = unsealed(json.loads((checkpoint / PROGRESS / "metadata").read_bytes()))
+            return cls(Progress(**fields["progress"]), fields["arrays"], fields["shapes"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(checkpoint) from error
 
 
 def _damaged(checkpoint: Path) -> UserError:
-    return UserError(f"checkpoint {checkpoint} is damaged: remove that folder to resume from an earlier one")
+    others = [path for path in checkpoint.parent.glob("*") if path.name.isdigit() and path.name != checkpoint.name]
+    newest = max(others, key=lambda path: int(path.name), default=None)
+    rest = f"resume from {newest}" if newest else "train from the start, or put a copy back"
+    return UserError(f"checkpoint {checkpoint} is damaged: remove that folder to {rest}")
 
 
-def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter, by its path; `state` may be a TrainState or Orbax's description of one."""
-    return {name: tuple(leaf.shape) for name, leaf in named_arrays(state).items() if name.startswith("params/")}
+def _digest(state: Any, normalization: Mapping[str, Standardization]) -> str:
+    """Returns the digest of all arrays of a checkpoint, wherever they are."""
+
+    def numbers(x: Any) -> Any:
+        return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    tree = jax.tree.map(numbers, {"state": state, "normalization": dict(normalization)})
+    return digest_arrays(named_arrays(jax.device_get(tree)))
+
+
+def _shapes(state: TrainState) -> Shapes:
+    """Returns the shape of every parameter, by its path."""
+    return {f"params/{name}": list(leaf.shape) for name, leaf in named_arrays(state.params).items()}

@@ -1,13 +1,14 @@
 """Starting a network from the weights of another one: which arrays fit, and what is said of the others."""
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from jmer.digests import digest_arrays
 
 NOT_THERE = "not there"
 
@@ -103,7 +104,7 @@ def take_weights(
 
     arrays = [Array(name, tuple(x.shape), reason(name, tuple(x.shape))) for name, x in shapes.items()]
     unused = [Array(name, x.shape) for name, x in source.items() if name not in shapes]
-    return InitialWeights(folder, epoch, _digest(source), arrays, unused)
+    return InitialWeights(folder, epoch, digest_arrays(source), arrays, unused)
 
 
 def initial_weights_from_dict(fields: Mapping[str, Any]) -> InitialWeights:
@@ -137,11 +138,3 @@ def _by_module(arrays: Sequence[Array]) -> Iterator[str]:
     for (module, reason), found in groups.items():
         name = found[0].path if len(found) == 1 else f"{module} ({len(found)} arrays)"
         yield f"{name}: {reason}" if reason else name
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
