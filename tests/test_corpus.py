@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jmer.data.corpus import Card, Conversation, build_corpus, load_saved, save_corpus
+from jmer.data.integrity import DIGESTS_FILE
 from jmer.errors import UserError
 
 CARD = Card("made-up", {"text": 3, "audio": 2}, ("calm", "angry"), "drawn at random", True)
@@ -72,9 +73,66 @@ def test_errors_name_the_place_and_the_remedy(tmp_path):
     save_corpus(corpus(), tmp_path / "c")
     with pytest.raises(UserError, match="already exists: give a new folder"):
         save_corpus(corpus(), tmp_path / "c")
+    arrow = next((tmp_path / "c" / "train").glob("*.arrow"))
+    arrow.write_bytes(b"cut")
+    with pytest.raises(UserError, match=f"^{arrow} is damaged: convert the corpus again$"):
+        load_saved(tmp_path / "c")
+    arrow.unlink()
+    with pytest.raises(UserError, match=f"^{arrow} is missing: convert the corpus again$"):
+        load_saved(tmp_path / "c")
+
+
+def test_a_corpus_without_digests_is_read_if_it_can_be(tmp_path):
+    save_corpus(corpus(), tmp_path / "c")
+    (tmp_path / "c" / DIGESTS_FILE).unlink()
+    assert load_saved(tmp_path / "c").identity == corpus().identity
     next((tmp_path / "c" / "train").glob("*.arrow")).write_bytes(b"cut")
     with pytest.raises(UserError, match="missing or damaged: convert the corpus again"):
         load_saved(tmp_path / "c")
     (tmp_path / "c" / "card.json").write_text("{")
     with pytest.raises(UserError, match=r"card.json is damaged"):
         load_saved(tmp_path / "c")
+
+
+@pytest.mark.parametrize("places", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_is_one_line_or_harmless(tmp_path, places):
+    """Wherever it is; half of the places are in the Arrow files, most of which is read as it is."""
+    folder, rng, whole, refused = tmp_path / "c", np.random.default_rng(0), corpus(), 0
+    save_corpus(whole, folder)
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix)
+    for number in range(places):
+        path = files[number % 2] if number % 2 == number % 4 else files[number // 2 % len(files)]
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        try:
+            found = load_saved(folder)
+            assert (found.card, found.identity, found.folds) == (whole.card, whole.identity, whole.folds)
+        except UserError as error:
+            refused += 1
+            assert "damaged: convert " in str(error) or "missing: convert " in str(error)
+            assert "\n" not in str(error)
+        path.write_bytes(content)
+    assert refused > places / 2
+
+
+def test_what_is_made_of_a_saved_corpus_may_differ_from_it(tmp_path):
+    save_corpus(corpus(), tmp_path / "c")
+    loaded = load_saved(tmp_path / "c")
+    loaded.splits["train"] = loaded.splits["train"].select([0])
+    assert loaded.identity.splits["train"].conversations == 1
+
+
+def test_a_corpus_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jmer.data.corpus.write_digests", full_disk)
+    with pytest.raises(UserError, match=rf"^cannot write {tmp_path}/c \(No space left on device\): "):
+        save_corpus(corpus(), tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "c").mkdir()
+    save_corpus(corpus(), tmp_path / "c")
+    assert load_saved(tmp_path / "c").identity == corpus().identity

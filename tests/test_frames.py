@@ -26,6 +26,7 @@ from jmer.data.corpus import CARD_FILE, Card, Conversation, build_corpus, load_s
 from jmer.data.examples import make_examples
 from jmer.data.frames import mean_pooled, single_utterances
 from jmer.data.inspect import describe
+from jmer.data.integrity import DIGESTS_FILE
 from jmer.data.outliers import count_outliers
 from jmer.data.synthetic import Size, generate
 from jmer.data.validation import checked_corpus, defects, validate_corpus
@@ -106,13 +107,14 @@ def test_frames_are_views():
                 assert np.shares_memory(one, other) or not len(one)
 
 
-def test_a_card_from_before_there_were_frames_is_one_without(tmp_path):
+def test_a_card_from_before_there_were_frames_or_digests_is_one_without(tmp_path):
     card = dataclasses.replace(CARD, frames=False)
     pooled = make_corpus({"train": mean_pooled(split())}, card)
     save_corpus(pooled, tmp_path / "c")
     fields = json.loads((tmp_path / "c" / CARD_FILE).read_text())
     del fields["frames"]
     (tmp_path / "c" / CARD_FILE).write_text(json.dumps(fields))
+    (tmp_path / "c" / DIGESTS_FILE).unlink()
     loaded = load_saved(tmp_path / "c")
     assert loaded.card == card
     assert not any(c.has_frames for c in loaded.conversations("train"))
@@ -138,6 +140,9 @@ def test_damage_is_one_line(tmp_path):
     arrow.write_bytes(whole)
     card = (tmp_path / "c" / CARD_FILE).read_text()
     (tmp_path / "c" / CARD_FILE).write_text(card.replace('"frames": true', '"frames": false'))
+    with pytest.raises(UserError, match=r"card.json is damaged: convert"):
+        load_saved(tmp_path / "c")
+    (tmp_path / "c" / DIGESTS_FILE).unlink()
     with pytest.raises(UserError, match=r"does not match card.json: its columns differ"):
         load_saved(tmp_path / "c")
 

@@ -183,7 +183,7 @@ def test_the_same_source_gives_the_same_files(source, tmp_path, monkeypatch):
         convert([*source(tmp_path / name), name])
         made.append(tmp_path / name / name)
     assert list(load_saved(made[0]).splits) == ["train", "validation", "test"]
-    assert files(made[0]) == files(made[1]) and len(files(made[0])) == 11
+    assert files(made[0]) == files(made[1]) and len(files(made[0])) == 12
 
 
 def test_the_files_of_other_contents_have_other_fingerprints(tmp_path):

@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from jmer.batch import UNLABELLED
 from jmer.data.identity import Identity, identify
+from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
+from jmer.files import atomically
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
@@ -102,17 +104,34 @@ class Corpus:
       card: the corpus' card.
       source: the name or the folder that `jmer.data.load_corpus` reads it from, as it was given there.
       folds: those that the corpus declares for cross-validation, see `jmer.data.folds`; usually none.
+      recorded: fingerprint that `datasets` gave a saved split -> that of its contents when it was saved; what is made
+        of such a split has another one.
     """
 
     splits: datasets.DatasetDict
     card: Card
     source: str = IN_MEMORY
     folds: Folds = dataclasses.field(default_factory=dict)
+    recorded: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What the corpus contains, in digests; computed when it is first asked for."""
-        return identify({split: self.conversations(split) for split in self.splits}, self.card)
+        """What the corpus contains, in digests; computed when it is first asked for.
+
+        Raises:
+          UserError: if a split is not what was saved.
+        """
+        found = identify({split: self.conversations(split) for split in self.splits}, self.card)
+        for split, rows in self.splits.items():
+            fingerprint = found.splits[split].fingerprint
+            if self.recorded.get(rows._fingerprint, fingerprint) != fingerprint:
+                raise self._damaged(split)
+        return found
+
+    def checked(self) -> "Corpus":
+        """Returns the corpus itself. Raises UserError if a split is not what was saved."""
+        _ = self.identity
+        return self
 
     def conversations(self, split: str) -> list[Conversation]:
         """Returns a split's conversations in order; their features are views of the Arrow memory, not copies.
@@ -126,8 +145,11 @@ class Corpus:
         try:
             _check_table(table, self.card)
         except (pa.ArrowException, ValueError) as error:
-            raise UserError(f"split '{split}' of corpus '{self.card.name}' is damaged: convert it again") from error
+            raise self._damaged(split) from error
         return [c for rows in table.to_batches() for c in _from_rows(rows, self.card)]
+
+    def _damaged(self, split: str) -> UserError:
+        return UserError(f"split '{split}' of corpus '{self.card.name}' is damaged: convert it again")
 
 
 def feature_width(values: Features) -> int:
@@ -195,7 +217,7 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
     The same corpus with the same card gives the same files.
 
     Raises:
-      UserError: if `path` exists and is not an empty folder.
+      UserError: if `path` exists and is not an empty folder, or cannot be written; nothing is left there then.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -205,11 +227,13 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
         split: found.select(range(len(found)), new_fingerprint=corpus.identity.splits[split].fingerprint)
         for split, found in corpus.splits.items()
     }
-    with _no_progress_bars():
-        datasets.DatasetDict(rows).save_to_disk(path)
-    (path / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
-    if corpus.folds:
-        (path / FOLDS_FILE).write_text(json.dumps(corpus.folds, indent=2) + "\n")
+    with atomically(path) as temporary:
+        with _no_progress_bars():
+            datasets.DatasetDict(rows).save_to_disk(temporary)
+        (temporary / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
+        if corpus.folds:
+            (temporary / FOLDS_FILE).write_text(json.dumps(corpus.folds, indent=2) + "\n")
+        write_digests(temporary, {split: identity.fingerprint for split, identity in corpus.identity.splits.items()})
 
 
 def load_saved(path: str | Path) -> Corpus:
@@ -226,6 +250,7 @@ def load_saved(path: str | Path) -> Corpus:
         raise UserError(
             f"{path} is not a saved corpus: it has no {CARD_FILE} (make one with `python -m jmer.data.convert`)"
         )
+    recorded = check_digests(path)
     try:
         fields = json.loads((path / CARD_FILE).read_text())
         card = Card(**fields | {"emotions": tuple(fields["emotions"])})
@@ -233,14 +258,15 @@ def load_saved(path: str | Path) -> Corpus:
         raise UserError(f"{path / CARD_FILE} is damaged ({error}): convert the corpus again") from error
     try:
         splits = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # a damaged schema makes `datasets` raise what nobody has declared
         raise UserError(f"the Arrow files under {path} are missing or damaged: convert the corpus again") from error
     expected = _row_features(card)
     for split, rows in splits.items():
         if rows.features != expected:
             raise UserError(f"{path / split} does not match {CARD_FILE}: its columns differ; convert the corpus again")
     ordered = datasets.DatasetDict({split: splits[split] for split in SPLITS if split in splits})
-    return Corpus(ordered, card, source=str(path), folds=_load_folds(path / FOLDS_FILE))
+    of_rows = {rows._fingerprint: recorded[split] for split, rows in ordered.items() if split in recorded}
+    return Corpus(ordered, card, source=str(path), folds=_load_folds(path / FOLDS_FILE), recorded=of_rows)
 
 
 def _load_folds(path: Path) -> Folds:

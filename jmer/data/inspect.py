@@ -50,7 +50,7 @@ def inspect(arguments: Sequence[str], *, program: str = "python -m jmer.data.ins
 
 def describe(corpus: Corpus) -> str:
     """Returns tables of the sizes, lengths, speakers, emotions and features of a corpus, and its defects."""
-    card = corpus.card
+    card, fingerprint = corpus.card, corpus.identity.fingerprint
     splits = {split: corpus.conversations(split) for split in corpus.splits}
     found = defects(splits, card, folds=corpus.folds)
     columns = splits | ({"all": list(chain(*splits.values()))} if len(splits) > 1 else {})
@@ -71,7 +71,7 @@ def describe(corpus: Corpus) -> str:
                 ]
             ),
             *([_aligned(_frames(splits, card))] if card.frames else ()),
-            f"fingerprint: {corpus.identity.fingerprint}, of the contents without transcripts, name and place",
+            f"fingerprint: {fingerprint}, of the contents without transcripts, name and place",
             "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
     )

@@ -58,7 +58,7 @@ class Predicting(abc.ABC):
           UserError: naming what does not fit the model.
         """
         return self.predictor.predict(
-            load_corpus(data) if isinstance(data, str | Path) else data, split, context=context
+            load_corpus(data).checked() if isinstance(data, str | Path) else data, split, context=context
         )
 
     def evaluate(self, corpus: Corpus | str | Path | None = None) -> dict[str, Scores]:
@@ -72,7 +72,7 @@ class Predicting(abc.ABC):
         """
         if corpus is None:
             corpus = self.training_corpus()
-        return self.predictor.evaluate(load_corpus(corpus) if isinstance(corpus, str | Path) else corpus)
+        return self.predictor.evaluate(load_corpus(corpus).checked() if isinstance(corpus, str | Path) else corpus)
 
 
 @dataclasses.dataclass(frozen=True)
