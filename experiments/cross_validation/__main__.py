@@ -13,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import jmer
 from experiments import tables
@@ -108,9 +109,9 @@ def report(
         *tables.banner(any(whole_corpus(each.corpus).card.synthetic for each in candidates)),
         "TEST scores in percent. Over folds: mean ± sample standard deviation of the folds' scores, each the mean over "
         "its seeds. Pooled: the predictions of all folds scored together, mean ± sample standard deviation over seeds. "
-        f"The epoch of a run was {selection_rule(ran)}, on validation conversations of its own fold. Minutes: of "
-        "training, up to the selected epochs, all folds and seeds; other runs may have used the machine at the same "
-        "time.",
+        f"The epoch of a run was {selection_rule(ran)}, on validation conversations of its own fold. Minutes per run: "
+        "of training, up to the selected epoch, mean over the runs; runs of one program (--vectorize) take them "
+        "together, and others may have used the machine at the same time.",
         tables.markdown(shown),
         *tables.bullets(
             "Differences in pooled weighted F1, with the 95 % interval and the p-value of a paired bootstrap over "
@@ -126,7 +127,7 @@ def _cells(each: Candidate, validated: CrossValidation | None) -> dict[str, str]
     head = {"corpus": corpus_title(whole_corpus(each.corpus).card), "model": each.model}
     if validated is None:
         columns = (f"{title}, {of}" for of in ("folds", "pooled") for title in SHOWN.values())
-        return head | dict.fromkeys((*columns, "minutes", "runs"), tables.NOTHING)
+        return head | dict.fromkeys((*columns, "minutes per run", "runs"), tables.NOTHING)
     of_folds = validated.fold_scores.values()
     over = {
         title: [sum(scores[name] for scores in seeds.values()) / len(seeds) for seeds in of_folds]
@@ -137,7 +138,7 @@ def _cells(each: Candidate, validated: CrossValidation | None) -> dict[str, str]
         head
         | {f"{title}, folds": tables.percent(found) for title, found in over.items()}
         | {f"{title}, pooled": tables.percent(found) for title, found in pooled.items()}
-        | {"minutes": f"{sum(run.seconds for run in validated) / 60:.1f}", "runs": str(len(validated))}
+        | {"minutes per run": f"{fmean(run.seconds for run in validated) / 60:.1f}", "runs": str(len(validated))}
     )
 
 
