@@ -162,6 +162,8 @@ def follow(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
     monkeypatch.setattr(loop, "progress_line", progress_line)
     monkeypatch.setattr(execution, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    # No time passes between the steps.
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
 
     def run(**changes):
         train(linear_config(training__parallel="jit", training__resident_megabytes=0, **changes), corpus(), tmp_path)
@@ -179,6 +181,14 @@ def test_a_run_counts_what_it_trained(follow):
     for row, positions, count in zip(rows, curriculum(training(), buckets=3, epochs=5), steps, strict=True):
         assert row["utterances_per_second"] == pytest.approx(sum(len(training()[i]) for i in positions) / count)
     assert rows[-1]["utterances_per_second"] == pytest.approx(SIZES["train"].utterances / 3)
+
+
+def test_the_time_left_counts_what_follows_the_steps_of_an_epoch(follow, monkeypatch):
+    hundreds = itertools.count(0, 100)
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: float(next(hundreds))))
+    _, told = follow(training__curriculum=3, training__epochs=5)
+    # Of the 100 seconds that each epoch takes, its steps take 1, 2 and 3.
+    assert told["left"] == pytest.approx([11 + 4 * 99, 9 + 3 * 98, 6 + 2 * 97, 3 + 97, 0])
 
 
 def test_a_run_without_a_curriculum_has_all_in_every_epoch(follow):

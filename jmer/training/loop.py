@@ -1,6 +1,7 @@
 """The training loop: epoch by epoch, for one run or for several side by side, each resumed where it stopped."""
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def train(
                 run.save(state)
 
         while unfinished := {i: run.progress for i, run in enumerate(runs) if not run.is_finished}:
+            began = time.perf_counter()
             # Train the earliest epoch that is not finished. Between its steps, stop if one was not finite, or save and
             # stop if the process is to end.
             epoch = min(progress.epoch for progress in unfinished.values())
@@ -105,7 +107,14 @@ def train(
                 raise UserError(message if len(runs) == 1 else f"seed {runs[i].config.seed}: {message}")
 
             # Report the epoch, and stop if the process is to end.
-            left = max(schedule.seconds_left(runs[i].progress.epoch, runs[i].progress.seconds) for i in complete)
+            after = {i: runs[i].progress for i in complete}
+            trained = max(p.seconds - training[i].seconds - training[i].batch_seconds for i, p in after.items())
+            # Scoring and saving take as long after every epoch, however few steps it has.
+            between = max(0.0, time.perf_counter() - began - trained)
+            left = max(
+                schedule.seconds_left(p.epoch, p.seconds) + between * (config.training.epochs - p.epoch)
+                for p in after.values()
+            )
             log(progress_line(epoch + 1, mean_values(values), config, seconds_left=left))
             for reason in filter(None, (runs[i].stopped for i in complete)):
                 log(reason)
