@@ -1,0 +1,120 @@
+"""Names of every kind go through every format into every output and back; those that cannot are one line."""
+
+import csv
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from names import KEPT
+from tiny import linear_config, tiny_corpus
+
+import jmer
+from jmer.command import exit_status
+from jmer.data import make_conversation, make_corpus, save_corpus
+from jmer.data.convert import convert
+from jmer.data.corpus import load_saved
+from jmer.errors import UserError
+from jmer.evaluation.predictions import read_predictions
+
+NAMES = tuple(name for name in KEPT if name)
+REFUSED = {"a\rb": "U+000D", "\x1b[2J": "U+001B", "\x00": "U+0000", "\x85": "U+0085", "x" * 2000: "2000 characters"}
+FIELDS = {"conversation": "id", "utterance": "utt", "speaker": "speaker", "sentence": "sentence"}
+MAPPING = (*(f"--{field}={column}" for field, column in FIELDS.items()), "--split=split", "--text=f")
+
+
+def write(path, names):
+    columns = {column: list(names) for column in FIELDS.values()} | {"split": ["train"] * len(names)}
+    features = np.arange(2 * len(names), dtype=np.float32).reshape(-1, 2)
+    if path.suffix == ".npz":
+        np.savez(path, f=features, **{name: np.array(values) for name, values in columns.items()})
+    elif path.suffix == ".parquet":
+        pa.parquet.write_table(pa.table(columns | {"f": list(features)}), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*columns, "f_0", "f_1"])
+            writer.writerows(
+                [*row, *values] for row, values in zip(zip(*columns.values(), strict=True), features, strict=True)
+            )
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "csv"])
+def test_tables(tmp_path, capfd, suffix):
+    source = tmp_path / f"t.{suffix}"
+    arguments = ["table", *MAPPING, "--emotions=calm", "--predict-only", str(source), str(tmp_path / "c")]
+    for name, reason in REFUSED.items():
+        if not (suffix == "npz" and name == "\x00"):  # NumPy's strings end before it
+            write(source, ["sound", name])
+            assert exit_status(convert, arguments) == 2
+            lines = capfd.readouterr().err.removesuffix("\n").split("\n")
+            assert [line.split("'")[0].split()[-1] for line in lines] == ["id", "utterance", "speaker"]
+            assert all(reason in line and line.isprintable() and len(line) < 250 for line in lines)
+    write(source, NAMES)
+    assert exit_status(convert, arguments) == 0
+    read = [c for split in load_saved(tmp_path / "c").splits for c in load_saved(tmp_path / "c").conversations(split)]
+    for names in ((c.id for c in read), *((getattr(c, f)[0] for c in read) for f in ("utterances", "speakers"))):
+        assert sorted(names) == sorted(NAMES)
+
+
+def test_json_with_halves_of_characters(tmp_path, capfd):
+    def status(**changes):
+        spoken = {"text": "a", "speaker": "A", "label": "joy", "cls": [0.5, 0.25]}
+        for split in ("train", "dev", "test"):
+            content = json.dumps([[spoken | {"label": "neutral"}, spoken | (changes if split == "train" else {})]])
+            (tmp_path / f"{split}_data_x.json.feature").write_text(content)
+        flags = ["--emotions=joy,neutral"] if "label" not in changes else []
+        return exit_status(
+            convert, ["dag-json", *flags, str(tmp_path), str(tmp_path / f"c{len(list(tmp_path.iterdir()))}")]
+        )
+
+    for changes in ({"label": "a\ud800"}, {"speaker": "\udfff"}, {"speaker": "\r"}):
+        assert status(**changes) == 2
+        err = capfd.readouterr().err
+        assert err.count("\n") == 1 and err[:-1].isprintable()
+    assert status(text="it is\n\ud83d\x1b") == 0
+    (saved,) = tmp_path.glob("c*")
+    assert load_saved(saved).conversations("train")[0].sentences[1] == "it is\n\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "a\ud800"], ids=ascii)
+@pytest.mark.parametrize("argument", ["id", "speakers", "utterances"])
+def test_conversations_in_memory(name, argument):
+    with pytest.raises(UserError, match=rf"^{argument}(\[0\])? (contains U\+|has 2000 characters)"):
+        make_conversation({"text": [[1.0]]}, **{argument: name if argument == "id" else [name]})
+
+
+def test_the_names_of_a_trained_run_come_back(tmp_path, capfd):
+    made, names = tiny_corpus(), itertools.cycle(name for name in NAMES if len(name) < 100)
+    emotions = (r"$\frac{a}$", "NA", '=1+1, "two"', "👍 <b>\\input{x}")
+    splits = {
+        split: [
+            dataclasses.replace(
+                c,
+                id=f"{next(names)} {split} {i}",
+                utterances=[f"{n}{next(names)}" for n in range(len(c))],
+                speakers=[next(names) for _ in range(len(c))],
+            )
+            for i, c in enumerate(made.conversations(split))
+        ]
+        for split in made.splits
+    }
+    card = dataclasses.replace(made.card, emotions=emotions, name="-1+cmd|' /C'!A0")
+    save_corpus(make_corpus(splits, card), tmp_path / "corpus")
+    run = jmer.train(linear_config(training__epochs=1), tmp_path / "corpus", tmp_path / "run")
+    for split, conversations in splits.items():
+        read = read_predictions(run.folder / "predictions" / f"{split}.csv")
+        assert list(read["conversation"]) == [c.id for c in conversations for _ in c.utterances]
+        assert list(read["utterance"]) == [name for c in conversations for name in c.utterances]
+        assert list(read["speaker"]) == [name for c in conversations for name in c.speakers]
+        gold = [emotions[label] if label >= 0 else "" for c in conversations for label in c.labels]
+        assert list(read["gold"]) == gold and set(read["predicted"]) <= set(emotions)
+        predicted = run.predict(tmp_path / "corpus", split=split)
+        pd.testing.assert_frame_equal(read, predicted[list(read)], check_dtype=False, rtol=1e-5)
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "<b>\\input" not in page
+    assert "Traceback" not in "".join(capfd.readouterr())
