@@ -135,9 +135,9 @@ def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no file .*train_data_x.json.feature: check its path"):
         read(tmp_path / "train_data_x.json.feature")
     whole = json.dumps(conversations([["calm", "angry"]]))
-    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
+    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated: get the file again \("):
         read(write(tmp_path, "train", whole[:-30]))
-    with pytest.raises(UserError, match=r"is not a JSON file, or is truncated \("):
+    with pytest.raises(UserError, match=r"is nested too deeply: get the file again"):
         read(write(tmp_path, "train", "[" * 100_000))
     for content, message in [
         (b"\x80\x04\x95\xff", "is a pickle: convert it with the format `pickle`"),
@@ -145,7 +145,7 @@ def test_wrong_files_are_refused(tmp_path):
         (b"<html><head><title>Not found</title></head></html>", "is a web page, not the file itself"),
         (b"", "is empty: get the file again"),
         (b"text,speaker,label\na,b,c\n", "is a text file that begins with 'text,speaker,label': if it is a csv file"),
-        (whole[:-30].encode("utf-8-sig"), r"is not a JSON file, or is truncated \("),
+        (whole[:-30].encode("utf-8-sig"), r"is not a JSON file, or is truncated: get the file again \("),
     ]:
         (tmp_path / "train_data_roberta.json.feature").write_bytes(content)
         with pytest.raises(UserError, match=message):

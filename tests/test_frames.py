@@ -707,7 +707,7 @@ MISTAKES = {
         FOLDERS,
         ["e2v/c_1.npy has width 9 but e2v/", ".npy has 2: extract"],
     ),
-    "objects": (saved(np.array([[None]]), allow_pickle=True), FOLDERS, ["bert/a_0.npy is truncated", "Python objects"]),
+    "objects": (saved(np.array([[None]]), allow_pickle=True), FOLDERS, ["bert/a_0.npy contains Python objects"]),
     "cut": (a_file(cut), FOLDERS, ["bert/a_0.npy is truncated"]),
     "empty": (a_file(lambda path: path.write_bytes(b"")), FOLDERS, ["bert/a_0.npy is empty"]),
     "text": (

@@ -508,7 +508,7 @@ def test_a_damaged_column_is_refused(tmp_path):
     whole = path.read_bytes()
     at = whole.index(COLUMNS["words"].tobytes())
     path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
-    assert "bad.npz: column 'words' is damaged: save the file again" in refusal([path], *FLAGS)
+    assert "bad.npz: column 'words' is truncated or damaged: save the file again" in refusal([path], *FLAGS)
 
 
 def test_errors_in_csv_and_parquet_are_refused(tmp_path):
@@ -516,7 +516,7 @@ def test_errors_in_csv_and_parquet_are_refused(tmp_path):
     text = path.read_text()
     path.write_text(text + "1,2\n")
     message = refusal([path], *FLAGS)
-    assert "a.csv is not a table: CSV parse error: Expected 12 columns, got 2: 1,2: every row needs as many" in message
+    assert "a.csv is not a table: every row needs as many cells as the header (CSV parse error: Expected 12" in message
     path.write_text(text.replace('"words_1"', '"words_7"'))
     assert "columns words_0 to words_7 for text, number 1 is missing" in refusal([path], *FLAGS)
     path.write_text(text.replace('"sound_1"', '"sound_0"'))
@@ -549,7 +549,7 @@ def test_files_with_different_features_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a, b", "is not a YAML file: while parsing a flow sequence"),
+        ("[a, b", "is not a YAML file: write one `field: column` per line (while parsing a flow sequence"),
         ("- talk", "is not a mapping: write one `field: column` per line"),
         ("dialog: talk", "unknown field 'dialog': the fields are conversation, order, speaker"),
         ("label: 3", "label is 3: expected the name of a column"),

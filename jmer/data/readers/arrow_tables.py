@@ -11,9 +11,12 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.tables import Table
 from jmer.data.readers.text_files import csv_layout, encoding_of, head_of, read_text
 from jmer.errors import UserError
+
+_AS_PLAIN = "save it as text in UTF-8, or as numbers"
 
 
 def open_parquet(path: Path) -> Table:
@@ -52,20 +55,13 @@ def open_csv(path: Path, texts: Sequence[str]) -> Table:
             ),
         )
 
-    try:
+    with guarded(str(path), "every row needs as many cells as the header", described="is not a table"):
         return arrow_table(path, load())
-    except pa.ArrowException as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path} is not a table: {line}: every row needs as many cells as the header") from error
 
 
 def _opened(path: Path, load: Callable[[], pa.Table]) -> Table:
-    try:
-        table = load()
-    except (OSError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path} is truncated or not a {path.suffix} file: save it again ({line})") from error
-    return arrow_table(path, table)
+    with guarded(str(path), "save it again", described=f"is truncated or not a {path.suffix} file"):
+        return arrow_table(path, load())
 
 
 def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None = None) -> Table:
@@ -89,13 +85,15 @@ def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None =
             cells = _decoded(path, name, cells)
         if pa.types.is_nested(cells.type):
             raise UserError(f"{path}: column '{name}' is {cells.type}: expected one value per row")
-        return _named(cells.to_pylist(), classes.get(name, ()))
+        with guarded(f"{path}: column '{name}'", _AS_PLAIN, described=f"has values that are no {cells.type}"):
+            return _named(cells.to_pylist(), classes.get(name, ()))
 
     def array(name: str) -> np.ndarray:
-        cells = column(name).combine_chunks()
-        if pa.types.is_fixed_size_list(cells.type):
-            cells = cells.cast(pa.list_(cells.type.value_type))
-        return _stacked(path, name, cells) if _is_list(cells.type) else _numbers(path, name, cells)
+        with guarded(f"{path}: column '{name}'", _AS_PLAIN):
+            cells = column(name).combine_chunks()
+            if pa.types.is_fixed_size_list(cells.type):
+                cells = cells.cast(pa.list_(cells.type.value_type))
+            return _stacked(path, name, cells) if _is_list(cells.type) else _numbers(path, name, cells)
 
     def by_utterance(name: str) -> Table | None:
         if name not in table.column_names or not _is_list_of_names(table[name].type):
@@ -180,7 +178,7 @@ def _stacked(path: Path, name: str, column: pa.ListArray) -> np.ndarray:
         )
     values = _numbers(path, name, column.flatten())
     stacked = np.full((len(column), width), np.nan, np.result_type(values, np.float32))
-    stacked[present] = values.reshape(-1, width)
+    stacked[present] = values.reshape(lengths.size, width)
     return stacked
 
 

@@ -19,6 +19,7 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.readers.conventions import files_by_split, fix_encoding
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.text_files import read_text
 from jmer.data.validation import checked_corpus, mark_missing
@@ -70,11 +71,8 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
 def _load(path: Path) -> list:
     check_kind(path, "json", "utf-16")
     text = read_text(path)
-    try:
+    with guarded(str(path), "get the file again", described="is not a JSON file, or is truncated"):
         content = json.loads(text, object_hook=_compact)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a JSON file, or is truncated ({reason}): get the file again") from error
     if not isinstance(content, list) or not content:
         raise UserError(f"{path} contains no list of conversations: it is not in the format of DAG-ERC")
     for number, utterances in enumerate(content):

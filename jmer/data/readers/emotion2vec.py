@@ -18,6 +18,7 @@ import numpy as np
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.readers.conventions import split_named
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.pooling import NOTE, add_pool_argument, pooled
 from jmer.data.readers.utterance_names import add_alone_argument, grouped, places
@@ -110,12 +111,8 @@ def _lines(path: Path) -> list[str]:
 def _features(path: Path, count: int) -> np.ndarray | list[np.ndarray]:
     """Returns the vectors `[N, D]` of utterances, or the frames `[F_i, D]` of each."""
     check_kind(path, "npy")
-    try:
+    with guarded(str(path), "save it again as floats", described="is truncated, or contains Python objects"):
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{path} is truncated, or contains Python objects, which could run code: save floats"
-        ) from error
     if values.ndim != 2 or values.dtype.kind != "f":
         raise UserError(f"{path} is {values.dtype} of shape {values.shape}: expected floats [frames, width]")
     listed = path.with_suffix(".lengths")

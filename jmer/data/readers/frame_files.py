@@ -14,6 +14,7 @@ keeps the features in memory: 4 bytes x utterances x frames x width, about 4 GB 
 
 import argparse
 import dataclasses
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
@@ -114,7 +116,7 @@ class _Files:
                 f"{path} has width {frames.shape[1]} but {self.first} has {self.width}: extract all with one model"
             )
         with np.errstate(over="ignore"):  # values beyond float32 become infinite
-            frames = frames.astype(np.float32)
+            frames = np.array(frames, np.float32)
         wrong = np.flatnonzero(~np.isfinite(frames).all(1))
         if wrong.size:
             raise UserError(
@@ -155,17 +157,18 @@ def _with_frames(conversation: Conversation, files: Mapping[str, _Files]) -> Con
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        check_kind(path, "npy", "npz")
-        raise UserError(
-            f"{path} is truncated, not a .npy file, or contains Python objects, which could run code: save it again as "
-            "floats"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} contains several arrays: save one array of frames with numpy.save")
-    if array.ndim != 2 or array.dtype.kind != "f":
+    with guarded(str(path), "save it again as floats", described="is truncated, damaged or not a .npy file"):
+        if zipfile.is_zipfile(path):
+            raise UserError(f"{path} contains several arrays: save one array of frames with numpy.save")
+        try:
+            # Mapped, since a forged header could ask for any amount of memory.
+            array = np.lib.format.open_memmap(path, mode="r")
+        except (ValueError, EOFError) as error:
+            check_kind(path, "npy", "npz")
+            if "Python objects" in str(error):
+                raise UserError(f"{path} contains Python objects, which could run code: save it as floats") from error
+            raise
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise UserError(f"{path} is {array.dtype} of shape {array.shape}: expected floats [frames, width]")
     return array
 
@@ -179,6 +182,12 @@ def _check_folders(folders: Mapping[str, Path]) -> None:
 
 
 def _check_names(names: Sequence[str], column: str, source: Path) -> None:
+    for name in names:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise UserError(
+                f"{source}: column '{column}' has the name {name!r}, whose file would be outside the folder of frames: "
+                "give it another name"
+            )
     for name, count in Counter(names).items():
         if count > 1:
             raise UserError(

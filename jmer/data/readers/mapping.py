@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import yaml
 from jmer.batch import MODALITIES
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.presets import PRESETS
 from jmer.data.readers.text_files import read_text
@@ -78,6 +80,7 @@ COLUMN_FLAGS = {
     "audio": "audio features",
     "visual": "visual features",
 }
+CHARACTERS, BRACKETS = 1 << 16, 100  # of a YAML file; PyYAML takes quadratic time for brackets in brackets
 TEXT_FIELDS = ("speaker", "label", "split", "fold", "utterance", "sentence")
 
 
@@ -155,20 +158,30 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
     return Columns(**fields)
 
 
+class _NoAliases(yaml.SafeLoader):
+    """A loader without aliases, with which a few lines can name billions of items."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, *NAME, which mappings of columns do not need")
+        return super().compose_node(parent, index)
+
+
 def _yaml_mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no file {path}: --columns names a YAML file with a mapping of columns")
     check_kind(path, "text", "json", "utf-16", "empty")
     text = read_text(path)
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if len(text) > CHARACTERS or text.count("[") + text.count("{") > BRACKETS:
+        raise UserError(f"{path} is too large or too nested for a mapping: write one `field: column` per line")
+    with guarded(str(path), "write one `field: column` per line", described="is not a YAML file"):
+        fields = yaml.load(text, _NoAliases)
     if not isinstance(fields, dict):
         raise UserError(f"{path} is not a mapping: write one `field: column` per line")
     for field, value in fields.items():
         if field not in _YAML_KINDS:
             raise UserError(f"{path}: unknown field '{field}': the fields are {', '.join(_YAML_KINDS)}")
-        if not isinstance(value, _YAML_KINDS[field].types):
-            raise UserError(f"{path}: {field} is {value!r}: expected {_YAML_KINDS[field].described}")
+        items = value if isinstance(value, list) else ()
+        if not isinstance(value, _YAML_KINDS[field].types) or any(isinstance(item, list | dict) for item in items):
+            raise UserError(f"{path}: {field} is {reprlib.repr(value)}: expected {_YAML_KINDS[field].described}")
     return {field: tuple(map(str, value)) if isinstance(value, list) else value for field, value in fields.items()}

@@ -2,38 +2,39 @@
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from jmer.data.readers.restricted_unpickler import one_line_errors, unpickler_for
+from jmer.data.readers.guard import guarded
+from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
+from jmer.data.readers.restricted_unpickler import array_size, one_line_errors, unpickler_for
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
 
 
 def open_npz(path: Path) -> Table:
     """Opens a .npz file; arrays of Python objects, as pandas gives them for text, are read without running any code."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names = arrays.files
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is truncated or not a .npz file: save it again") from error
+    with (
+        guarded(str(path), "save it again", described="is truncated or not a .npz file"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = {member.removesuffix(".npy"): member for member in archive.namelist()}
 
     def column(name: str) -> np.ndarray:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return arrays[name]
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: column '{name}' is damaged: save the file again") from error
-        except ValueError:
-            return _objects(path, name)
+        with (
+            guarded(f"{path}: column '{name}'", "save the file again"),
+            reading(path),
+            zipfile.ZipFile(path) as archive,
+        ):
+            return _array(archive, members[name], f"{path}: column '{name}'", path)
 
     def values(name: str) -> list:
         array = column(name)
         if array.ndim != 1:
             raise UserError(f"{path}: column '{name}' has shape {array.shape}: expected one value per row")
-        return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
+        with guarded(f"{path}: column '{name}'", "save the file again", described="has values that are no text"):
+            return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
 
     def array(name: str) -> np.ndarray:
         array = column(name)
@@ -43,17 +44,31 @@ def open_npz(path: Path) -> Table:
             raise UserError(f"{path}: column '{name}' is {array.dtype}: expected numbers")
         return array
 
-    return Table(path, names, values, array)
+    return Table(path, list(members), values, array)
 
 
-def _objects(path: Path, name: str) -> np.ndarray:
-    """Reads an array of Python objects, which NumPy pickles."""
-    with one_line_errors(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        major, _ = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        read(member)
-        pickled = member.read()
-        return np.asarray(unpickler_for(pickled)(io.BytesIO(pickled), encoding="latin1").load())
+def _array(archive: zipfile.ZipFile, member: str, where: str, path: Path) -> np.ndarray:
+    """Reads an array after checking that its shape agrees with the bytes that there are."""
+    spend(archive.getinfo(member).file_size, "its arrays")
+    content = archive.read(member)
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        raise UserError(f"{where} is no array: save the columns with numpy.savez")
+    file = io.BytesIO(content)
+    major, _ = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, column_major, dtype = header(file)
+    start = file.tell()
+    if dtype.hasobject:
+        with one_line_errors(path):
+            return np.asarray(unpickler_for(content[start:])(file, encoding="latin1").load())
+    count = array_size(shape)
+    if (not dtype.itemsize and count > EMPTY_ROWS) or count * dtype.itemsize != len(content) - start:
+        raise UserError(
+            f"{where} has {len(content) - start} bytes, not those of an array of {dtype} of shape {shape}: save the "
+            "file again"
+        )
+    flat = np.frombuffer(content, dtype, count, start) if dtype.itemsize else np.zeros(count, dtype)
+    return flat.reshape(shape, order="F" if column_major else "C")
 
 
 def _stacked(path: Path, name: str, rows: np.ndarray) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
 
 from jmer.data.corpus import CARD_FILE
 from jmer.data.readers.arrow_tables import arrow_table, open_arrow, open_csv, open_parquet
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import kind_of
+from jmer.data.readers.guard import guarded
 from jmer.data.readers.npz_tables import open_npz
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
@@ -84,9 +85,9 @@ def open_table(path: Path, texts: Sequence[str]) -> Table:
             raise UserError(f"{path} is {found.what}: {remedy}")
         raise UserError(f"{path}: expected a {', '.join(_SUFFIXES)} file, not '{path.suffix or path.name}'")
     table = _OPENERS[kind](path, texts)
-    for name in dict.fromkeys(table.names):
-        if list(table.names).count(name) > 1:
-            raise UserError(f"{path} has {list(table.names).count(name)} columns named '{name}': rename them")
+    for name, count in Counter(table.names).items():
+        if count > 1:
+            raise UserError(f"{path} has {count} columns named '{name}': rename them")
     return dataclasses.replace(table, split=split_in(path.stem))
 
 
@@ -97,11 +98,8 @@ def split_in(name: str) -> str | None:
 
 
 def _open_datasets(folder: Path) -> list[Table]:
-    try:
+    with guarded(f"{folder}: the dataset", "save it again", described="is incomplete or damaged"):
         loaded = datasets.load_from_disk(str(folder))
         named = loaded.items() if isinstance(loaded, datasets.DatasetDict) else [("", loaded)]
         arrow = {name: rows.with_format("arrow")[:] for name, rows in named}
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{folder}: the dataset is incomplete or damaged: save it again ({line})") from error
     return [dataclasses.replace(arrow_table(folder / name, t), split=split_in(name)) for name, t in arrow.items()]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+DIGITS = 9
+"""The most that the number of a numbered column has."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -40,7 +43,7 @@ def numbered_columns(names: Sequence[str]) -> dict[str, dict[int, str]]:
     groups: dict[str, dict[int, str]] = {}
     for name in names:
         match = re.fullmatch(r"(.*?)_?(\d+)", name)
-        if match and match[1]:
+        if match and match[1] and len(match[2]) <= DIGITS:
             groups.setdefault(match[1], {})[int(match[2])] = name
     return groups
 

@@ -1,0 +1,44 @@
+"""One guard around the libraries that read files: whatever they raise becomes one line."""
+
+import contextlib
+from collections.abc import Iterator
+
+from jmer.errors import UserError
+
+SHOWN_CHARACTERS = 200
+
+
+@contextlib.contextmanager
+def guarded(what: str, remedy: str, *, described: str = "is truncated or damaged") -> Iterator[None]:
+    """Turns what reading a file raises into a UserError of one line.
+
+    A library that gets damaged or forged bytes may raise almost any exception, so all of them are meant.
+
+    Args:
+      what: the file, and the part of it that is read.
+      remedy: what to do if its content is wrong.
+      described: what is wrong if the library does not say that it is anything else.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{what} asks for more memory than there is: check that it is whole, or free some") from error
+    except RecursionError as error:
+        raise UserError(f"{what} is nested too deeply: {remedy}") from error
+    except OSError as error:
+        if error.errno and error.strerror:  # from the system, not from a library about the content
+            raise UserError(f"cannot read {what}: {error.strerror}") from error
+        raise UserError(f"{what} {described}: {remedy} ({_line(error)})") from error
+    except NotImplementedError as error:
+        raise UserError(f"{what} is in a form that cannot be read ({_line(error)}): save it without") from error
+    except Exception as error:
+        if "encrypted" in str(error) or "password" in str(error):
+            raise UserError(f"{what} is encrypted: save it without a password") from error
+        raise UserError(f"{what} {described}: {remedy} ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "..."
