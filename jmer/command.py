@@ -95,6 +95,10 @@ def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Seque
         lines = (f"{error.filename}: {error.strerror}" if error.filename else str(error),)
     except MemoryError as error:
         lines = (f"not enough memory ({error}): free some, or lower training.batch_size if it is training",)
+    except ImportError as error:
+        if "failed to map segment" not in str(error):  # otherwise a package is missing or broken
+            raise
+        lines = (f"not enough memory to load {error}: free some, or raise the limit of `ulimit -v`",)
     show("\n".join(map(printable, (f"error: {lines[0]}", *lines[1:]))), sys.stderr)
     return 2
 

@@ -43,6 +43,13 @@ def test_a_mistake_is_one_line_whatever_is_in_it(capfd, error, line, name):
     assert out == "" and err.startswith(line.format(HOSTILE[name])) and err.count("\n") == 1 and err[:-1].isprintable()
 
 
+def test_libraries_that_memory_is_too_small_for(capfd):
+    assert exit_status(failing(ImportError("/lib/x.so: failed to map segment from shared object")), []) == 2
+    assert capfd.readouterr().err.startswith("error: not enough memory to load /lib/x.so: failed to map segment")
+    with pytest.raises(ImportError, match="no such module"):
+        exit_status(failing(ImportError("no such module")), [])
+
+
 def test_several_mistakes_are_a_line_each(capfd):
     assert exit_status(failing(UserError("one\x07", "two\n", "three")), []) == 2
     assert capfd.readouterr().err == "error: one\\x07\ntwo\\n\nthree\n"
