@@ -1,6 +1,7 @@
 """Atomic writing of files."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,14 @@ from jmer.errors import UserError
 
 TEMPORARY = ".writing-"
 """Prefix of the temporary folders that a killed writer leaves behind."""
+
+REMEDIES = {
+    errno.ENOSPC: "free the disk",
+    errno.EDQUOT: "free the disk",
+    errno.EACCES: "get permission to write there",
+    errno.EPERM: "get permission to write there",
+    errno.EROFS: "get permission to write there",
+}
 
 
 @contextlib.contextmanager
@@ -30,5 +39,25 @@ def atomically(path: str | Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"cannot write {path} ({reason}): free the disk or name another folder") from error
+        raise not_written(f"cannot write {path}", error, "name another folder") from error
+
+
+def not_written(what: str, error: Exception, remedy: str) -> UserError:
+    """Returns one line on what could not be written.
+
+    Args:
+      what: start of the line.
+      error: why; libraries of other languages may give the operating system's reason in their text alone.
+      remedy: beside that for the reason.
+    """
+    code = reason_code(error)
+    reason = os.strerror(code) if code else type(error).__name__
+    remedies = [REMEDIES[code], remedy] if code in REMEDIES else [remedy]
+    return UserError(f"{what} ({reason}): {' or '.join(remedies)}")
+
+
+def reason_code(error: Exception) -> int | None:
+    """Returns the operating system's number for the reason of an error; None if it is not known."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return next((code for code in REMEDIES if os.strerror(code) in str(error)), None)

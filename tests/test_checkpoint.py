@@ -1,6 +1,7 @@
 """What is saved comes back bit for bit on any devices, and what cannot be read is one line."""
 
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -212,16 +213,52 @@ def is_harmless(folder, path, content):
     return True
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
+# As TensorStore puts them.
+FULL = (
+    'RESOURCE_EXHAUSTED: Error writing "rng/0" in OCDBT database: Failed to write 240 bytes to file 22: No space '
+    "left on device [os_error_code='28']\n" + "In an event loop\n" * 99
+)
+FORBIDDEN = "PERMISSION_DENIED: Error opening /x: Permission denied [os_error_code='13']"
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "line"),
+    [
+        ("os.mkdir", OSError(28, "No space left on device"), "No space left on device): free the disk"),
+        ("os.mkdir", OSError(30, "Read-only file system"), "Read-only file system): get permission to write there"),
+        ("manager", ValueError(FULL), "No space left on device): free the disk"),
+        ("manager", ValueError(FORBIDDEN), "Permission denied): get permission to write there"),
+    ],
+    ids=["full", "read-only", "full for TensorStore", "forbidden to TensorStore"],
+)
+def test_a_disk_that_cannot_be_written_is_one_line_and_loses_nothing(tmp_path, monkeypatch, place, error, line):
+    def fail(*_, **__):
+        raise error
+
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
         with monkeypatch.context() as patch:
-            patch.setattr("pathlib.Path.mkdir", full_disk)
-            patch.setattr("os.mkdir", full_disk)
-            with pytest.raises(UserError, match=r"^cannot save to .* \(No space left on device\): free the disk$"):
+            if place == "manager":
+                patch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
+            else:
+                patch.setattr("pathlib.Path.mkdir", fail)
+                patch.setattr(place, fail)
+            with pytest.raises(
+                UserError, match=f"^cannot save to {tmp_path} .{re.escape(line)} or choose another workdir$"
+            ):
                 save(checkpoints, 2)
     assert_same(restore(tmp_path, 1).state, state(1))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest == 1
+        save(checkpoints, 2)
+    assert_same(restore(tmp_path, 2).state, state(2))
 
 
-def full_disk(*_, **__):
-    raise OSError(28, "No space left on device")
+def test_an_error_in_saving_that_is_not_of_the_disk_is_not_taken_for_one(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("of another kind")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
+        with pytest.raises(ValueError, match="of another kind"):
+            save(checkpoints, 1)

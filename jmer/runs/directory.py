@@ -16,7 +16,7 @@ from jmer.data.corpus import Card
 from jmer.data.identity import Identity, identity_from_dict
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
-from jmer.files import TEMPORARY, atomically
+from jmer.files import TEMPORARY, atomically, not_written
 from jmer.models import model_names
 
 CONFIG_FILE = "config.json"
@@ -104,7 +104,7 @@ def lock(workdir: Path) -> Iterator[None]:
             f"another process or thread works in {workdir}: wait until it has ended, stop it, or choose another workdir"
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write {workdir} ({error.strerror or error}): choose another workdir") from error
+        raise not_written(f"cannot write {workdir}", error, "choose another workdir") from error
     try:
         yield
     finally:

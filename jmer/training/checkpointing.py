@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jmer.data.normalization import Standardization
 from jmer.digests import digest_arrays, sealed, unsealed
 from jmer.errors import UserError
+from jmer.files import not_written, reason_code
 from jmer.training.initial_weights import named_arrays
 from jmer.training.progress import Progress
 from jmer.training.train_state import TrainState
@@ -83,7 +84,7 @@ class Checkpoints:
                 ),
             )
         except OSError as error:
-            raise UserError(f"cannot use {self.folder} ({error.strerror or error}): choose another workdir") from error
+            raise not_written(f"cannot use {self.folder}", error, "choose another workdir") from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -134,10 +135,13 @@ class Checkpoints:
             progress=ocp.args.JsonSave(sealed(dataclasses.asdict(record))),
         )
         try:
-            self._manager.save(step, args=items, metrics=metrics, force=True)
-            self._manager.wait_until_finished()
-        except OSError as error:
-            raise UserError(f"cannot save to {self.folder} ({error.strerror or error}): free the disk") from error
+            with _errors_told_once():
+                self._manager.save(step, args=items, metrics=metrics, force=True)
+                self._manager.wait_until_finished()
+        except Exception as error:
+            if not isinstance(error, OSError) and reason_code(error) is None:
+                raise
+            raise not_written(f"cannot save to {self.folder}", error, "choose another workdir") from error
 
     def restore(
         self, step: int, state: Any, normalization: Mapping[str, Standardization], sharding: jax.sharding.Sharding
@@ -160,13 +164,17 @@ class Checkpoints:
             state=ocp.args.StandardRestore(template(state)),
             normalization=ocp.args.StandardRestore(template(dict(normalization))),
         )
-        with self._reading(step):
-            record = _Record.read(self.folder / str(step))
-            self._compare(step, record.shapes, _shapes(state))
-            found = self._manager.restore(step, args=items)
-            if _digest(found["state"], found["normalization"]) != record.arrays:
-                raise ValueError("the arrays are not those that were saved")
-            return Restored(found["state"], jax.device_get(found["normalization"]), record.progress)
+        record = _Record.read(self.folder / str(step))
+        self._compare(step, record.shapes, _shapes(state))
+        # Orbax raises many types, some with messages of several pages.
+        try:
+            with _errors_told_once():
+                found = self._manager.restore(step, args=items)
+                if _digest(found["state"], found["normalization"]) != record.arrays:
+                    raise ValueError("the arrays are not those that were saved")
+        except Exception as error:
+            raise _damaged(self.folder / str(step)) from error
+        return Restored(found["state"], jax.device_get(found["normalization"]), record.progress)
 
     def _check_scores(self) -> None:
         """Raises UserError if a checkpoint's score is not what was saved: another one might be taken for the best."""
@@ -179,18 +187,6 @@ class Checkpoints:
                 continue
             except ValueError as error:
                 raise _damaged(path.parent.parent) from error
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        """Turns any error in reading into one line; Orbax raises many types, some with messages of several pages."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            # Reads that Orbax leaves unfinished would be logged at exit, after that line.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            raise _damaged(self.folder / str(step)) from error
 
     def _compare(self, step: int, saved: Shapes, wanted: Shapes) -> None:
         """Raises UserError, naming the first parameter that differs, if a checkpoint holds another network."""
@@ -215,6 +211,17 @@ def newest_progress(folder: Path) -> Progress:
     if not steps:
         return Progress()
     return _Record.read(folder / str(max(steps))).progress
+
+
+@contextlib.contextmanager
+def _errors_told_once() -> Iterator[None]:
+    """Keeps quiet, in the block and after an error in it, what Orbax logs of that error, even later."""
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield
+    for logger, level in loggers.items():
+        logger.setLevel(level)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,15 +4,16 @@ Values are flat, and named the same everywhere: `train/loss` is the loss, `train
 `train/weighted_f1`, `validation/weighted_f1` and so on are scores, as fractions.
 """
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.files import atomically
+from jmer.files import atomically, not_written
 
 JSON_LINES_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -104,13 +105,23 @@ class MetricWriter:
         Raises:
           UserError: if the existing file is damaged or cannot be written.
         """
-        self._lines = JsonLines(Path(folder) / JSON_LINES_FILE, resumed_step)
-        self._tensorboard = TensorBoard(Path(folder) / TENSORBOARD_FOLDER, resumed_step)
+        self._folder = Path(folder)
+        with self._writing():
+            self._lines = JsonLines(self._folder / JSON_LINES_FILE, resumed_step)
+            self._tensorboard = TensorBoard(self._folder / TENSORBOARD_FOLDER, resumed_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values (numbers, or scalar arrays) of one step."""
-        self._lines.write(step, values)
-        self._tensorboard.write(step, values)
+        """Writes the values (numbers, or scalar arrays) of one step. Raises UserError if they cannot be written."""
+        with self._writing():
+            self._lines.write(step, values)
+            self._tensorboard.write(step, values)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise not_written(f"cannot write metrics to {self._folder}", error, "choose another workdir") from error
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -119,8 +130,9 @@ class MetricWriter:
         self.close()
 
     def close(self) -> None:
-        """Closes the files."""
-        self._tensorboard.close()
+        """Closes the files. Raises UserError if what is left cannot be written."""
+        with self._writing():
+            self._tensorboard.close()
 
 
 def _finite_or_none(value: Any) -> int | float | None:
