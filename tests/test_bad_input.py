@@ -334,7 +334,7 @@ SOURCES = {
     "pickle for a table": ([*TABLE, "odd.pkl", "corpus"], ["odd.pkl is a pickle: convert it with"]),
     "table for a pickle": (["pickle", "sound.npz", "corpus"], ["sound.npz is a NumPy archive", "format `table`"]),
     "hostile pickle": (["pickle", "hostile.pkl", "corpus"], ["hostile.pkl is refused", "mkdir"]),
-    "odd pickle": (["pickle", "odd.pkl", "corpus"], ["odd.pkl has an unknown layout", "tuple of 3"]),
+    "odd pickle": (["pickle", "odd.pkl", "corpus"], ["odd.pkl contains a tuple of 3", "--help lists layouts"]),
     "cut pickle": (["pickle", "cut.pkl", "corpus"], ["cut.pkl is not a pickle, or is truncated"]),
     "cut JSON": (["dag-json", "train_data_x.json.feature", "corpus"], ["is not a JSON file, or is truncated"]),
     "folder without files": (["meld-csv", "corpora", "corpus", "--features=sound.npz"], ["contains no *_sent_emo.csv"]),
