@@ -1,5 +1,7 @@
 """Saving and loading a corpus is exact, and unreadable ones are refused."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -136,3 +138,34 @@ def test_a_corpus_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "c").mkdir()
     save_corpus(corpus(), tmp_path / "c")
     assert load_saved(tmp_path / "c").identity == corpus().identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": None},
+        {"widths": ["text"]},
+        {"widths": {"text": 8.0}},
+        {"emotions": [1, 2]},
+        {"emotions": "joy"},
+        {"emotions": [["joy"]]},
+        {"name": 3},
+        {"frames": "no"},
+    ],
+    ids=str,
+)
+def test_a_card_with_a_value_of_another_type_is_one_line(tmp_path, change):
+    save_corpus(corpus(), tmp_path / "c")
+    (tmp_path / "c" / DIGESTS_FILE).unlink()
+    card = json.loads((tmp_path / "c" / "card.json").read_text())
+    (tmp_path / "c" / "card.json").write_text(json.dumps(card | change))
+    with pytest.raises(UserError, match=r"card.json is damaged \(.*\): convert the corpus again"):
+        load_saved(tmp_path / "c")
+
+
+def test_a_deep_card_is_one_line(tmp_path):
+    save_corpus(corpus(), tmp_path / "c")
+    (tmp_path / "c" / DIGESTS_FILE).unlink()
+    (tmp_path / "c" / "card.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"card.json is damaged \(.*\): convert the corpus again"):
+        load_saved(tmp_path / "c")

@@ -272,6 +272,8 @@ def lacking(text, *path):
         ("run.json", lambda text: lacking(text, "card", "widths")),
         ("run.json", lambda text: lacking(text, "corpus", "splits")),
         ("run.json", lambda text: lacking(text, "versions")),
+        ("run.json", lambda text: json.dumps(json.loads(text) | {"versions": None})),
+        ("run.json", lambda text: "[" * 100_000),
     ],
 )
 def test_damaged_facts_of_a_run(trained, run, refused, name, damage):

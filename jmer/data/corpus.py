@@ -9,6 +9,7 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -90,6 +91,20 @@ class Card:
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of `widths`."""
         return tuple(self.widths)
+
+
+def card_from_dict(fields: Mapping[str, Any]) -> Card:
+    """Returns the card that was written as `fields`. Raises TypeError or KeyError if it is none."""
+    card = Card(**{**fields, "emotions": tuple(fields["emotions"])})
+    if not isinstance(fields["emotions"], list) or not all(isinstance(name, str) for name in card.emotions):
+        raise TypeError("emotions is not a list of names")
+    # A bool is an int to Python.
+    if not isinstance(card.widths, dict) or not all(type(width) is int for width in card.widths.values()):
+        raise TypeError("widths does not give each modality a whole number")
+    for name, kind in (("name", str), ("provenance", str), ("synthetic", bool), ("frames", bool)):
+        if not isinstance(getattr(card, name), kind):
+            raise TypeError(f"{name} is not a {kind.__name__}")
+    return card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,9 +267,8 @@ def load_saved(path: str | Path) -> Corpus:
         )
     recorded = check_digests(path)
     try:
-        fields = json.loads((path / CARD_FILE).read_text())
-        card = Card(**fields | {"emotions": tuple(fields["emotions"])})
-    except (ValueError, TypeError, KeyError) as error:
+        card = card_from_dict(json.loads((path / CARD_FILE).read_text()))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path / CARD_FILE} is damaged ({error}): convert the corpus again") from error
     try:
         splits = datasets.load_from_disk(str(path))

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from jmer.config import base_config
-from jmer.data.corpus import Card
+from jmer.data.corpus import Card, card_from_dict
 from jmer.data.identity import Identity, identity_from_dict
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
@@ -222,9 +222,11 @@ def read_facts(workdir: Path) -> RunFacts:
             f"{fields.get('format')}, this version reads {FORMAT}): train it again in another workdir"
         )
     try:
-        card, corpus = Card(**fields.pop("card")), identity_from_dict(fields.pop("corpus"))
+        card, corpus = card_from_dict(fields.pop("card")), identity_from_dict(fields.pop("corpus"))
         changes = tuple(Change(**change) for change in fields.pop("changes"))
-        return RunFacts(dataclasses.replace(card, emotions=tuple(card.emotions)), corpus, changes=changes, **fields)
+        if not isinstance(fields["versions"], dict):
+            raise TypeError("versions is not a table")
+        return RunFacts(card, corpus, changes=changes, **fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(workdir / RUN_FILE, error) from error
 
@@ -243,7 +245,7 @@ def read_json(path: Path) -> dict:
         raise UserError(
             f"{path.parent} holds no run: it has no {path.name}; choose another workdir, or train it first"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

@@ -30,8 +30,10 @@ def read_json_lines(path: str | Path) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            row["step"]  # A line that is JSON but no step is as damaged as one that isn't JSON.
-        except (ValueError, KeyError, TypeError) as error:
+            # A line that is JSON but no step is as damaged as one that isn't JSON.
+            if type(row["step"]) is not int:
+                raise TypeError("step is not a whole number")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number < len(lines):
                 raise UserError(
                     f"{path}, line {number}, is not a line of metrics: repair it or remove the file"
