@@ -97,7 +97,34 @@ FILES = {
     + b"e.",
     "block of numbers": pickle.dumps((*used_often(10_000), {"a": ["x"] * 10_000, "b": ["x"] * 10_000}, ["a"], ["b"])),
 }
+
+
+def rows(**changed):
+    """Returns the content of a file with a row per utterance."""
+    part = {
+        "id": ["a_0", "a_1"],
+        "classification_labels": [0, 1],
+        "text": [[1.0, 2.0], [2.0, 3.0]],
+        "raw_text": ["x", "y"],
+    }
+    return pickle.dumps({"train": {**part, **changed}, "test": part})
+
+
+FILES |= {
+    "shared rows": rows(text=nested(8)[:2]),
+    "shared row of three": rows(text=[[[1.0] * 5000] * 5000] * 2),
+    "shared labels": rows(classification_labels=nested(8)),
+    "shared texts": rows(raw_text=[nested(30)] * 2),
+    "shared names": rows(id=[nested(30)] * 2),
+    "shared lengths": rows(audio=np.ones((2, 3, 2)), audio_lengths=[nested(8)] * 2),
+}
 LINES = {
+    "shared rows": "text has lists in lists in more levels",
+    "shared row of three": "text would take far more memory",
+    "shared labels": "classification_labels has lists in lists in more levels",
+    "shared texts": "sentences has lists in lists in row 0",
+    "shared names": "ids has lists in lists in row 0",
+    "shared lengths": "the lengths of audio has lists in lists",
     "memo": "one NoneType",
     "memo of text": "one NoneType",
     "rows of nothing": "an array has rows without any content",

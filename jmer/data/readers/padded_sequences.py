@@ -4,8 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from jmer.data.readers.limits import spend
 from jmer.data.readers.pickle_elements import is_sequence
 from jmer.errors import UserError
+
+DIMENSIONS = 3
+NUMBER_BYTES = 8
 
 
 def vectors_or_sequences(
@@ -25,6 +29,7 @@ def vectors_or_sequences(
     Raises:
       UserError: if the values are no such numbers.
     """
+    check_nesting(f"{where}: {modality}", values, DIMENSIONS)
     arrays = _arrays(where, modality, values)
     if isinstance(arrays, np.ndarray) and arrays.ndim == 2:
         return arrays, 0
@@ -36,6 +41,31 @@ def vectors_or_sequences(
     if wrong:
         sequences = [np.nan_to_num(frames.astype(np.float32), posinf=0, neginf=0) for frames in sequences]
     return sequences, wrong
+
+
+def check_nesting(what: str, values: Any, dimensions: int) -> None:
+    """Checks what an array of nested lists would take, which may share so many lists that it has no end.
+
+    Args:
+      what: the values are, for errors.
+      values: numbers, or arrays or lists of them.
+      dimensions: the most levels of lists.
+
+    Raises:
+      UserError: if there are more levels, or more numbers than the file may take.
+    """
+    if not isinstance(values, list | tuple):
+        return
+    if not dimensions:
+        raise UserError(f"{what} has lists in lists in more levels than it has dimensions: save it as an array")
+    # Where a sequence comes after a number, NumPy refuses it at once.
+    if not values or not isinstance(values[0], list | tuple | np.ndarray):
+        spend(len(values) * NUMBER_BYTES, what)
+        return
+    for value in values:
+        if isinstance(value, np.ndarray):
+            spend(value.nbytes, what)
+        check_nesting(what, value, dimensions - 1)
 
 
 def _arrays(where: str, modality: str, values: Any) -> np.ndarray | list[np.ndarray]:
@@ -58,6 +88,7 @@ def _arrays(where: str, modality: str, values: Any) -> np.ndarray | list[np.ndar
 def _counts(where: str, modality: str, lengths: Any, count: int) -> list[int]:
     if not is_sequence(lengths) or len(lengths) != count:
         raise UserError(f"{where}: the lengths of {modality} are not {count} numbers: give one for each sequence")
+    check_nesting(f"{where}: the lengths of {modality}", lengths, 2)
     try:
         return [max(int(np.reshape(length, -1)[0]), 0) for length in lengths]
     except (ValueError, TypeError, IndexError, OverflowError) as error:

@@ -21,7 +21,8 @@ from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import fix_encoding, split_named, warn
 from jmer.data.readers.labels import LabelNames, labels_of
-from jmer.data.readers.padded_sequences import vectors_or_sequences
+from jmer.data.readers.limits import reading
+from jmer.data.readers.padded_sequences import check_nesting, vectors_or_sequences
 from jmer.data.readers.pickle_elements import FIELDS, NAMES, is_sequence, is_string, type_name
 from jmer.data.readers.pooling import NOTE, pooled
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
@@ -29,6 +30,7 @@ from jmer.data.readers.utterance_names import Place, grouped, place_of, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 
+TEXTS = ("ids", "speakers", "sentences", "annotations")
 CLASSES, NUMBERS = "classification_labels", "regression_labels"
 LENGTHS = {"text": ("text_lengths",), "audio": ("audio_lengths",), "visual": ("vision_lengths", "visual_lengths")}
 
@@ -85,7 +87,8 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
         split = str(split_named(_string(key)))
         if split in rows:
             raise UserError(f"{path} has two {split} splits: remove one")
-        rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
+        with reading(path):
+            rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
     names = LabelNames.of(_emotions(path, rows, options), options)
     shared = _shared(rows)
     if shared and all("ids" in one.fields for one in rows.values()):
@@ -127,6 +130,11 @@ def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _
         count = len(values) if is_sequence(values) else f"one {type_name(values)} for"
         if count != len(labels):
             raise UserError(f"{where}: {count} {name} but {len(labels)} {key}: give one per utterance")
+    for name in (name for name in TEXTS if name in fields):
+        for row, value in enumerate(fields[name]):
+            items = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(item, list | tuple | dict | set | frozenset) for item in items):
+                raise UserError(f"{where}: {name} has lists in lists in row {row}: give a string per utterance")
     features, replaced = {}, 0
     for modality in (m for m in MODALITIES if m in fields):
         lengths = next((part[name] for name in LENGTHS[modality] if name in part), None)
@@ -163,6 +171,7 @@ def _labels(
     if "labels" not in fields and not keys:
         raise UserError(f"{where} has no labels, only {', '.join(part)}: name them with --layout labels=KEY,...")
     key, values = ("labels", fields.pop("labels")) if "labels" in fields else (keys[0], part[keys[0]])
+    check_nesting(f"{where}: {key}", values, 2)
     try:
         values = np.asarray(values)
     except ValueError as error:
