@@ -3,7 +3,6 @@
 import json
 import pickle
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -152,6 +151,11 @@ LINES = {
 
 PROGRAM = """
 import json, resource, sys, time
+
+# Here, because a process that runs JAX must not run code between fork and exec.
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+
 from jmer.data.convert import convert
 from jmer.errors import UserError
 
@@ -168,17 +172,12 @@ for path in sys.argv[1:]:
 """
 
 
-def limit_memory():
-    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-    resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-
-
 def test_small_files_take_little_time_and_memory(tmp_path):
     paths = {name: tmp_path / f"{number}.pkl" for number, name in enumerate(FILES)}
     for name, path in paths.items():
         path.write_bytes(FILES[name])
     command = [sys.executable, "-c", PROGRAM, *map(str, paths.values())]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_memory, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = {path: rest for path, *rest in map(json.loads, done.stdout.splitlines())}
     for name, path in paths.items():
