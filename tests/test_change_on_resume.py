@@ -1,4 +1,4 @@
-"""A run that is resumed goes on with another rate or patience where it is asked to by name, and says so ever after."""
+"""A resumed run takes another rate or patience where it is asked to by name, and its record says so ever after."""
 
 import contextlib
 import dataclasses
@@ -144,8 +144,8 @@ def contents(folder):
             "stopped",
             (),
             {"optimizer__learning_rate": 0.5},
-            f"{RATE} is 0.01 there and 0.5 here; choose another workdir, or go on with the new value from the next "
-            f"step on by --change-on-resume {RATE}",
+            f"{RATE} is 0.01 there and 0.5 here; choose another workdir, or resume with the new value from the next "
+            f"step by --change-on-resume {RATE}",
         ),
         ("stopped", DECAY, {"optimizer__learning_rate": 0.5}, f"{RATE} is 0.01 there and 0.5 here"),
         (

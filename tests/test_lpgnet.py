@@ -795,7 +795,7 @@ def two_steps(model, batch, mode, backend, devices):
 
 @pytest.mark.slow
 def test_running_statistics_are_saved_restored_and_used(tmp_path):
-    """A run that stops after its first epoch and goes on ends where an uninterrupted one does."""
+    """A run that stops after its first epoch and resumes ends where an uninterrupted one does."""
     corpus = tiny_corpus()
 
     def run(workdir, epochs):

@@ -60,7 +60,7 @@ def add_training_flags(parser: Parser) -> None:
     parser.add_argument(
         "--change-on-resume",
         metavar="FIELD,...",
-        help="go on with the given learning rate (optimizer.learning_rate; also optimizer.weight_decay or "
+        help="resume with the given learning rate (optimizer.learning_rate; also optimizer.weight_decay or "
         "training.patience), though the run had another one; its report says so",
     )
 

@@ -98,7 +98,7 @@ def check_resume(request: Request) -> bool:
         if change.field not in request.changing:
             raise UserError(
                 f"{workdir} belongs to another configuration: {change.field} is {change.before} there and "
-                f"{change.after} here; choose another workdir, or go on with the new value from the next step on by "
+                f"{change.after} here; choose another workdir, or resume with the new value from the next step by "
                 f"--change-on-resume {change.field} (change_on_resume)"
             )
     progress = newest_progress(workdir / CHECKPOINT_FOLDER)
