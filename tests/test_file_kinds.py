@@ -136,7 +136,10 @@ def test_a_table_may_begin_like_another_file(tmp_path, header):
 
 
 @pytest.mark.parametrize(
-    "content", [FILES["zip"][0][:40], bytes([1, 2, 3, 0, 4]), b"x\xff\x00\x01", PICKLE[10:], b"\0\1"]
+    "content",
+    [FILES["zip"][0][:40], bytes([1, 2, 3, 0, 4]), b"x\xff\x00\x01", PICKLE[10:], b"\0\1"],
+    # A zip file holds the time at which it was made.
+    ids=["cut zip", "binary", "not UTF-8", "cut pickle", "zeros"],
 )
 def test_other_files_and_cut_containers_pass(tmp_path, content):
     (tmp_path / "a.pkl").write_bytes(content)
