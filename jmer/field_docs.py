@@ -1,9 +1,7 @@
 """Documentation of a configuration's fields, from `jmer.config` and the docstrings of a model's classes."""
 
-import inspect
-import re
-
 from jmer.config import FIELDS
+from jmer.docstrings import attribute_docs
 from jmer.models.registry import get_spec
 
 # Fields of the sections `model` and `loss` that `ModelSpec.sections` adds, or gives a meaning of their own.
@@ -29,20 +27,3 @@ def field_docs(model: str) -> dict[str, str]:
     of_model = {f"model.{name}": doc for name, doc in attribute_docs(spec.module).items()}
     of_loss = {f"loss.{name}": doc for name, doc in attribute_docs(spec.loss).items()}
     return of_model | of_loss | {name: field.doc for name, field in FIELDS.items()} | _OF_EVERY_MODEL
-
-
-def attribute_docs(described: object) -> dict[str, str]:
-    """Returns name -> text of the entries in the section "Attributes" of a docstring."""
-    lines = inspect.cleandoc(getattr(described, "__doc__", None) or "").splitlines()
-    if "Attributes:" not in lines:
-        return {}
-    entries: list[list[str]] = []
-    for line in lines[lines.index("Attributes:") + 1 :]:
-        if line and not line.startswith(" "):
-            break
-        if re.match(r" {2}\w", line):
-            entries.append([])
-        if entries:
-            entries[-1].append(line.strip())
-    documented = (" ".join(entry).strip().partition(":") for entry in entries)
-    return {name.strip(): doc.strip() for names, _, doc in documented for name in names.split(",")}
