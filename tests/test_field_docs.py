@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from jmer.config import base_config, flatten
-from jmer.experiment import experiment_files, get_config
 from jmer.docstrings import attribute_docs
+from jmer.experiment import experiment_files, get_config
 from jmer.field_docs import field_docs
 from jmer.models.registry import model_names
 

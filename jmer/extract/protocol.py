@@ -217,4 +217,3 @@ class PictureExtractor(Extractor):
     @abc.abstractmethod
     def __call__(self, pictures: Pictures) -> Features:
         """Returns the features of one utterance."""
-
