@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-import importlib
+import importlib.util
 import typing
 from pathlib import Path
 from typing import Any
