@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from jmer.batch import UNLABELLED
+from jmer.data.extractors import Identities, check_identities
 from jmer.data.identity import Identity, identify
 from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
@@ -78,6 +79,8 @@ class Card:
       synthetic: True if the data are artificial.
       frames: True if an utterance is a sequence of frames (word pieces, 20 ms of audio) in every modality, False if it
         is one vector.
+      extractors: modality -> what identifies the extractor of its features; features that `jmer.extract` did not make
+        have none.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Card:
     provenance: str
     synthetic: bool
     frames: bool = False
+    extractors: Identities = dataclasses.field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -104,6 +108,7 @@ def card_from_dict(fields: Mapping[str, Any]) -> Card:
     for name, kind in (("name", str), ("provenance", str), ("synthetic", bool), ("frames", bool)):
         if not isinstance(getattr(card, name), kind):
             raise TypeError(f"{name} is not a {kind.__name__}")
+    check_identities(card.extractors)
     return card
 
 

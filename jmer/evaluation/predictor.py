@@ -15,6 +15,7 @@ from jmer.data import normalization
 from jmer.data.batching import batch_layout, batches
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled, feature_width
 from jmer.data.examples import make_examples
+from jmer.data.extractors import Identities, doubts, mismatch
 from jmer.data.normalization import Standardization
 from jmer.data.outliers import Outliers, count_outliers
 from jmer.data.packing import round_up_coarsely
@@ -49,6 +50,7 @@ class Task(NamedTuple):
       frames: whether an utterance is a sequence of frames.
       widths: modality -> feature width, of the modalities that the model reads.
       majority_emotion: what the micro F1 of the scores leaves out; empty = there is none.
+      extractors: modality -> what identifies the extractor of the features that the model was trained on.
     """
 
     emotions: tuple[str, ...]
@@ -56,6 +58,7 @@ class Task(NamedTuple):
     frames: bool
     widths: Mapping[str, int]
     majority_emotion: str
+    extractors: Identities
 
 
 class BasePredictor(abc.ABC):
@@ -138,6 +141,17 @@ class BasePredictor(abc.ABC):
                 f"{', '.join(self.task.emotions)}: convert the corpus with these, in this order"
             )
         self._check_features(f"corpus '{card.name}'", card.frames, card.widths)
+        for modality in self.task.widths:
+            if modality in card.widths and (found := mismatch(self.task.extractors, card.extractors, modality)):
+                raise UserError(
+                    f"the {modality} features of corpus '{card.name}' are not those that the model was trained on "
+                    f"({found}): extract them as for training, or give the recordings to `jmer predict`"
+                )
+
+    def doubts(self, card: Card) -> list[str]:
+        """Returns lines on how the features of a corpus that `check_card` accepts may yet differ."""
+        modalities = [modality for modality in self.task.widths if modality in card.widths]
+        return [line for m in modalities for line in doubts(self.task.extractors, card.extractors, m)]
 
     def _conversations(self, data: Conversation | Sequence[Conversation]) -> tuple[list[Conversation], Card]:
         """Returns conversations that were made in memory, checked, and a card for them."""
@@ -193,7 +207,7 @@ class Predictor(BasePredictor):
       model: the network and its loss.
       variables: what `model.module.apply` takes.
       normalization: that the network was trained with, for the modalities that it reads.
-      emotions, context, frames, majority_emotion: see `Task`.
+      emotions, context, frames, majority_emotion, extractors: see `Task`.
       batch_size: conversations that are predicted at once.
       precision: of matrix products, see `jmer.precision.matmul_precision`.
       mapping: over devices.
@@ -209,11 +223,12 @@ class Predictor(BasePredictor):
     precision: str = "default"
     mapping: DeviceMapping = ONE_DEVICE
     majority_emotion: str = ""
+    extractors: Identities = dataclasses.field(default_factory=dict)
 
     @property
     def task(self) -> Task:
         """What the conversations must be like."""
-        return Task(self.emotions, self.context, self.frames, self.widths, self.majority_emotion)
+        return Task(self.emotions, self.context, self.frames, self.widths, self.majority_emotion, self.extractors)
 
     @property
     def widths(self) -> dict[str, int]:

@@ -200,6 +200,7 @@ class Run(Predicting):
             precision=self.config.training.matmul_precision,
             mapping=self.mapping,
             majority_emotion=self.config.majority_emotion,
+            extractors=self.card.extractors,
         )
 
     def apply(self, batch: Batch) -> Any:
