@@ -25,7 +25,7 @@ from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import add_label_arguments
 from jmer.errors import UserError
 from jmer.extract.cache import Cache
-from jmer.extract.corpus import check_same_kind, identities, make_corpus_of, missing_lines
+from jmer.extract.corpus import check_same_kind, identities, labels_of_rows, make_corpus_of, missing_lines
 from jmer.extract.manifest import SHOWN_DEFECTS, Row, read_manifest
 from jmer.extract.protocol import Extractor
 from jmer.extract.registry import CLASSES, described, extractor_class, make_extractor
@@ -55,6 +55,7 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
     options = _parser(program).parse_args(arguments)
     check_new(options.dest)
     rows = read_manifest(options.manifest, options.encoding)
+    labels, emotions = labels_of_rows(rows, options)
     given = chosen(rows, {m: getattr(options, m) for m in MODALITIES})
     extractors = {modality: make_extractor(name, modality) for modality, name in given.items()}
     check_same_kind(extractors)
@@ -67,7 +68,7 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
     extracted = extract_features(rows, extractors, cache, jobs=options.jobs, log=show)
     report(extracted, strict=options.strict)
     name = options.manifest.stem
-    corpus = make_corpus_of(rows, extracted, identities(extractors, given), name=name, options=options)
+    corpus = make_corpus_of(rows, labels, emotions, extracted, identities(extractors, given), name=name)
     save_finished(corpus, options, missing_lines(extracted))
     return 1 if extracted.failures else 0
 
@@ -82,7 +83,7 @@ def chosen(rows: Sequence[Row], given: Mapping[str, str | None]) -> dict[str, st
     named = {modality: name for modality, name in given.items() if name}
     if named:
         return named
-    there = {"text": any(row.transcript for row in rows), "audio": any(row.place for row in rows)}
+    there = {"text": any(row.transcript for row in rows), "audio": any(row.file for row in rows)}
     return {modality: name for modality, name in DEFAULTS.items() if there[modality]}
 
 
@@ -104,7 +105,7 @@ def readable(rows: Sequence[Row], extractors: Mapping[str, Extractor], *, skip: 
         raise UserError(*lines[:SHOWN_DEFECTS], *more, "correct these rows, or leave them without features: --skip-bad")
     for line in defects.values():
         warn(line)
-    return [dataclasses.replace(row, place=None) if position in defects else row for position, row in enumerate(rows)]
+    return [dataclasses.replace(row, file=None) if position in defects else row for position, row in enumerate(rows)]
 
 
 def report(extracted: Extracted, *, strict: bool) -> None:

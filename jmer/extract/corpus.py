@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jmer.batch import MODALITIES
+from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.corpus import Features as ConversationFeatures
 from jmer.data.extractors import GIVEN, Identities
@@ -17,8 +17,6 @@ from jmer.errors import UserError
 from jmer.extract.manifest import Row
 from jmer.extract.protocol import Extractor, Features, Missing
 from jmer.extract.work import Extracted
-
-UNLABELLED = ("", "-1")
 
 
 def identities(extractors: Mapping[str, Extractor], given: Mapping[str, str]) -> Identities:
@@ -31,8 +29,37 @@ def identities(extractors: Mapping[str, Extractor], given: Mapping[str, str]) ->
     return {modality: {**extractor.identity, GIVEN: given[modality]} for modality, extractor in extractors.items()}
 
 
+def labels_of_rows(rows: Sequence[Row], options: argparse.Namespace) -> tuple[list[int], tuple[str, ...]]:
+    """Returns an index per row, -1 = unlabelled, and the emotions.
+
+    Args:
+      rows: of a manifest.
+      options: parsed flags of `jmer.data.readers.labels.add_label_arguments`.
+
+    Raises:
+      UserError: naming a row whose label is no emotion.
+    """
+    given = [row.label for row in rows if row.label not in ("", str(UNLABELLED))]
+    if not given and not options.emotions:
+        return [UNLABELLED] * len(rows), ()
+    names = LabelNames.of(options.emotions or emotions_found(given, options), options)
+    labels = []
+    for row in rows:
+        index = names.index(row.label)
+        if index is None:
+            raise UserError(f"{row.line}: label is '{row.label}': the emotions are {names.described()}: {names.remedy}")
+        labels.append(index)
+    return labels, names.of_corpus(labels, options.merge)
+
+
 def make_corpus_of(
-    rows: Sequence[Row], extracted: Extracted, extractors: Identities, *, name: str, options: argparse.Namespace
+    rows: Sequence[Row],
+    labels: Sequence[int],
+    emotions: Sequence[str],
+    extracted: Extracted,
+    extractors: Identities,
+    *,
+    name: str,
 ) -> Corpus:
     """Makes a corpus of the rows of a manifest.
 
@@ -40,16 +67,16 @@ def make_corpus_of(
 
     Args:
       rows: with the utterances of each conversation together and in order.
-      extracted: their features.
+      labels: an index per row, -1 = unlabelled.
+      emotions: names of the labels.
+      extracted: the rows' features.
       extractors: modality -> identity.
       name: of the corpus.
-      options: parsed flags of `jmer.data.readers.labels.add_label_arguments`.
 
     Raises:
-      UserError: naming a row whose label is no emotion, or with a line per defect.
+      UserError: with a line per defect.
     """
-    labels, emotions = _labels(rows, options)
-    labelled = any(label >= 0 for label in labels)
+    labelled = any(label != UNLABELLED for label in labels)
     unsplit = "train" if labelled else "test"
     splits: dict[str, list[Conversation]] = {}
     for positions in grouped(row.conversation for row in rows).values():
@@ -63,7 +90,7 @@ def make_corpus_of(
     card = Card(
         name=name,
         widths={m: extractors[m]["width"] for m in MODALITIES if m in extractors},
-        emotions=emotions,
+        emotions=tuple(emotions),
         provenance=f"Extracted by jmer: {listed}.",
         synthetic=False,
         frames=next(iter(extractors.values()))["frames"],
@@ -111,21 +138,6 @@ def _utterance_names(rows: Sequence[Row]) -> list[str]:
     numbered = (str(number) for number in range(2 * len(rows)))
     free = (name for name in numbered if name not in taken)
     return [row.utterance or next(free) for row in rows]
-
-
-def _labels(rows: Sequence[Row], options: argparse.Namespace) -> tuple[list[int], tuple[str, ...]]:
-    """Returns an index per row, -1 = unlabelled, and the emotions."""
-    given = [row.label for row in rows if row.label not in UNLABELLED]
-    if not given and not options.emotions:
-        return [-1] * len(rows), ()
-    names = LabelNames.of(options.emotions or emotions_found(given, options), options)
-    labels = []
-    for row in rows:
-        index = names.index(row.label)
-        if index is None:
-            raise UserError(f"{row.line}: label is '{row.label}': the emotions are {names.described()}: {names.remedy}")
-        labels.append(index)
-    return labels, names.of_corpus(labels, options.merge)
 
 
 def check_same_kind(extractors: Mapping[str, Extractor]) -> None:

@@ -7,7 +7,7 @@ A csv file with a header, or a jsonl file with an object per line, in UTF-8, wit
     speaker        optional: name of the speaker
     transcript     what is said
     file           the recording, relative to the manifest
-    start, end     optional: in the recording, in seconds or as [hh:]mm:ss[.mmm] (default: the whole recording)
+    start, end     optional: in the recording, in seconds or as [hh:]mm:ss[.mmm] (default: its start and end)
     label          optional: an emotion's name or index; empty or -1 = unlabelled
     split          optional: train, valid, validation, dev, val or test
     utterance      optional: name of the utterance (default: utterances are numbered)
@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jmer.data.readers.conventions import SPLIT_NAMES, split_named
 from jmer.data.readers.grouping import grouped, sort_keys
@@ -54,20 +54,6 @@ SHOWN_DEFECTS = 10
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:[.,]\d*)?|[.,]\d+)")
 
 
-class Place(NamedTuple):
-    """Where an utterance is in a recording.
-
-    Attributes:
-      file: the recording.
-      start: in seconds.
-      end: in seconds; None = the recording's end.
-    """
-
-    file: Path
-    start: float
-    end: float | None
-
-
 @dataclasses.dataclass(frozen=True)
 class Row:
     """An utterance of a manifest.
@@ -78,7 +64,8 @@ class Row:
       label: as it is written, "" = unlabelled.
       split: train, validation or test, "" = unknown.
       order: sorts the utterances of its conversation; None = by start.
-      place: in a recording; None = there is none.
+      file: the recording; None = there is none.
+      start, end: in seconds, in the recording; None = its start or end, or unknown.
       box: of the speaker's face.
     """
 
@@ -86,7 +73,9 @@ class Row:
     conversation: str
     speaker: str = SPEAKER
     transcript: str = ""
-    place: Place | None = None
+    file: Path | None = None
+    start: float | None = None
+    end: float | None = None
     order: Any = None
     label: str = ""
     split: str = ""
@@ -234,12 +223,15 @@ class _Fields:
         if len(transcript) > LONGEST_TRANSCRIPT:
             self._defect(f"transcript has {len(transcript)} characters, at most {LONGEST_TRANSCRIPT} are kept")
         order = self._text("order")
+        start, end = self._times()
         row = Row(
             line=self.line,
             conversation=self._name("conversation"),
             speaker=self._name("speaker") or SPEAKER,
             transcript=transcript,
-            place=self._place(folder),
+            file=folder / self._text("file") if self._text("file") else None,
+            start=start,
+            end=end,
             order=order or None,
             label=self._name("label"),
             split=self._split(),
@@ -248,7 +240,7 @@ class _Fields:
         )
         if not row.conversation:
             self._defect("conversation is empty: name the conversation of each row")
-        if not row.transcript and not row.place:
+        if not row.transcript and not row.file:
             self._defect("has neither a transcript nor a file: give one of them")
         return None if self.defects else row
 
@@ -280,15 +272,11 @@ class _Fields:
             self._defect(f"{column}: {error}")
             return None
 
-    def _place(self, folder: Path) -> Place | None:
-        start, end, file = self._parsed("start", parse_time), self._parsed("end", parse_time), self._text("file")
-        if not file:
-            if self._text("start") or self._text("end"):
-                self._defect("has a start or an end, but no file")
-            return None
-        if start is not None and end is not None and end <= start:
-            self._defect(f"end {end:g} is not after start {start:g}")
-        return Place(folder / file, start or 0.0, end)
+    def _times(self) -> tuple[float | None, float | None]:
+        start, end = self._parsed("start", parse_time), self._parsed("end", parse_time)
+        if end is not None and end <= (start or 0.0):
+            self._defect(f"end {end:g} is not after start {start or 0:g}")
+        return start, end
 
     def _split(self) -> str:
         text = self._text("split")
@@ -341,11 +329,11 @@ def _ordered(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 
 def _by_start(rows: Sequence[Row]) -> list[Any]:
-    """Returns sort keys: by start where all utterances are in one recording, else as in the file."""
-    places = [row.place for row in rows if row.place]
-    if len(places) == len(rows) and len({place.file for place in places}) == 1:
-        return [(place.start, position) for position, place in enumerate(places)]
-    return list(range(len(rows)))
+    """Returns sort keys: by start where all utterances have one, in one recording or in none, else as in the file."""
+    starts = [row.start for row in rows]
+    if None in starts or len({row.file for row in rows}) > 1:
+        return list(range(len(rows)))
+    return list(zip(starts, range(len(rows)), strict=True))
 
 
 def _repeated(column: str, values: Sequence[Any], rows: Sequence[Row], conversation: str) -> list[str]:

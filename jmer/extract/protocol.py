@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-import importlib
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from jmer.errors import UserError
+from jmer.extract.extras import require
 from jmer.extract.hashes import sha256_of_files
 
 RATE = 16_000
@@ -148,13 +147,7 @@ class Extractor(abc.ABC):
         Raises:
           UserError: naming the extra, if the package is not installed.
         """
-        try:
-            return importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"extractor '{self.name}' needs the package {module.partition('.')[0]}, which is not installed: "
-                f"pip install 'jmer[{self.extra}]'"
-            ) from error
+        return require(module, self.extra, f"extractor '{self.name}'")
 
     def __getstate__(self) -> dict[str, Any]:
         # What has been loaded stays in its process.

@@ -165,10 +165,10 @@ def _text_key(extractor: TextExtractor, words: Words) -> str:
 
 
 def _place_key(extractor: Extractor, row: Row) -> str | Missing:
-    if row.place is None:
+    if row.file is None:
         return NO_RECORDING
     box = row.box if isinstance(extractor, PictureExtractor) else None
-    return cache_key(extractor.identity, file=sha256_of_file(row.place.file), times=row.place[1:], box=box)
+    return cache_key(extractor.identity, file=sha256_of_file(row.file), start=row.start or 0.0, end=row.end, box=box)
 
 
 def _extract_texts(
@@ -193,10 +193,10 @@ def _recordings(
     wanted: dict[Path, dict[str, dict[str, Utterance]]] = {}
     for modality, extractor in extractors.items():
         for row, key in zip(rows, keys[modality], strict=True):
-            if isinstance(extractor, TextExtractor) or row.place is None or isinstance(key, Missing) or key in done:
+            if isinstance(extractor, TextExtractor) or row.file is None or isinstance(key, Missing) or key in done:
                 continue
-            found = wanted.setdefault(row.place.file, {}).setdefault(modality, {})
-            found[key] = Utterance(key, row.place.start, row.place.end, row.box)
+            found = wanted.setdefault(row.file, {}).setdefault(modality, {})
+            found[key] = Utterance(key, row.start or 0.0, row.end, row.box)
     for file, by_modality in wanted.items():
         yield Recording(file, tuple((extractors[m], tuple(found.values())) for m, found in by_modality.items()))
 
@@ -334,13 +334,13 @@ def check_recordings(rows: Sequence[Row], extractors: Mapping[str, Extractor]) -
     if all(isinstance(extractor, TextExtractor) for extractor in extractors.values()):
         return {}
     defects: dict[Path, str] = {}
-    for file in dict.fromkeys(row.place.file for row in rows if row.place):
+    for file in dict.fromkeys(row.file for row in rows if row.file):
         try:
             media.probe(file)
         except UserError as error:
             defects[file] = str(error)
     return {
-        position: f"{row.line}: {defects[row.place.file]}"
+        position: f"{row.line}: {defects[row.file]}"
         for position, row in enumerate(rows)
-        if row.place and row.place.file in defects
+        if row.file and row.file in defects
     }

@@ -1,0 +1,133 @@
+"""What can be predicted without a corpus: manifests, recordings with subtitles, and dialogues as JSON."""
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jmer.errors import UserError
+from jmer.extract.manifest import Row, read_manifest, rows_of_objects
+from jmer.extract.subtitles import SUFFIXES, assign_speakers, read_captions, read_speaker_turns
+
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+DIARIZATION = ".rttm"
+STANDARD_INPUT = "-"
+
+
+def rows_of(
+    source: Path, *, subtitles: Path | None = None, diarization: Path | None = None, encoding: str = "utf-8-sig"
+) -> list[Row]:
+    """Returns the utterances of a manifest, of a transcript, or of a recording with its transcript.
+
+    Args:
+      source: a manifest (.csv, .jsonl); or subtitles; or a recording, then `subtitles` says what is said when.
+      subtitles: of the recording; None = the file beside it with the same name.
+      diarization: who speaks when; None = the .rttm file beside the recording with the same name, if there is one.
+      encoding: of a manifest.
+
+    Raises:
+      UserError: if a file is missing or invalid.
+    """
+    if not source.exists():
+        raise UserError(f"no file {source}: give a manifest, a recording, subtitles, or a corpus")
+    if source.is_dir():
+        raise UserError(f"{source} is a folder, and no corpus: give a manifest, a recording or subtitles")
+    if source.suffix.lower() in MANIFESTS:
+        return read_manifest(source, encoding)
+    if source.suffix.lower() in SUFFIXES:
+        return rows_of_captions(source.stem, None, source, diarization or _beside(source, (DIARIZATION,)))
+    found = subtitles or _beside(source, SUFFIXES)
+    if found is None:
+        listed = ", ".join(source.with_suffix(suffix).name for suffix in SUFFIXES)
+        raise UserError(
+            f"{source}: what is said when is needed: give --subtitles FILE, or put {listed} beside it; a manifest that "
+            "divides it into utterances works without a transcript"
+        )
+    return rows_of_captions(source.stem, source, found, diarization or _beside(source, (DIARIZATION,)))
+
+
+def rows_of_captions(name: str, recording: Path | None, captions: Path, diarization: Path | None) -> list[Row]:
+    """Returns a row per caption.
+
+    Args:
+      name: of the conversation.
+      recording: that the captions are of; None = only what is said is known.
+      captions: their file.
+      diarization: who speaks when; None = what the captions say.
+    """
+    found = read_captions(captions)
+    if diarization:
+        found = assign_speakers(found, read_speaker_turns(diarization))
+    objects = [
+        (
+            f"{captions.name}, caption {number}",
+            {
+                "conversation": name,
+                "speaker": caption.speaker,
+                "transcript": caption.text,
+                "start": caption.start,
+                "end": caption.end,
+                "file": str(recording.resolve()) if recording else None,
+            },
+        )
+        for number, caption in enumerate(found, 1)
+    ]
+    return rows_of_objects(objects, captions.parent)
+
+
+def rows_of_json(text: str, name: str = "dialogue") -> list[Row]:
+    """Returns the utterances of a dialogue that is written as JSON.
+
+    Args:
+      text: a list of strings or of objects with the fields of a manifest, of which only `transcript` (or `text`) is
+        needed; or such objects, one per line.
+      name: of the conversation, where `conversation` is not given.
+
+    Raises:
+      UserError: naming the utterance, if anything is not as expected.
+    """
+    utterances = _parsed(text)
+    objects = []
+    for number, utterance in enumerate(utterances, 1):
+        where = f"utterance {number}"
+        if isinstance(utterance, str):
+            utterance = {"transcript": utterance}
+        if not isinstance(utterance, dict):
+            raise UserError(f"{where} is {utterance!r}: expected text, or an object with speaker and transcript")
+        fields = {"conversation": name, **utterance}
+        if "text" in fields and "transcript" not in fields:
+            fields["transcript"] = fields.pop("text")
+        objects.append((where, fields))
+    return rows_of_objects(objects, Path())
+
+
+def _parsed(text: str) -> Sequence[Any]:
+    if not text.strip():
+        raise UserError(
+            'standard input is empty: expected a dialogue as JSON: [{"speaker": "Ann", "transcript": "Hi"}]'
+        )
+    try:
+        found = json.loads(text)
+        return found if isinstance(found, list) else [found]
+    except RecursionError as error:
+        raise UserError("standard input is no dialogue: it has too many brackets in brackets") from error
+    except ValueError:
+        pass
+    utterances = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                utterances.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"standard input, line {number}: is no JSON ({error})") from error
+    return utterances
+
+
+def _beside(source: Path, suffixes: Sequence[str]) -> Path | None:
+    """Returns the file with the same name and one of the suffixes, in any case."""
+    for suffix in suffixes:
+        for path in sorted(source.parent.glob(f"{glob.escape(source.stem)}.*")):
+            if path.suffix.lower() == suffix and path.stem == source.stem:
+                return path
+    return None
