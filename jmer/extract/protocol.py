@@ -85,7 +85,7 @@ class Extractor(abc.ABC):
       revision: of the code: increased whenever the same input gives other features.
       extra: of setup.cfg, which installs what the extractor needs; empty = jmer alone.
       imports: modules of packages that the extra installs, imported to see whether it is there.
-      packages: distributions whose version the features depend on.
+      packages: distributions whose version the features depend on, whatever the options; see `versions`.
     """
 
     name: ClassVar[str]
@@ -116,6 +116,10 @@ class Extractor(abc.ABC):
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if not isinstance(value, Path | None)}
 
+    def versions(self) -> dict[str, str]:
+        """Returns package -> version of those that the features depend on."""
+        return {name: importlib.metadata.version(name) for name in self.packages}
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What makes the features of two extractors comparable, in values that JSON has; see `jmer.data.extractors`.
@@ -131,7 +135,7 @@ class Extractor(abc.ABC):
             "width": self.width,
             "frames": self.frames,
             **({"sha256": sha256_of_files(files)} if files else {}),
-            "packages": {name: importlib.metadata.version(name) for name in self.packages},
+            "packages": self.versions(),
             "licence": self.licence,
         }
 

@@ -13,6 +13,7 @@ from jmer.extract.protocol import Extractor
 
 CLASSES = {
     "hashing": "jmer.extract.hashing:Hashing",
+    "faces": "jmer.extract.faces:Faces",
 }
 """Name -> where its class is."""
 
