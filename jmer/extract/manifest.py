@@ -240,7 +240,7 @@ class _Fields:
         )
         if not row.conversation:
             self._defect("conversation is empty: name the conversation of each row")
-        if not row.transcript and not row.file:
+        if not row.transcript and not row.file and not self.defects:
             self._defect("has neither a transcript nor a file: give one of them")
         return None if self.defects else row
 

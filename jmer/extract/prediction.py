@@ -31,8 +31,8 @@ def trained_extractors(card: Card, modalities: Sequence[str], given: Mapping[str
     unknown = [modality for modality in modalities if modality not in card.extractors]
     if unknown:
         raise UserError(
-            f"the {unknown[0]} features of corpus '{card.name}' were not extracted by jmer, so that it cannot make them of "
-            "anything else: train on a corpus that `jmer extract` made, or give features as a corpus (--corpus)"
+            f"the {unknown[0]} features of corpus '{card.name}' were not extracted by jmer, which cannot make such "
+            "features: train on a corpus that `jmer extract` made, or give features as a corpus (--corpus)"
         )
     found = {}
     for modality in modalities:
