@@ -215,9 +215,9 @@ def test_a_dialogue_is_json(text):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "standard input is empty: expected a dialogue as JSON"),
+        ("", "the input is empty: expected a dialogue as JSON"),
         ("[1]", "utterance 1 is 1: expected text, or an object with speaker and transcript"),
-        ('{"text": "a"}\n{', "standard input, line 2: is no JSON"),
+        ('{"text": "a"}\n{', "line 2 of the input is no JSON"),
         ("[" * 100_000, "too many brackets"),
         ('[{"text": "a", "mood": "x"}]', "utterance 1: unknown column 'mood'"),
         ('[{"speaker": "a"}]', "utterance 1: has neither a transcript nor a file"),

@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from jmer.extract.subtitles import SUFFIXES, assign_speakers, read_captions, rea
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 DIARIZATION = ".rttm"
-STANDARD_INPUT = "-"
+DIALOGUE = "dialogue"
+"""Name of a conversation that has none."""
 
 
 def rows_of(
@@ -76,26 +77,35 @@ def rows_of_captions(name: str, recording: Path | None, captions: Path, diarizat
     return rows_of_objects(objects, captions.parent)
 
 
-def rows_of_json(text: str, name: str = "dialogue") -> list[Row]:
+def rows_of_json(text: str) -> list[Row]:
     """Returns the utterances of a dialogue that is written as JSON.
 
     Args:
-      text: a list of strings or of objects with the fields of a manifest, of which only `transcript` (or `text`) is
-        needed; or such objects, one per line.
-      name: of the conversation, where `conversation` is not given.
+      text: a list of what `rows_of_utterances` takes; or such utterances, one per line.
 
     Raises:
       UserError: naming the utterance, if anything is not as expected.
     """
-    utterances = _parsed(text)
+    return rows_of_utterances(_parsed(text))
+
+
+def rows_of_utterances(utterances: Sequence[Any]) -> list[Row]:
+    """Returns the rows of utterances.
+
+    Args:
+      utterances: texts, or mappings with the fields of a manifest (`jmer.extract.manifest`), of which only
+        `transcript`, which may be called `text`, or `file` is needed. Those without a conversation are one.
+
+    Raises:
+      UserError: naming the utterance, if anything is not as expected.
+    """
     objects = []
     for number, utterance in enumerate(utterances, 1):
         where = f"utterance {number}"
-        if isinstance(utterance, str):
-            utterance = {"transcript": utterance}
-        if not isinstance(utterance, dict):
+        fields = {"transcript": utterance} if isinstance(utterance, str) else utterance
+        if not isinstance(fields, Mapping):
             raise UserError(f"{where} is {utterance!r}: expected text, or an object with speaker and transcript")
-        fields = {"conversation": name, **utterance}
+        fields = {"conversation": DIALOGUE, **fields}
         if "text" in fields and "transcript" not in fields:
             fields["transcript"] = fields.pop("text")
         objects.append((where, fields))
@@ -111,7 +121,7 @@ def _parsed(text: str) -> Sequence[Any]:
         found = json.loads(text)
         return found if isinstance(found, list) else [found]
     except RecursionError as error:
-        raise UserError("standard input is no dialogue: it has too many brackets in brackets") from error
+        raise UserError("the input is no dialogue: it has too many brackets in brackets") from error
     except ValueError:
         pass
     utterances = []
@@ -120,7 +130,7 @@ def _parsed(text: str) -> Sequence[Any]:
             try:
                 utterances.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise UserError(f"standard input, line {number}: is no JSON ({error})") from error
+                raise UserError(f"line {number} of the input is no JSON ({error})") from error
     return utterances
 
 
