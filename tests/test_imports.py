@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "extract": {"extract", "data", "batch", "checks", "command", "docstrings", "errors", "files", "precision", "text"},
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},
-    "runs": GROUND | {"runs", "training", "evaluation", "models", "data", "config", "pipeline"},
+    "runs": GROUND | {"runs", "training", "extract", "evaluation", "models", "data", "config", "pipeline"},
 }
 
 

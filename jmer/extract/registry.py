@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import typing
 from pathlib import Path
@@ -26,8 +27,9 @@ def extractor_class(name: str) -> type[Extractor]:
     return getattr(importlib.import_module(module), found)
 
 
+@functools.lru_cache(maxsize=8)
 def make_extractor(given: str, modality: str) -> Extractor:
-    """Makes the extractor that a command line, or a corpus' card, names.
+    """Makes the extractor that a command line, or a corpus' card, names; the same one again, with what it has loaded.
 
     Args:
       given: e.g. `hashing`, `hashing,width=256`, `bert:models/minilm,layer=-2`.

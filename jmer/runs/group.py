@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from ml_collections import ConfigDict
 
-from jmer.data.corpus import Corpus
+from jmer.data.corpus import Card, Corpus
 from jmer.data.identity import difference
 from jmer.errors import UserError
 from jmer.evaluation.metrics import Scores, classification_report
@@ -42,6 +42,11 @@ class Ensemble(Predicting):
     def config(self) -> ConfigDict:
         """The configuration of the first member."""
         return self.runs[0].config
+
+    @property
+    def card(self) -> Card:
+        """The training corpus' card."""
+        return self.runs[0].card
 
     def training_corpus(self) -> Corpus:
         """Loads the training corpus; see `Run.training_corpus`."""

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from jmer.errors import UserError
 from jmer.evaluation.forward import ONE_DEVICE
 from jmer.evaluation.metrics import Scores, scores_from_dict
 from jmer.evaluation.predictor import BasePredictor, Data, Predictor
+from jmer.extract.manifest import Row
+from jmer.extract.sources import DIALOGUE
 from jmer.models import Model, build_model
 from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
+from jmer.runs.inputs import Dialogue, Extraction, extract_rows, rows_to_predict
 from jmer.runs.resume import other_corpus
 from jmer.selection import Selection, configured_selection
 from jmer.training.active_run import CHECKPOINT_FOLDER
@@ -47,19 +50,47 @@ class Predicting(abc.ABC):
     def training_corpus(self) -> Corpus:
         """Loads the training corpus."""
 
-    def predict(self, data: Data | str | Path, split: str | None = None, *, context: str | None = None) -> pd.DataFrame:
+    @property
+    @abc.abstractmethod
+    def card(self) -> Card:
+        """The training corpus' card."""
+
+    def predict(
+        self, data: Data | Dialogue | str | Path, split: str | None = None, *, context: str | None = None
+    ) -> pd.DataFrame:
         """Returns a table with a row per utterance, labelled or not.
 
         Args:
-          data: a corpus, its name or folder, a conversation (`jmer.data.make_conversation`), or several.
+          data: a corpus, its name or folder, a conversation (`jmer.data.make_conversation`), or several. If `jmer
+            extract` made the training corpus, also what can be extracted: a manifest, a recording with subtitles beside
+            it, subtitles, or a dialogue as a list of texts or of mappings (`speaker`, `transcript`, `file`, ...).
           split, context: see `jmer.evaluation.predictor.BasePredictor.predict`.
 
         Raises:
           UserError: naming what does not fit the model.
+
+        Example:
+          run.predict([{"speaker": "Ann", "transcript": "Sleep well?"}, {"speaker": "Ben", "transcript": "No!"}])
         """
+        if (rows := rows_to_predict(data)) is not None:
+            name = Path(data).stem if isinstance(data, str | Path) else DIALOGUE
+            table = self.predictor.predict(self.extract(rows, name=name).corpus, split, context=context)
+            return table.drop(columns="split")
         return self.predictor.predict(
             load_corpus(data).checked() if isinstance(data, str | Path) else data, split, context=context
         )
+
+    def extract(self, rows: Sequence[Row], **options: Any) -> Extraction:
+        """Makes the features of utterances with the extractors of the training corpus.
+
+        Args:
+          rows: see `jmer.extract.sources`.
+          options: see `jmer.runs.inputs.extract_rows`.
+
+        Raises:
+          UserError: if the features cannot be made as for training.
+        """
+        return extract_rows(rows, self.card, self.config.model.modalities, **options)
 
     def evaluate(self, corpus: Corpus | str | Path | None = None) -> dict[str, Scores]:
         """Returns split -> scores, for the splits of a corpus that have labels; nothing is written.
