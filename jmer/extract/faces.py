@@ -90,7 +90,8 @@ class Faces(PictureExtractor):
     @functools.cached_property
     def width(self) -> int:
         height, width, channels = self._size
-        return len(self._vector(np.zeros((height, width, channels), np.uint8)))
+        size = (1, channels, height, width) if self._channels_first else (1, height, width, channels)
+        return len(self._averaged(self._network.trial(size)))
 
     @property
     def files(self) -> Sequence[Path]:
@@ -161,7 +162,10 @@ class Faces(PictureExtractor):
         mean, deviation = _mean_and_deviation(self.scale)
         values = ((face.astype(np.float32) - mean) / deviation)[None]
         values = values.transpose(0, 3, 1, 2) if self._channels_first else values
-        result = self._network.runs(np.ascontiguousarray(values, np.float32))
+        return self._averaged(self._network.runs(np.ascontiguousarray(values, np.float32)))
+
+    def _averaged(self, result: np.ndarray) -> np.ndarray:
+        """Returns the vector that a map has on average, or the vector itself."""
         result = result[0] if result.ndim > 1 else result
         kept = 0 if self._channels_first else result.ndim - 1
         return result.mean(axis=tuple(axis for axis in range(result.ndim) if axis != kept), dtype=np.float32)
@@ -177,15 +181,13 @@ class Faces(PictureExtractor):
     @functools.cached_property
     def _size(self) -> tuple[int, int, int]:
         """Height, width and number of colours of the network's input."""
-        shape = self._network.shape
-        batch, *sizes = shape
+        batch, *sizes = self._network.shape
         if len(sizes) == 3 and self._channels_first:
             sizes = [*sizes[1:], sizes[0]]
         if batch not in (1, None) or len(sizes) != 3 or sizes[2] not in (1, 3) or None in sizes:
-            shown = ", ".join("any" if size is None else str(size) for size in shape)
             raise UserError(
-                f"{self.model} takes an array [{shown}]: expected one picture, [1, H, W, C] or [1, C, H, W] with a "
-                f"fixed height and width and 1 or 3 colours"
+                f"{self.model} takes an array {self._network.shown_shape()}: expected one picture, [1, H, W, C] or "
+                f"[1, C, H, W] with a fixed height and width and 1 or 3 colours"
             )
         height, width, channels = sizes
         if channels == 1 and self.scale == "imagenet":

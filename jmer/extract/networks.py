@@ -28,13 +28,24 @@ class Network(NamedTuple):
 
     Attributes:
       shape: of the input; None along an axis of any length.
-      runs: returns the tensor for an input, both float32.
+      runs: returns the tensor for an input, both float32. Raises RuntimeError, with one line.
       versions: of the package that runs it, by its name.
     """
 
     shape: _Shape
     runs: _Runs
     versions: dict[str, str]
+
+    def trial(self, size: Sequence[int]) -> np.ndarray:
+        """Returns the tensor for an input of zeros. Raises UserError if the network does not run."""
+        try:
+            return self.runs(np.zeros(size, np.float32))
+        except RuntimeError as error:
+            raise UserError(str(error)) from error
+
+    def shown_shape(self) -> str:
+        """Returns the input's shape, for a message."""
+        return f"[{', '.join('any' if size is None else str(size) for size in self.shape)}]"
 
 
 def open_network(path: Path, tensor: str = "") -> Network:
@@ -136,7 +147,7 @@ def _open_onnx(path: Path, tensor: str, module: ModuleType) -> tuple[_Shape, _Ru
         try:
             (result,) = session.run([taken], {entry.name: values})
         except Exception as error:
-            raise UserError(f"{path} cannot be run on an array {list(values.shape)}: {_first_line(error)}") from error
+            raise RuntimeError(f"{path} does not run on an array {list(values.shape)}: {_first_line(error)}") from error
         return np.asarray(result, np.float32)
 
     return tuple(size if isinstance(size, int) else None for size in entry.shape), run
