@@ -18,7 +18,16 @@ from jmer.data import make_conversation, make_corpus
 from jmer.data.batching import batches
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
-from jmer.evaluation import EnsemblePredictor, Predictor, classification_report, read_predictions, report
+from jmer.evaluation import (
+    EnsemblePredictor,
+    Predictor,
+    classification_report,
+    mean_probabilities,
+    prediction_table,
+    read_predictions,
+    report,
+)
+from jmer.evaluation.spread import member_spread
 from jmer.models import Model, build_model
 from jmer.training import Parallel, create_train_state, make_parallel
 
@@ -459,11 +468,63 @@ def test_an_ensemble_predicts_the_mean():
     np.testing.assert_allclose(found[numbers], np.mean(values, axis=0), rtol=1e-5, atol=1e-7)
     guesses = np.array(EMOTIONS)[np.mean(values, axis=0)[:, : len(EMOTIONS)].argmax(1)]
     assert list(found["predicted"]) == list(guesses)
-    others = found.columns.difference([*numbers, "predicted"])
+    agreeing = np.mean([table["predicted"] == found["predicted"] for table in tables], axis=0)
+    np.testing.assert_allclose(found["agreement"], agreeing)
+    probabilities = np.stack(values)[..., : len(EMOTIONS)]
+    # Of two numbers, the sample standard deviation is their distance divided by the square root of two.
+    deviations = np.abs(probabilities[0] - probabilities[1]) / np.sqrt(2)
+    spread = [f"sd_{emotion}" for emotion in EMOTIONS]
+    np.testing.assert_allclose(found[spread], deviations, rtol=1e-4, atol=1e-6)
+    others = found.columns.difference([*numbers, "predicted", "agreement", *spread])
     assert_same_table(found[others], tables[0][others])
     assert ensemble.task == first.task
     assert ensemble.evaluate(corpus) == scores_of(found)
     assert_same_table(EnsemblePredictor((first,)).predict(corpus), first.predict(corpus))
+
+
+def assert_says_the_same(predicted, table):
+    """What was predicted says the same as a table does."""
+    conversations, card, found = predicted
+    expected = prediction_table(conversations, card, found.probabilities, found.weights, found.attention, found.spread)
+    assert_same_table(table, expected)
+
+
+def test_conversations_have_what_the_table_has():
+    corpus, ensemble = text_corpus(), EnsemblePredictor((linear(), linear(rate=0.3), linear(rate=-1.0)))
+    assert_says_the_same(ensemble.predict_conversations(corpus, "test"), ensemble.predict(corpus, "test"))
+    assert_says_the_same(ensemble.predict_conversations(corpus), ensemble.predict(corpus))
+    talks = [conversation(n, id=f"c{n}", labels=[-1] * n) for n in (3, 1, 2)]
+    found = ensemble.predict_conversations(talks)
+    assert [(c.id, len(c)) for c in found.conversations] == [("c3", 3), ("c1", 1), ("c2", 2)]
+    assert_says_the_same(found, ensemble.predict(talks))
+
+
+def test_utterances_of_frames_are_joined_to_their_conversations():
+    found = framed().predict_conversations([frames(3), frames(1), frames(2)])
+    assert list(map(len, found.predictions.probabilities)) == list(map(len, found.conversations)) == [3, 1, 2]
+    assert_says_the_same(found, framed().predict([frames(3), frames(1), frames(2)]))
+
+
+def test_unlabelled_utterances_are_predicted_whatever_training_did_with_them():
+    labelled = [conversation(4, id="a", labels=[0, -1, 1, -1])]
+    found = linear(context="drop_unlabelled").predict_conversations(labelled)
+    assert_says_the_same(found, linear().predict(labelled))
+
+
+def test_an_ensembles_spread_by_hand():
+    members = [
+        [np.array([[0.6, 0.3, 0.1], [0.2, 0.6, 0.2]], np.float32)],
+        [np.array([[0.2, 0.7, 0.1], [0.1, 0.7, 0.2]], np.float32)],
+        [np.array([[0.7, 0.2, 0.1], [0.3, 0.2, 0.5]], np.float32)],
+    ]
+    means = mean_probabilities(members)
+    np.testing.assert_allclose(means[0], [[0.5, 0.4, 0.1], [0.2, 0.5, 0.3]], rtol=1e-6)
+    spread = member_spread(members, means)
+    # Of the first: deviations .1, -.3, .2 and -.1, .3, -.2, whose squares sum to .14.
+    expected = np.sqrt(np.array([[0.14, 0.14, 0], [0.02, 0.14, 0.06]]) / 2)
+    np.testing.assert_allclose(spread.deviations[0], expected, atol=1e-7)
+    np.testing.assert_allclose(spread.agreement[0], [2 / 3, 2 / 3], rtol=1e-6)
+    assert member_spread(members[:1], means) is None
 
 
 @pytest.mark.parametrize("context", ["mask_unlabelled", "drop_unlabelled"])

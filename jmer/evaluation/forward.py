@@ -11,6 +11,7 @@ import numpy as np
 from jmer.batch import Batch
 from jmer.data.batching import locate
 from jmer.data.corpus import Conversation
+from jmer.evaluation.spread import Spread
 from jmer.models import Model
 
 
@@ -24,11 +25,13 @@ class Predictions:
         declares none.
       attention: name -> `k` arrays float32 `[n_i]`, the attention paid to each utterance; empty for a model that
         declares none.
+      spread: how the members of an ensemble differ; None = a single model predicts.
     """
 
     probabilities: Sequence[np.ndarray]
     weights: Mapping[str, Sequence[np.ndarray]]
     attention: Mapping[str, Sequence[np.ndarray]]
+    spread: Spread | None = None
 
 
 class DeviceMapping(Hashable, Protocol):
@@ -93,6 +96,27 @@ def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[
     """
     rows = unpack(outputs, examples)
     return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
+
+
+def rejoined(predictions: Predictions, lengths: Iterable[int]) -> Predictions:
+    """Returns predictions of other examples with the same utterances, such as conversations after their parts.
+
+    Args:
+      predictions: of `k` examples.
+      lengths: the number of utterances of each of the other examples, which follow one another in the same order.
+    """
+    ends = np.cumsum(list(lengths))[:-1]
+
+    def cut(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return np.split(np.concatenate(arrays), ends)
+
+    spread = predictions.spread
+    return Predictions(
+        cut(predictions.probabilities),
+        {modality: cut(arrays) for modality, arrays in predictions.weights.items()},
+        {name: cut(arrays) for name, arrays in predictions.attention.items()},
+        Spread(cut(spread.deviations), cut(spread.agreement)) if spread else None,
+    )
 
 
 def unpack(outputs: Iterable[tuple[Any, Any]], examples: Sequence[Conversation]) -> list[Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
+from jmer.evaluation.spread import Spread
 from jmer.files import atomically
 
 FORMATS = (".csv", ".parquet")
@@ -27,6 +28,7 @@ def prediction_table(
     probabilities: Sequence[np.ndarray],
     weights: Mapping[str, Sequence[np.ndarray]],
     attention: Mapping[str, Sequence[np.ndarray]] | None = None,
+    spread: Spread | None = None,
 ) -> pd.DataFrame:
     """Returns a table of predictions with one row per utterance.
 
@@ -36,11 +38,14 @@ def prediction_table(
       probabilities: `k` arrays `[n_i, C]`; the emotion with the largest probability is the prediction.
       weights: modality -> `k` arrays `[n_i]`, fusion weights; empty for a model without them.
       attention: token -> `k` arrays `[n_i]`, attention weights from the token to each utterance; None = none.
+      spread: of an ensemble's members; None = a single model predicts.
 
     Returns:
       Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, one
       `probability_<emotion>` per emotion, one `weight_<modality>` per modality in `weights` (NaN where the modality is
-      missing), and one `attention_<token>` per token in `attention`.
+      missing), one `attention_<token>` per token in `attention`, and of an ensemble `agreement` (the share of members
+      that predict the same) and one `sd_<emotion>` per emotion (the standard deviation of the members' probabilities),
+      see `jmer.evaluation.spread.Spread`.
 
     Raises:
       UserError: if a shape does not match the conversations, or a probability is not finite.
@@ -49,9 +54,7 @@ def prediction_table(
     flat = _per_utterance(conversations, "probabilities", probabilities, (len(emotions),))
     labels = np.concatenate([c.labels for c in conversations])
     names = np.repeat(np.array([c.id for c in conversations], object), [len(c) for c in conversations])
-    finite = np.isfinite(flat).all(1)
-    if not finite.all():
-        raise UserError(f"conversation '{names[~finite][0]}': probabilities are not finite: use an earlier checkpoint")
+    check_finite(conversations, probabilities)
     columns = {
         "corpus": corpus_title(card),
         "conversation": names,
@@ -67,7 +70,20 @@ def prediction_table(
         columns[f"weight_{modality}"] = weight
     for token, values in (attention or {}).items():
         columns[f"attention_{token}"] = _per_utterance(conversations, f"{token} attention", values, ())
+    if spread:
+        columns["agreement"] = _per_utterance(conversations, "agreement", spread.agreement, ())
+        deviations = _per_utterance(conversations, "deviations", spread.deviations, (len(emotions),))
+        columns |= {f"sd_{emotion}": deviations[:, i] for i, emotion in enumerate(card.emotions)}
     return pd.DataFrame(columns)
+
+
+def check_finite(conversations: Sequence[Conversation], probabilities: Sequence[np.ndarray]) -> None:
+    """Raises UserError, naming the conversation, if a probability is not finite."""
+    for conversation, values in zip(conversations, probabilities, strict=True):
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"conversation '{conversation.id}': probabilities are not finite: use an earlier checkpoint"
+            )
 
 
 def mean_probabilities(members: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

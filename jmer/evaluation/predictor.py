@@ -27,11 +27,13 @@ from jmer.evaluation.forward import (
     Predictions,
     compiled_forward_pass,
     compiled_output,
+    rejoined,
     unpack,
     unpack_predictions,
 )
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import mean_probabilities, prediction_table
+from jmer.evaluation.predictions import check_finite, mean_probabilities, prediction_table
+from jmer.evaluation.spread import member_spread
 from jmer.models import Model
 from jmer.precision import matmul_precision
 
@@ -59,6 +61,20 @@ class Task(NamedTuple):
     widths: Mapping[str, int]
     majority_emotion: str
     extractors: Identities
+
+
+class Predicted(NamedTuple):
+    """Conversations, and what is predicted for each of their utterances.
+
+    Attributes:
+      conversations: whole, with the modalities that the model reads.
+      card: the card of their corpus, with the emotions of the model.
+      predictions: on `conversations`.
+    """
+
+    conversations: Sequence[Conversation]
+    card: Card
+    predictions: Predictions
 
 
 class BasePredictor(abc.ABC):
@@ -97,18 +113,33 @@ class BasePredictor(abc.ABC):
           UserError: naming what does not fit the model: emotions, a modality, a width, frames, the split.
         """
         if not isinstance(data, Corpus):
-            if split is not None:
-                raise UserError(f"split='{split}' needs a corpus, but conversations were given: leave split out")
-            return self._table(*self._conversations(data), context)
-        validate_corpus(data, for_training=False)
-        self.check_card(data.card)
-        card = dataclasses.replace(data.card, emotions=self.task.emotions)
-        tables = []
+            return self._table(*self._conversations(data, split), context)
+        card, tables = self._fitting_card(data), []
         for name in data.splits if split is None else [split]:
             table = self._table(data.conversations(name), card, context)
             table.insert(0, "split", name)
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
+
+    def predict_conversations(self, data: Data, split: str | None = None) -> Predicted:
+        """Returns as arrays what `predict` puts in a table, for every utterance of whole conversations.
+
+        Args:
+          data, split: see `predict`.
+
+        Raises:
+          UserError: naming what does not fit the model.
+        """
+        if isinstance(data, Corpus):
+            card = self._fitting_card(data)
+            names = data.splits if split is None else [split]
+            conversations = self.complete([c for name in names for c in data.conversations(name)])
+        else:
+            conversations, card = self._conversations(data, split)
+        found = self.predict_examples(make_examples(conversations, frames=self.task.frames))
+        whole = rejoined(found, map(len, conversations))
+        check_finite(conversations, whole.probabilities)
+        return Predicted(conversations, card, whole)
 
     def evaluate(self, corpus: Corpus) -> dict[str, Scores]:
         """Returns split -> scores, for the splits of a corpus that have labels.
@@ -116,8 +147,7 @@ class BasePredictor(abc.ABC):
         Raises:
           UserError: naming what does not fit the model, or if the corpus has no labels.
         """
-        validate_corpus(corpus, for_training=False)
-        self.check_card(corpus.card)
+        self._fitting_card(corpus)
         scores = {}
         for split in corpus.splits:
             examples = make_examples(corpus.conversations(split), frames=self.task.frames, context=self.task.context)
@@ -153,8 +183,18 @@ class BasePredictor(abc.ABC):
         modalities = [modality for modality in self.task.widths if modality in card.widths]
         return [line for m in modalities for line in doubts(self.task.extractors, card.extractors, m)]
 
-    def _conversations(self, data: Conversation | Sequence[Conversation]) -> tuple[list[Conversation], Card]:
+    def _fitting_card(self, corpus: Corpus) -> Card:
+        """Returns the card of a corpus with the model's emotions. Raises UserError if the corpus does not fit."""
+        validate_corpus(corpus, for_training=False)
+        self.check_card(corpus.card)
+        return dataclasses.replace(corpus.card, emotions=self.task.emotions)
+
+    def _conversations(
+        self, data: Conversation | Sequence[Conversation], split: str | None
+    ) -> tuple[list[Conversation], Card]:
         """Returns conversations that were made in memory, checked, and a card for them."""
+        if split is not None:
+            raise UserError(f"split='{split}' needs a corpus, but conversations were given: leave split out")
         listed = [c if c.id else dataclasses.replace(c, id=str(i)) for i, c in enumerate(_listed(data))]
         for c in listed:
             widths = {m: feature_width(values) for m, values in c.features.items()}
@@ -196,7 +236,7 @@ class BasePredictor(abc.ABC):
             make_examples(conversations, frames=self.task.frames, context=context or self.task.context)
         )
         found = self.predict_examples(examples)
-        return prediction_table(examples, card, found.probabilities, found.weights, found.attention)
+        return prediction_table(examples, card, found.probabilities, found.weights, found.attention, found.spread)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,12 +390,15 @@ class EnsemblePredictor(BasePredictor):
         return self.members[0].complete(conversations)
 
     def predict_examples(self, examples: Sequence[Conversation]) -> Predictions:
-        """Returns the means of what the members predict."""
+        """Returns the means of what the members predict, and how their probabilities differ."""
         found = [member.predict_examples(examples) for member in self.members]
+        members = [one.probabilities for one in found]
+        means = mean_probabilities(members)
         return Predictions(
-            mean_probabilities([one.probabilities for one in found]),
+            means,
             {m: _means([one.weights[m] for one in found]) for m in found[0].weights},
             {name: _means([one.attention[name] for one in found]) for name in found[0].attention},
+            member_spread(members, means),
         )
 
 
