@@ -7,6 +7,7 @@ their own: each is decoded once from its start, for all its utterances and all e
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
@@ -48,13 +49,13 @@ class Utterance(NamedTuple):
 
     Attributes:
       key: in the cache.
-      start, end: in seconds; end None = the recording's.
+      start, end: in seconds; an infinite end is the recording's.
       box: of the speaker's face, for extractors of pictures.
     """
 
     key: str
     start: float
-    end: float | None
+    end: float
     box: Box | None
 
 
@@ -196,7 +197,8 @@ def _recordings(
             if isinstance(extractor, TextExtractor) or row.file is None or isinstance(key, Missing) or key in done:
                 continue
             found = wanted.setdefault(row.file, {}).setdefault(modality, {})
-            found[key] = Utterance(key, row.start or 0.0, row.end, row.box)
+            end = math.inf if row.end is None else row.end
+            found[key] = Utterance(key, row.start or 0.0, end, row.box)
     for file, by_modality in wanted.items():
         yield Recording(file, tuple((extractors[m], tuple(found.values())) for m, found in by_modality.items()))
 
@@ -235,10 +237,13 @@ def _extract_recording(recording: Recording, cache: Cache | None) -> Done:
 def _extract_sound(
     extractor: SoundExtractor, file: Path, utterances: Sequence[Utterance], cache: Cache | None, done: Done
 ) -> None:
-    heard = media.read_sound(file)
+    recorded = media.read_sound(file)
+    if recorded.defect:
+        done.warnings.append(f"{file.name}: {recorded.defect}")
     for utterance in utterances:
-        cut = sound.cut(heard, utterance.start, utterance.end, extractor.shortest)
-        done.warnings += [f"{_shown(file, utterance)}: {line}" for line in cut.warnings]
+        cut = sound.cut(recorded, utterance.start, utterance.end, extractor.shortest)
+        if cut.warning:
+            done.warnings.append(f"{_shown(file, utterance)}: {cut.warning}")
         with _reported(extractor, file, utterance, done):
             features = cut.samples if isinstance(cut.samples, Missing) else extractor(cut.samples)
             _keep(done, cache, utterance.key, features)
@@ -248,10 +253,13 @@ def _extract_pictures(
     extractor: PictureExtractor, file: Path, utterances: Sequence[Utterance], cache: Cache | None, done: Done
 ) -> None:
     spans = [(utterance.start, utterance.end) for utterance in utterances]
-    for index, images in media.read_pictures(file, spans, extractor.pictures_per_second):
-        utterance = utterances[index]
+    for clip in media.read_pictures(file, spans, extractor.pictures_per_second):
+        utterance, images = utterances[clip.index], clip.images
+        if clip.note:
+            done.warnings.append(f"{_shown(file, utterance)}: {clip.note}")
+        box = Box(*(clip.scale * value for value in utterance.box)) if utterance.box else None
         with _reported(extractor, file, utterance, done):
-            features = extractor(Pictures(images, utterance.box)) if len(images) else Missing("no pictures")
+            features = images if isinstance(images, Missing) else extractor(Pictures(images, box))
             _keep(done, cache, utterance.key, features)
 
 
@@ -279,7 +287,7 @@ def _keep(done: Done, cache: Cache | None, key: str, features: Features) -> None
 
 
 def _shown(file: Path, utterance: Utterance) -> str:
-    end = "the end" if utterance.end is None else f"{utterance.end:.3f} s"
+    end = "the end" if utterance.end == math.inf else f"{utterance.end:.3f} s"
     return f"{file.name}, {utterance.start:.3f} to {end}"
 
 
