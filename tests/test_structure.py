@@ -25,6 +25,7 @@ COMMON_WORDS = {
     "dropout": "the random stream",
     "features": "of a conversation",
     "mode": "the command line's",
+    "samples": "of sound",
     "score": "of a split or a checkpoint",
     "speakers": "of a conversation",
     "weights": "of the terms of a loss, or a summary of any model",
