@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "losses": {"losses", "layers", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
     "data": {"data", "batch", "command", "digests", "errors", "files", "text"},
-    "extract": {"extract", "data", "batch", "checks", "command", "docstrings", "errors", "files", "precision", "text"},
+    "extract": {
+        *("extract", "data", "layers"),
+        *("batch", "checks", "command", "docstrings", "errors", "files", "precision", "text"),
+    },
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},
     "runs": GROUND | {"runs", "training", "extract", "evaluation", "models", "data", "config", "pipeline"},

@@ -14,6 +14,7 @@ from jmer.extract.protocol import Extractor
 
 CLASSES = {
     "hashing": "jmer.extract.hashing:Hashing",
+    "bert": "jmer.extract.bert:Bert",
     "onnx": "jmer.extract.onnx:Onnx",
     "faces": "jmer.extract.faces:Faces",
 }
