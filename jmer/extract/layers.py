@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jmer.errors import UserError
+
 
 class Layers(NamedTuple):
     """Layers, and what is made of them.
@@ -30,6 +32,26 @@ class Layers(NamedTuple):
     def missing(self, count: int) -> list[int]:
         """Returns the layers that an encoder of `count` layers, layer 0 included, does not have."""
         return [number for number in self.numbers if not -count <= number < count]
+
+    def counted(self, count: int, encoder: object) -> "Layers":
+        """Returns the same layers, counted from the first one.
+
+        Args:
+          count: of the encoder's layers, layer 0 included.
+          encoder: its name, for the message.
+
+        Raises:
+          UserError: if the encoder does not have one of them.
+        """
+        if missing := self.missing(count):
+            raise UserError(
+                f"layer {missing[0]} of {encoder} does not exist: it has layers 0 to {count - 1}, or {-count} to -1"
+            )
+        return Layers(tuple(number % count for number in self.numbers), self.mean)
+
+    def __str__(self) -> str:
+        count = len(self.numbers)
+        return f"mean:{count}" if self.mean and count > 1 else "+".join(map(str, self.numbers))
 
     def of(self, states: Sequence[Any], xp: Any) -> Any:
         """Returns the layers `[..., D]` of all hidden states as one array.
