@@ -225,9 +225,11 @@ def test_the_identity_holds_the_network_and_the_detector(pixels, tmp_path):
 
 def test_weights_beside_an_onnx_file_are_part_of_the_identity(tmp_path):
     def network(value):
-        factor = weights("factor", np.float32([value]), beside=tmp_path / "net.data")
+        folder = tmp_path / f"times{value}"
+        folder.mkdir()
+        factor = weights("factor", np.float32([value]), beside=folder / "net.data")
         nodes = [node("Mul", ["x", "factor"], ["map"]), node("Flatten", ["map"], ["y"])]
-        return onnx_file(tmp_path / "net.onnx", nodes, [("x", [1, 4, 4, 3])], [("y", [1, 48])], [factor])
+        return onnx_file(folder / "net.onnx", nodes, [("x", [1, 4, 4, 3])], [("y", [1, 48])], [factor])
 
     def of(value):
         path = network(value)
@@ -235,6 +237,7 @@ def test_weights_beside_an_onnx_file_are_part_of_the_identity(tmp_path):
         return faces(path).identity["sha256"], made
 
     (one, (whole, by_colour)), (other, (doubled, doubled_by_colour)) = of(1), of(2)
+    assert (tmp_path / "times1/net.onnx").read_bytes() == (tmp_path / "times2/net.onnx").read_bytes()
     assert one != other
     np.testing.assert_array_equal(2 * whole, doubled)
     np.testing.assert_array_equal(2 * by_colour, doubled_by_colour)

@@ -81,10 +81,7 @@ class Bert(TextExtractor):
 
     def settings(self) -> dict[str, Any]:
         # Two ways to say the same are one.
-        layers = self._layers
-        count = len(layers.numbers)
-        numbers = f"mean:{count}" if layers.mean and count > 1 else "+".join(map(str, layers.numbers))
-        return super().settings() | {"layer": numbers, "max_tokens": self._limit}
+        return super().settings() | {"layer": str(self._layers), "max_tokens": self._limit}
 
     def check(self) -> None:
         super().check()
@@ -145,12 +142,7 @@ class Bert(TextExtractor):
     @functools.cached_property
     def _layers(self) -> Layers:
         """The layers, counted from the first."""
-        layers, count = parse_layers(self.layer), self._architecture.depth + 1
-        if missing := layers.missing(count):
-            raise UserError(
-                f"layer {missing[0]} of {self.folder} does not exist: it has layers 0 to {count - 1}, or {-count} to -1"
-            )
-        return Layers(tuple(number % count for number in layers.numbers), layers.mean)
+        return parse_layers(self.layer).counted(self._architecture.depth + 1, self.folder)
 
     @functools.cached_property
     def _limit(self) -> int:

@@ -29,10 +29,6 @@ class Layers(NamedTuple):
         """Returns the number of columns made of layers with `size` columns each."""
         return size if self.mean else size * len(self.numbers)
 
-    def missing(self, count: int) -> list[int]:
-        """Returns the layers that an encoder of `count` layers, layer 0 included, does not have."""
-        return [number for number in self.numbers if not -count <= number < count]
-
     def counted(self, count: int, encoder: object) -> "Layers":
         """Returns the same layers, counted from the first one.
 
@@ -43,7 +39,7 @@ class Layers(NamedTuple):
         Raises:
           UserError: if the encoder does not have one of them.
         """
-        if missing := self.missing(count):
+        if missing := [number for number in self.numbers if not -count <= number < count]:
             raise UserError(
                 f"layer {missing[0]} of {encoder} does not exist: it has layers 0 to {count - 1}, or {-count} to -1"
             )
