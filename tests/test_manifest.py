@@ -68,6 +68,19 @@ def test_json_lines_give_the_same_rows_as_csv(tmp_path):
     assert strip[0] == strip[1]
 
 
+def test_halves_of_characters_are_replaced_in_transcripts_and_refused_in_names(tmp_path):
+    """JSON can name them, UTF-8 cannot hold them."""
+    row = r'{"conversation": "a", "transcript": "hi \ud83d\u0000"%s}'
+    (found,) = read_manifest(write(tmp_path, row % "", "talk.jsonl"))
+    assert found.transcript == "hi \ufffd\ufffd"
+    assert lines(tmp_path, row % r', "file": "\ud83d.wav"', name="talk.jsonl") == [
+        "talk.jsonl, line 1: file contains U+D83D, half of a character, which UTF-8 cannot hold: rename it"
+    ]
+    assert lines(tmp_path, row % r', "file": "x\u0000"', name="talk.jsonl") == [
+        "talk.jsonl, line 1: file contains U+0000, a control character: rename it"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("0", 0), ("12", 12), ("12.5", 12.5), (" .5", 0.5), ("1:02.5", 62.5), ("01:00:00", 3600), ("1:02:03,25", 3723.25)],

@@ -9,7 +9,6 @@ import numpy as np
 from jmer.errors import UserError
 from jmer.extract.bert_folder import Architecture, check_kind
 from jmer.extract.protocol import Missing, Turn, Words
-from jmer.text import storable
 
 
 class Tokens(NamedTuple):
@@ -68,7 +67,7 @@ class Reader(NamedTuple):
         return self._kept(f"{turn.speaker}: {turn.text}" if self.speakers and turn.speaker else turn.text)
 
     def _kept(self, text: str) -> str:
-        return text.encode("ascii", "ignore").decode() if self.ascii else storable(text)
+        return text.encode("ascii", "ignore").decode() if self.ascii else text
 
 
 def read_tokenizer(tokenizers: ModuleType, path: Path, architecture: Architecture, limit: int) -> Any:

@@ -31,7 +31,7 @@ from jmer.data.readers.conventions import SPLIT_NAMES, split_named
 from jmer.data.readers.grouping import grouped, sort_keys
 from jmer.errors import UserError
 from jmer.extract.protocol import Box
-from jmer.text import LONGEST_TRANSCRIPT, name_fault
+from jmer.text import LONGEST_TRANSCRIPT, name_fault, storable
 
 FACE = ("face_x", "face_y", "face_w", "face_h")
 COLUMNS = (
@@ -219,7 +219,8 @@ class _Fields:
 
     def row(self, folder: Path) -> Row | None:
         """Returns the row, None if it has defects."""
-        transcript = self._text("transcript")
+        # What the corpus will hold, so that features are those of the same text.
+        transcript, file = storable(self._text("transcript")), self._name("file")
         if len(transcript) > LONGEST_TRANSCRIPT:
             self._defect(f"transcript has {len(transcript)} characters, at most {LONGEST_TRANSCRIPT} are kept")
         order = self._text("order")
@@ -229,7 +230,7 @@ class _Fields:
             conversation=self._name("conversation"),
             speaker=self._name("speaker") or SPEAKER,
             transcript=transcript,
-            file=folder / self._text("file") if self._text("file") else None,
+            file=folder / file if file else None,
             start=start,
             end=end,
             order=order or None,
