@@ -15,6 +15,7 @@ from jmer.extract.protocol import Extractor
 CLASSES = {
     "hashing": "jmer.extract.hashing:Hashing",
     "bert": "jmer.extract.bert:Bert",
+    "acoustic": "jmer.extract.acoustic:Acoustic",
     "speech": "jmer.extract.speech:Speech",
     "onnx": "jmer.extract.onnx:Onnx",
     "faces": "jmer.extract.faces:Faces",
