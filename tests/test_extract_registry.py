@@ -9,7 +9,7 @@ import pytest
 
 from jmer.errors import UserError
 from jmer.extract.protocol import Extractor, Missing, PictureExtractor, SoundExtractor, TextExtractor
-from jmer.extract.registry import CLASSES, described, extractor_class, make_extractor, option_docs
+from jmer.extract.registry import CLASSES, described, extractor_class, make_extractor, named, option_docs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,25 @@ def fake(monkeypatch):
 def test_options_have_the_types_of_fields():
     assert make_extractor("fake:a/b.bin,layer=3,rate=2,loud=true", "text") == Fake(Path("a/b.bin"), 3, 2.0, True)
     assert make_extractor("fake:x", "text") == Fake(Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ("hashing,columns=1024", "hashing"),
+        ("hashing,longest=5,columns=64", "hashing:64,longest=5"),
+        ("fake:/a/b,loud=true", "fake:/a/b,loud=true"),
+        ("fake:/a/b,loud=false,layer=-1", "fake:/a/b"),
+    ],
+)
+def test_an_extractor_has_one_name(given, canonical):
+    assert named(make_extractor(given, "text")) == canonical
+    assert make_extractor(canonical, "text") == make_extractor(given, "text")
+
+
+def test_its_name_holds_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named(make_extractor("fake:b", "text")) == f"fake:{tmp_path}/b"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
     extracted = extract_features(rows, extractors, cache, jobs=options.jobs, log=show)
     report(extracted, strict=options.strict)
     name = options.manifest.stem
-    corpus = make_corpus_of(rows, labels, emotions, extracted, identities(extractors, given), name=name)
+    corpus = make_corpus_of(rows, labels, emotions, extracted, identities(extractors), name=name)
     save_finished(corpus, options, missing_lines(extracted))
     return 1 if extracted.failures else 0
 

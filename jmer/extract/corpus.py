@@ -16,17 +16,13 @@ from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 from jmer.extract.manifest import Row
 from jmer.extract.protocol import Extractor, Features, Missing
+from jmer.extract.registry import named
 from jmer.extract.work import Extracted
 
 
-def identities(extractors: Mapping[str, Extractor], given: Mapping[str, str]) -> Identities:
-    """Returns what a card says of the extractors.
-
-    Args:
-      extractors: modality -> extractor.
-      given: modality -> how a command line named it.
-    """
-    return {modality: {**extractor.identity, GIVEN: given[modality]} for modality, extractor in extractors.items()}
+def identities(extractors: Mapping[str, Extractor]) -> Identities:
+    """Returns what a card says of extractors: modality -> identity, and how a command line names it."""
+    return {modality: {**extractor.identity, GIVEN: named(extractor)} for modality, extractor in extractors.items()}
 
 
 def labels_of_rows(rows: Sequence[Row], options: argparse.Namespace) -> tuple[list[int], tuple[str, ...]]:

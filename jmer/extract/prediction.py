@@ -85,7 +85,6 @@ def extract_like_training(
         warn(f"the labels {', '.join(unknown)} are none of the run's emotions, and are left out")
     labels = [UNLABELLED if label is None else label for label in found]
     extracted = extract_features(rows, extractors, cache, jobs=jobs, log=log)
-    given = {modality: card.extractors[modality][GIVEN] for modality in extractors}
     together = [dataclasses.replace(row, split="test") for row in rows]
-    corpus = make_corpus_of(together, labels, card.emotions, extracted, identities(extractors, given), name=name)
+    corpus = make_corpus_of(together, labels, card.emotions, extracted, identities(extractors), name=name)
     return corpus, extracted

@@ -79,6 +79,17 @@ def make_extractor(given: str, modality: str) -> Extractor:
         raise UserError(f"--{modality} {given}: {error}") from error
 
 
+def named(extractor: Extractor) -> str:
+    """Returns what names an extractor on a command line, from any folder: `make_extractor` undone."""
+    fields = dataclasses.fields(extractor)
+    values = {field.name: getattr(extractor, field.name) for field in fields}
+    differing = {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+    argument = ""
+    if fields and fields[0].name in differing:
+        argument = f":{_shown(differing.pop(fields[0].name))}"
+    return ",".join([extractor.name + argument, *(f"{name}={_shown(value)}" for name, value in differing.items())])
+
+
 def option_docs(found: type[Extractor]) -> dict[str, str]:
     """Returns option -> what it is, from the docstring of an extractor's class."""
     return attribute_docs(found)
@@ -105,7 +116,7 @@ def _state(found: type[Extractor]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "+".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    return "" if value is None else str(value.absolute()) if isinstance(value, Path) else str(value)
 
 
 def _parsed(where: str, option: str, text: str, kind: Any) -> Any:
