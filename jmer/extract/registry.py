@@ -16,6 +16,7 @@ CLASSES = {
     "hashing": "jmer.extract.hashing:Hashing",
     "bert": "jmer.extract.bert:Bert",
     "acoustic": "jmer.extract.acoustic:Acoustic",
+    "opensmile": "jmer.extract.opensmile:OpenSmile",
     "speech": "jmer.extract.speech:Speech",
     "onnx": "jmer.extract.onnx:Onnx",
     "faces": "jmer.extract.faces:Faces",
