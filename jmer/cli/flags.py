@@ -7,11 +7,13 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 
+from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.errors import UserError
 
 MAIN = "python -m jmer.main"
 FIELD = "--config."
+STANDARD_INPUT = "-"
 LINE_WIDTH = 120
 # Column in which the documentation of a field starts.
 DOC_COLUMN = 42
@@ -41,6 +43,37 @@ def add_corpus_flag(parser: Parser) -> None:
         "--corpus",
         metavar="CORPUS",
         help=f"a corpus by its folder, or a built-in one by its name; short for {FIELD}data.path=CORPUS",
+    )
+
+
+def add_input_flags(parser: Parser) -> None:
+    """Adds what is to be predicted, and the flags that make features of it."""
+    parser.add_argument(
+        "input",
+        nargs="?",
+        metavar="INPUT",
+        help="a manifest (.csv, .jsonl), a recording, subtitles, or - for a dialogue as JSON on standard input; or a "
+        "corpus, as --corpus",
+    )
+    parser.add_argument(
+        "--subtitles", metavar="FILE", help="what is said in the recording (default: the file beside it)"
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="who speaks when, as RTTM or JSON (default: the .rttm file beside the recording, if there is one)",
+    )
+    for modality in MODALITIES:
+        parser.add_argument(
+            f"--{modality}",
+            metavar="EXTRACTOR",
+            help=f"the extractor that made the {modality} features of training, if its files are elsewhere now",
+        )
+    parser.add_argument("--cache", metavar="FOLDER", help="where features are kept (default: nowhere)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
+    parser.add_argument("--encoding", default="utf-8-sig", help="of a manifest (default: UTF-8)")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave rows whose recording cannot be read without its features"
     )
 
 

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jmer
+from jmer.batch import MODALITIES
 from jmer.cli.flags import (
+    FIELD,
     add_config_flag,
     add_corpus_flag,
+    add_input_flags,
     add_process_flags,
     add_training_flags,
     make_parser,
@@ -33,7 +36,12 @@ EVALUATE = """Evaluates a trained run, or the runs of several seeds, and writes 
 
 PREDICT = """Predicts with a trained run, or with the runs of several seeds, and writes a table per split.
 
-  jmer predict runs/a --corpus data/new                     labelled or not
+  jmer predict runs/a talk.csv --out predictions/talk       recordings and transcripts of a manifest
+  jmer predict runs/a talk.mp4 --subtitles talk.srt         a recording and what is said in it
+  jmer predict runs/a --corpus data/new                     features, labelled or not
+
+Recordings, subtitles and dialogues can be predicted if `jmer extract` made the training corpus, whose extractors make
+their features. What is predicted is shown; --out writes it as csv, jsonl, coloured subtitles and a page.
 """
 
 
@@ -99,6 +107,8 @@ def _use(program: str, description: str, arguments: Sequence[str], *, labelled: 
     parser.add_argument(
         "workdir", nargs="?", metavar="RUN", help="the folder of a run, or of the runs of several seeds"
     )
+    if not labelled:
+        add_input_flags(parser)
     add_corpus_flag(parser)
     add_config_flag(parser, "the experiment's file, if it registers the run's model")
     add_process_flags(parser)
@@ -107,9 +117,28 @@ def _use(program: str, description: str, arguments: Sequence[str], *, labelled: 
         return show_help(parser, options.config)
     if options.workdir is None:
         raise UserError(f"{program} needs the folder of a run (see `{program} --help`)")
+    if not labelled and options.input is not None:
+        return _predict_input(options, changes)
     from jmer.cli import actions
 
     return actions.use(options, changes, labelled=labelled)
+
+
+def _predict_input(options: argparse.Namespace, changes: dict[str, str]) -> int:
+    """Predicts what is no corpus; one that is given in its place is predicted as with `--corpus`."""
+    from jmer.cli import actions, prediction
+    from jmer.runs.inputs import is_corpus
+
+    if options.corpus is not None:
+        raise UserError(f"both an input ({options.input}) and --corpus are given: give one of them")
+    if is_corpus(options.input):
+        return actions.use(options, changes | {"data.path": options.input}, labelled=False)
+    if options.config:
+        jmer.get_config(options.config, changes)  # registers the run's model
+    elif changes:
+        raise UserError(f"{FIELD}{next(iter(changes))} has no effect on an input that is no corpus: leave it out")
+    given = {modality: getattr(options, modality) for modality in MODALITIES if getattr(options, modality)}
+    return prediction.predict_input(options, given)
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -117,6 +146,13 @@ def convert(arguments: Sequence[str]) -> None:
     from jmer.data.convert import convert
 
     convert(arguments, program="jmer convert")
+
+
+def extract(arguments: Sequence[str]) -> int:
+    """Runs `jmer extract`."""
+    from jmer.extract.command import extract
+
+    return extract(arguments, program="jmer extract")
 
 
 def inspect(arguments: Sequence[str]) -> None:
@@ -136,7 +172,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("train a model, evaluate it and write its report", train),
     "evaluate": Command("evaluate a trained run, on its own corpus or another", evaluate),
-    "predict": Command("predict a corpus, labelled or not, with a trained run", predict),
+    "predict": Command("predict recordings, dialogues or a corpus with a trained run", predict),
+    "extract": Command("make a corpus of recordings and transcripts", extract),
     "convert": Command("convert feature files of other formats into a corpus", convert),
     "inspect": Command("print the contents of a corpus, its defects, leaks and shifts", inspect),
 }
