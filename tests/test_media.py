@@ -1,5 +1,6 @@
 """Recordings are decoded once from their start, at the right time, and what is damaged in them is said."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -366,6 +367,44 @@ def test_the_cover_of_a_song_is_no_picture(tmp_path):
         assert container.streams.video
     assert probe(path) == media.Media(True, False, pytest.approx(1, abs=0.1))
     assert clips(path, [WHOLE]) == [Clip(0, Missing("the recording has no pictures"))]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])  # the one says nothing, the other raises
+def test_a_recording_that_begins_between_key_pictures(tmp_path, codec):
+    """Cut without encoding anew; key pictures are 12 pictures apart."""
+    whole = write_media(tmp_path / "whole.mp4", None, numbered_pictures(50), codecs=(None, codec))
+    path = tmp_path / "a.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[5:-1]:
+            packet.stream = stream
+            container.mux(packet)
+    for clip in clips(path, [(0.0, 1.0), (0.6, 1.0)], per_second=25):
+        numbers = numbers_of(clip.images)
+        assert numbers and numbers == [number % 20 for number in range(25 - len(numbers), 25)]
+
+
+def test_tags_in_other_encodings(tmp_path):
+    path = write_media(tmp_path / "a.wav", tone(220, 1))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Lavf", b"\xe9\xe8\xff\xfe"))
+    assert path.read_bytes() != content
+    assert len(read_sound(path).samples) == RATE
+
+
+def test_several_tracks_of_sound(tmp_path):
+    path = tmp_path / "a.mkv"
+    with contextlib.ExitStack() as stack:
+        container = stack.enter_context(av.open(str(path), "w"))
+        parts = [write_media(tmp_path / f"{hertz}.wav", tone(hertz, 1)) for hertz in (220, 330)]
+        sources = [stack.enter_context(av.open(str(part))) for part in parts]
+        streams = [container.add_stream_from_template(source.streams.audio[0]) for source in sources]
+        for source, stream in zip(sources, streams, strict=True):
+            for packet in list(source.demux())[:-1]:
+                packet.stream = stream
+                container.mux(packet)
+    sound = read_sound(path)
+    assert round(pitch(sound.samples)) == 220 and sound.notes == ("one of 2 tracks of sound read",)
 
 
 def test_a_track_that_is_not_there(tmp_path):

@@ -136,7 +136,8 @@ def read_pictures(path: Path, spans: Sequence[tuple[float, float]], per_second: 
     end, whatever other spans there are: they depend on the span alone. Where more than `MOST_PICTURES` would be kept,
     every second one is, at twice the distance. Pictures whose longer side is above `WIDEST` pixels are made smaller by
     the least whole number that brings it to that (2 for 1280 x 720, 3 for 1920 x 1080): see `Clip.scale`. They are
-    turned as the recording says (telephones).
+    turned as the recording says (telephones). A recording that begins between two key pictures, as one that was cut
+    without encoding it anew, begins with the first picture that is whole.
 
     Args:
       path: the recording.
@@ -159,6 +160,8 @@ def read_pictures(path: Path, spans: Sequence[tuple[float, float]], per_second: 
         begun: list[_Span] = []
         shown: _Shown | None = None
         for time, frame in track.frames():
+            if shown is None:
+                track.damaged.clear()
             if frame.is_corrupt:
                 track.damaged.append(time or 0.0)
             following = _Shown(frame, time, shown)
