@@ -1,10 +1,12 @@
-"""Atomic writing of files."""
+"""Names of files, and writing them atomically."""
 
 import contextlib
 import errno
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jmer.errors import UserError
@@ -19,6 +21,37 @@ REMEDIES = {
     errno.EPERM: "get permission to write there",
     errno.EROFS: "get permission to write there",
 }
+
+LONGEST_FILE_NAME = 150
+"""In bytes of UTF-8: most file systems allow 255, with the suffix."""
+# Names of devices on Windows, whatever their suffix.
+_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Returns names of files without a suffix for names of anything, all different and safe on any file system.
+
+    Letters of any language, digits, hyphens and underscores stay, whatever else there is becomes an underscore.
+
+    >>> file_names(["dia 1", "dia/1", "Zoë", "../etc", ""])
+    ['dia_1', 'dia_1-2', 'Zoë', '_etc', '_']
+    """
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        safe = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", name)) or "_"
+        safe = _shortened("_" + safe if _DEVICES.fullmatch(safe) or safe.startswith("-") else safe)
+        number, candidate = 1, safe
+        while candidate.casefold() in taken:  # as on a file system that tells no upper from lower case
+            number += 1
+            candidate = f"{safe}-{number}"
+        taken.add(candidate.casefold())
+        found.append(candidate)
+    return found
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
 
 
 @contextlib.contextmanager

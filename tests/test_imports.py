@@ -11,7 +11,7 @@ import pytest
 import jmer
 
 ROOT = Path(__file__).parent.parent / "jmer"
-GROUND = {"batch", "digests", "errors", "files", "precision", "segments", "selection", "text"}
+GROUND = {"batch", "digests", "errors", "files", "precision", "segments", "selection", "text", "text_width"}
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
     "losses": {"losses", "layers", "checks"},
