@@ -4,7 +4,7 @@ import numpy as np
 
 from jmer.data.corpus import Card, Conversation
 from jmer.evaluation.forward import Predictions
-from jmer.evaluation.html_report import PredictedSplit
+from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.metrics import classification_report
 from jmer.evaluation.report import Report, SplitSize
 from jmer.selection import get_selection

@@ -1,15 +1,14 @@
 """The HTML report of a run shows its numbers, is self-contained, and escapes all text."""
 
 import dataclasses
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from example_report import EMOTIONS, HISTORY, HOSTILE, guesses, labels, predicted_split, report_and_splits
+from pages import Page
 from tiny import tiny_corpus
 
 from jmer.command import exit_status
@@ -20,38 +19,12 @@ from jmer.evaluation import html_report
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_charts import line_chart, reliability_chart
-from jmer.evaluation.html_report import PredictedSplit, write_html_report
+from jmer.evaluation.html_report import write_html_report
+from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.main import main
 from jmer.selection import get_selection
 
 REPORT, SPLITS = report_and_splits()
-
-
-class Page(HTMLParser):
-    """A parsed page: its tags with their attributes, and the texts between them."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.texts, self.scripts = [], [], []
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        inside = self.tags and self.tags[-1][0] in ("script", "style") and self.cdata_elem
-        (self.scripts if inside else self.texts).append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def data(self):
-        return json.loads(next(text for text in self.scripts if text.startswith('{"emotions"')))
 
 
 def written(folder, predicted=SPLITS, **changes):

@@ -1,14 +1,17 @@
-"""The HTML report in a real browser: navigation, filters, keyboard, phone widths and security."""
+"""The pages of runs and of predictions in a real browser: navigation, filters, keyboard, phone widths and security."""
 
 import re
 import shutil
 from urllib.parse import urlencode
 
 import numpy as np
+import predicted
 import pytest
 from example_report import EMOTIONS, HOSTILE, report_and_splits
 
+from jmer.evaluation.colours import emotion_colours
 from jmer.evaluation.html_report import write_html_report
+from jmer.evaluation.prediction_files import write_prediction_files
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -224,3 +227,86 @@ def test_the_page_fits_its_window(page, address, width, scheme):
     assert page.execute_script("return window.innerWidth") == width
     colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert colour == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 27)"}[scheme]
+
+
+# A page of predictions without gold labels.
+
+FOUND = predicted.predicted()
+
+
+@pytest.fixture(scope="module")
+def predictions_address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictions") / "out"
+    write_prediction_files(folder, FOUND, predicted.CARD, {"run": HOSTILE})
+    return (folder / "predictions.html").as_uri()
+
+
+@pytest.fixture
+def predictions_page(browser, predictions_address):
+    show(browser, predictions_address, width=1280)
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def guessed(conversation):
+    return FOUND.predictions.probabilities[conversation].argmax(1)
+
+
+def test_predictions_are_shown_with_times_and_spread(predictions_page):
+    for i, conversation in enumerate(predicted.CONVERSATIONS):
+        shown = cards(predictions_page)
+        assert chosen(predictions_page, "conversation") == conversation.id and len(shown) == len(conversation)
+        found = FOUND.predictions
+        for j, text in enumerate(shown):
+            assert f"predicted {predicted.EMOTIONS[guessed(i)[j]]} · agreement" in text
+            assert "unlabelled" not in text and "gold" not in text
+            pairs = [(float(p), float(sd)) for p, sd in re.findall(r"([\d.]+) ± ([\d.]+) %", text)]
+            expected = 100 * np.stack([found.probabilities[i][j], found.spread.deviations[i][j]], axis=1)
+            np.testing.assert_allclose(pairs, expected, atol=0.06)
+        click(predictions_page, "next")
+    # Of the last conversation, whose second utterance has no time.
+    assert "· u0 · 1:00:00.0–1:00:00.3" in shown[0] and "· u1 said by" in shown[1]
+
+
+def test_what_is_no_split_is_not_offered_as_one(predictions_page):
+    assert not settled(predictions_page).find_element(By.ID, "split").is_displayed()
+    assert predictions_page.find_element(By.ID, "filter").is_displayed()
+
+
+def test_an_emotions_count_links_to_its_utterances(predictions_page):
+    link = predictions_page.find_element(By.CSS_SELECTOR, "a[href^='#split=&filter=predicted-']")
+    emotion, count = int(link.get_attribute("href").rsplit("-", 1)[1]), int(link.text)
+    link.click()
+    assert chosen(predictions_page, "filter") == f"predicted-{emotion}"
+    seen = 0
+    for _ in range(sum(emotion in guessed(i) for i in range(2))):
+        shown = cards(predictions_page)
+        assert all(f"predicted {predicted.EMOTIONS[emotion]} ·" in text for text in shown)
+        seen += len(shown)
+        click(predictions_page, "next")
+    assert seen == count
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_utterance_has_the_colour_of_its_emotion(predictions_page, predictions_address, scheme):
+    show(predictions_page, predictions_address, width=1280, scheme=scheme)
+    colours = emotion_colours(predicted.EMOTIONS)
+    items = settled(predictions_page).find_elements(By.CSS_SELECTOR, "#utterances > li")
+    for item, emotion in zip(items, guessed(0), strict=True):
+        colour = colours[emotion].on_light if scheme == "light" else colours[emotion].on_dark
+        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        assert item.value_of_css_property("border-left-color") == f"rgba({red}, {green}, {blue}, 1)"
+
+
+def test_a_script_in_a_transcript_or_a_fact_is_shown_and_not_run(predictions_page):
+    assert predictions_page.find_element(By.CSS_SELECTOR, ".sentence").get_property("textContent") == HOSTILE
+    assert predictions_page.execute_script("return window.harmed") is None
+    assert predictions_page.find_elements(By.TAG_NAME, "img") == []
+    assert predictions_page.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_of_predictions_fits_its_window(predictions_page, predictions_address, width):
+    show(predictions_page, predictions_address, width=width)
+    assert predictions_page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert predictions_page.execute_script("return window.innerWidth") == width

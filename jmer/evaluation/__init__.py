@@ -2,7 +2,8 @@
 
 from jmer.evaluation.calibration import Calibration, calibration
 from jmer.evaluation.forward import Predictions
-from jmer.evaluation.html_report import PredictedSplit, write_html_report
+from jmer.evaluation.html_report import write_html_report
+from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.metrics import Scores, classification_report, confusion_matrix, mean_and_deviation
 from jmer.evaluation.predictions import mean_probabilities, prediction_table, read_predictions, write_predictions
 from jmer.evaluation.predictor import EnsemblePredictor, Predictor

@@ -1,25 +1,20 @@
 """Report of a run as one self-contained HTML page: scores, charts and a viewer of conversations."""
 
-import base64
 import dataclasses
-import hashlib
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from jmer.data.corpus import SPLITS, Conversation
+from jmer.data.corpus import SPLITS
 from jmer.evaluation.calibration import Calibration, calibration
-from jmer.evaluation.forward import Predictions
 from jmer.evaluation.html_charts import LineChart, ReliabilityChart, line_chart, reliability_chart
-from jmer.evaluation.markdown import percent
+from jmer.evaluation.html_page import render_page
+from jmer.evaluation.html_viewer import PredictedSplit, viewer_data
 from jmer.evaluation.metrics import Scores
-from jmer.evaluation.plots import STYLES, loss_series, score_series, spans_decades
+from jmer.evaluation.plots import loss_series, score_series, spans_decades
 from jmer.evaluation.report import (
     Report,
     banners,
@@ -31,22 +26,6 @@ from jmer.evaluation.report import (
 from jmer.files import atomically
 
 HTML_REPORT_FILE = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
-# Decimals of the viewer's numbers; more would make the page of a large corpus slow to open.
-DECIMALS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictedSplit:
-    """A split and its predictions.
-
-    Attributes:
-      conversations: conversations of the split, or its single utterances, with those of a conversation adjacent.
-      predictions: predictions on `conversations`.
-    """
-
-    conversations: Sequence[Conversation]
-    predictions: Predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,28 +74,11 @@ def write_html_report(folder: str | Path, report: Report, predicted: Mapping[str
       UserError: if the file cannot be written.
     """
     path = Path(folder) / HTML_REPORT_FILE
-    page = _page(report, {split: predicted[split] for split in reversed(SPLITS) if split in predicted})
-    with atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
-
-
-def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = percent
-    environment.policies["json.dumps_kwargs"] = {
-        "ensure_ascii": False,
-        "separators": (",", ":"),
-        "allow_nan": False,
-    }
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    return environment.get_template("report.html").render(
+    shown = {split: predicted[split] for split in reversed(SPLITS) if split in predicted}
+    page = render_page(
+        "report.html",
+        emotions=report.card.emotions,
+        title=report.title,
         report=report,
         banners=[
             _emphasized(re.sub(r"^> ", "", banner, flags=re.MULTILINE))
@@ -124,17 +86,15 @@ def _page(report: Report, predicted: Mapping[str, PredictedSplit]) -> str:
         ],
         headline=_emphasized(headline(report)),
         data_warning=_emphasized(data_warning(report)),
-        sections=[_split_section(report, split, predicted.get(split)) for split in report.scored_splits],
+        sections=[_split_section(report, split, shown.get(split)) for split in report.scored_splits],
         metrics=report.metrics,
         curves=_curves(report),
-        colours=[colour for colour, _ in STYLES],
         config="\n".join(config_lines(report.config)),
-        viewer=_viewer(report, predicted),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        # The page's security policy admits this script only, so that no text of the corpus can run as one.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        viewer=viewer_data(report.card.emotions, shown),
     )
+    with atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
 
 
 def _emphasized(text: str) -> Markup:
@@ -188,59 +148,3 @@ def _confusion_rows(scores: Scores, split: str | None) -> Iterator[tuple[str, in
             for j, count in enumerate(counts)
         ]
         yield names[i], support, cells
-
-
-def _viewer(report: Report, predicted: Mapping[str, PredictedSplit]) -> dict[str, Any]:
-    """Returns the data of the conversation viewer, as values for JSON."""
-    return {
-        "emotions": list(report.card.emotions),
-        "splits": {split: _conversations(found) for split, found in predicted.items()},
-    }
-
-
-def _conversations(predicted: PredictedSplit) -> list[dict[str, Any]]:
-    """Returns the conversations of a split, with single utterances of the same conversation joined."""
-    parts = [_conversation(predicted, i) for i in range(len(predicted.conversations))]
-    joined = []
-    for _, group in itertools.groupby(parts, key=lambda part: part["id"]):
-        first, *others = group
-        for other in others:
-            _extend(first, other)
-        joined.append(first)
-    return joined
-
-
-def _conversation(predicted: PredictedSplit, i: int) -> dict[str, Any]:
-    """Returns the viewer's data on one conversation, with a list over utterances for each field."""
-    conversation, predictions = predicted.conversations[i], predicted.predictions
-    # In the order of the corpus; dictionaries come out of jitted functions sorted by key.
-    weights = {
-        modality: np.where(available, predictions.weights[modality][i], np.nan)
-        for modality, available in conversation.available.items()
-        if modality in predictions.weights
-    }
-    return {
-        "id": conversation.id,
-        "utterances": list(conversation.utterances),
-        "speakers": list(conversation.speakers),
-        "sentences": list(conversation.sentences),
-        "gold": conversation.labels.tolist(),
-        "predicted": predictions.probabilities[i].argmax(-1).tolist(),
-        "probabilities": [_rounded(row) for row in predictions.probabilities[i]],
-        "weights": {modality: _rounded(values) for modality, values in weights.items()},
-        "attention": {token: _rounded(values[i]) for token, values in predictions.attention.items()},
-    }
-
-
-def _extend(part: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Appends the utterances of `other` to those of `part`, in place."""
-    for name, values in part.items():
-        if isinstance(values, dict):
-            _extend(values, other[name])
-        elif isinstance(values, list):
-            values.extend(other[name])
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    """Returns the values with `DECIMALS` decimals; None in place of NaN and infinity, which JSON does not have."""
-    return [round(value, DECIMALS) if np.isfinite(value) else None for value in values.tolist()]

@@ -13,8 +13,10 @@ from jmer.evaluation.spread import Spread
 from jmer.files import atomically
 
 FORMATS = (".csv", ".parquet")
-NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted")
-"""Columns of names."""
+NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted", "transcript")
+"""Columns of text."""
+MAY_BE_EMPTY = ("start", "end", *(f"weight_{modality}" for modality in MODALITIES))
+"""Columns of numbers that some utterances do not have."""
 
 
 def corpus_title(card: Card) -> str:
@@ -148,7 +150,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise UserError(f"{path} is missing: evaluate the run again")
-    missing = {f"weight_{modality}": [""] for modality in MODALITIES}
+    missing = {column: [""] for column in MAY_BE_EMPTY}
     return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(NAMES, str))
 
 

@@ -13,7 +13,8 @@ from jmer.data.findings import WARNING, Finding
 from jmer.data.outliers import constant_lines, outlier_lines
 from jmer.data.probing import probe
 from jmer.errors import UserError
-from jmer.evaluation.html_report import PredictedSplit, write_html_report
+from jmer.evaluation.html_report import write_html_report
+from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.metrics import Scores
 from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
 from jmer.evaluation.report import REPORT_FILE, Report, main_scores, split_sizes, write_report
