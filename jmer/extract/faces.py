@@ -15,9 +15,10 @@ from jmer.extract.networks import FORMATS, Network, network_files, open_network
 from jmer.extract.protocol import Box, Features, Missing, PictureExtractor, Pictures
 
 CASCADE = "haarcascade_frontalface_default.xml"
-DETECTORS = {"haar": 640, "dlib": 1280, "box": 0}
-"""Detector -> pixels of the longer side of the pictures that it is given; larger ones are reduced."""
+DETECTORS = ("haar", "dlib", "box")
 
+_HOG_SIDE = 80
+"""Pixels of the smallest faces that dlib's detector knows; in a picture of twice the size, it finds smaller ones."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 5
 _IMAGENET = 255 * np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
@@ -43,8 +44,8 @@ class Faces(PictureExtractor):
 
     Attributes:
       model: the network's file.
-      detector: what finds faces: haar (a cascade in OpenCV 4), dlib (its HOG detector, faster, for faces of 80
-        pixels and more; pip install dlib-bin) or box (nothing: only the manifest's boxes).
+      detector: what finds faces: haar (a cascade in OpenCV 4), dlib (its HOG detector, which misses faces below 40
+        pixels; pip install dlib-bin) or box (nothing: only the manifest's boxes).
       tensor: name of the tensor to take, e.g. of the layer before the classifier; empty = the network's output.
       pooling: mean (over the pictures) or none (a frame per picture with a face).
       fps: pictures per second.
@@ -119,22 +120,19 @@ class Faces(PictureExtractor):
         return np.stack(vectors) if self.frames else np.mean(vectors, axis=0)
 
     def _largest_face(self, image: np.ndarray) -> Box | None:
-        reduction = max(1.0, max(image.shape[:2]) / DETECTORS[self.detector])
         grey = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY)
-        if reduction > 1:
-            size = [round(side / reduction) for side in reversed(grey.shape)]
-            grey = self._cv2.resize(grey, size, interpolation=self._cv2.INTER_AREA)
         smallest = self.smallest * grey.shape[0]
         found = [box for box in self._detect(grey, smallest) if max(box.width, box.height) >= smallest]
-        largest = max(found, key=lambda box: (box.width * box.height, box), default=None)
-        return largest and Box(*(reduction * value for value in largest))
+        return max(found, key=lambda box: (box.width * box.height, box), default=None)
 
     @functools.cached_property
     def _detect(self) -> Callable[[np.ndarray, float], list[Box]]:
         """What finds the faces of a grey picture that have at least a size."""
         if self.detector == "dlib":
             hog = self._dlib.get_frontal_face_detector()
-            return lambda grey, _: [Box(one.left(), one.top(), one.width(), one.height()) for one in hog(grey)]
+            return lambda grey, smallest: [
+                Box(one.left(), one.top(), one.width(), one.height()) for one in hog(grey, int(smallest < _HOG_SIDE))
+            ]
         cascade = self._cv2.CascadeClassifier(str(self._cascade))
 
         def detect(grey: np.ndarray, smallest: float) -> list[Box]:

@@ -44,7 +44,7 @@ class Words(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where a face is in a picture, in pixels of the recording, from its upper left corner."""
+    """Where a face is in a picture, in pixels from its upper left corner."""
 
     x: float
     y: float
@@ -57,8 +57,8 @@ class Pictures:
     """An utterance for an extractor of pictures.
 
     Attributes:
-      images: uint8 `[F, H, W, 3]`, red, green, blue, `F > 0`.
-      box: of the speaker's face; None = unknown.
+      images: uint8 `[F, H, W, 3]`, red, green, blue, `F > 0`; large ones come smaller than they are in the recording.
+      box: of the speaker's face in these images; None = unknown.
     """
 
     images: np.ndarray

@@ -18,6 +18,7 @@ CLASSES = {
     "acoustic": "jmer.extract.acoustic:Acoustic",
     "opensmile": "jmer.extract.opensmile:OpenSmile",
     "speech": "jmer.extract.speech:Speech",
+    "emotion2vec": "jmer.extract.emotion2vec:Emotion2vec",
     "onnx": "jmer.extract.onnx:Onnx",
     "faces": "jmer.extract.faces:Faces",
 }
