@@ -68,9 +68,10 @@ def test_the_table_begins_as_it_always_does_and_adds_times_and_transcripts(folde
     assert len((folder / "predictions.csv").read_bytes().split(b"\n")) == len(table) + 2
 
 
-def test_without_times_transcripts_or_members_there_are_no_such_columns(tmp_path):
+@pytest.mark.parametrize("times", [None, [[None] * len(c) for c in CONVERSATIONS]], ids=["none", "all unknown"])
+def test_without_times_transcripts_or_members_there_are_no_such_columns(tmp_path, times):
     bare = [dataclasses.replace(c, sentences=[""] * len(c)) for c in CONVERSATIONS]
-    paths = write_prediction_files(tmp_path / "out", predicted(bare, None, members=1), CARD)
+    paths = write_prediction_files(tmp_path / "out", predicted(bare, times, members=1), CARD)
     assert [path.name for path in paths] == ["predictions.csv", "predictions.jsonl", "predictions.html"]
     table = read_predictions(paths[0])
     assert [c for c in table if re.match("start|end|transcript|agreement|sd_", c)] == []

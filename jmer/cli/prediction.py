@@ -81,13 +81,11 @@ def _times(rows: Sequence[Row], lengths: Sequence[int]) -> Iterator[list[Span | 
     for length in lengths:
         chosen = [next(left) for _ in range(length)]
         yield [
-            None if row.start is None and row.file is None else Span(row.start or 0.0, row.end, _recording(row))
+            None
+            if row.start is None and row.file is None
+            else Span(row.start or 0.0, row.end, str(row.file) if row.file else "")
             for row in chosen
         ]
-
-
-def _recording(row: Row) -> str:
-    return row.file.stem if row.file else ""
 
 
 def _show(split: PredictedSplit, emotions: Sequence[str], log: Callable[[str], None]) -> None:

@@ -84,8 +84,8 @@ def full_table(predicted: PredictedSplit, card: Card) -> pd.DataFrame:
     """
     conversations, found = predicted.conversations, predicted.predictions
     table = prediction_table(conversations, card, found.probabilities, found.weights, found.attention, found.spread)
-    if predicted.times is not None:
-        spans = [span for spans in _checked_times(predicted) for span in spans]
+    spans = [span for spans in _checked_times(predicted) for span in spans]
+    if any(spans):
         table["start"] = [np.nan if span is None else span.start for span in spans]
         table["end"] = [np.nan if span is None or span.end is None else span.end for span in spans]
     sentences = [sentence for conversation in conversations for sentence in conversation.sentences]
@@ -178,7 +178,10 @@ def _number(value: np.floating) -> float:
 
 
 def _checked_times(predicted: PredictedSplit) -> Sequence[Sequence[Span | None]]:
-    times = predicted.times or []
+    """Returns the times; there is none where no recording is known."""
+    times = predicted.times
+    if times is None:
+        return []
     if [len(spans) for spans in times] != [len(conversation) for conversation in predicted.conversations]:
         raise UserError("the times do not fit the conversations: give one per utterance, None where it is unknown")
     return times
