@@ -168,11 +168,14 @@ def test_time_stamps_that_make_no_sense_are_ignored(tmp_path):
 
 def test_time_stamps_that_begin_anew(tmp_path):
     """Files of some formats can be joined by joining their bytes."""
-    parts = [write_media(tmp_path / f"{pitch}.ts", tone(pitch, 1)) for pitch in (220, 330)]
+    parts = [write_media(tmp_path / f"{hertz}.ts", tone(hertz, 1), numbered_pictures(25)) for hertz in (220, 330)]
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     sound = read_sound(path)
     assert len(sound.samples) == sum(len(read_sound(part).samples) for part in parts)
+    (clip,) = clips(path, [(0.1, 2.0)], per_second=25)
+    late = numbers_of(clip.images)[0]
+    assert numbers_of(clip.images) == [number % 25 % 20 for number in range(late, late + len(clip.images))]
     assert [round(pitch(part)) for part in (sound.samples[4000:15000], sound.samples[22000:32000])] == [220, 330]
     assert sound.defect == "the time stamps of its sound are wrong from 1.09 s on"
 
@@ -257,6 +260,29 @@ def test_damage_within_a_file_is_named(tmp_path, suffix):
     spans = [(i / 5, (i + 1) / 5) for i in range(10)]
     fates = [clip.images for clip in clips(path, spans, per_second=25)]
     assert any(isinstance(images, Missing) and "damaged picture" in images.reason for images in fates)
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_whatever_the_damage_there_is_a_line_or_what_came(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    path = noisy(tmp_path / f"a{suffix}", **({"rate": 48_000} if suffix == ".webm" else {}))
+    whole = path.read_bytes()
+    for trial in range(16):
+        content = bytearray(whole)
+        if trial % 4 == 0:
+            del content[rng.integers(1, len(content)) :]
+        elif trial % 4 == 1:
+            place = rng.integers(0, len(content))
+            del content[place : place + rng.integers(1, 4000)]
+        else:
+            for place in rng.integers(0, len(content) if trial % 4 == 2 else 1500, 20):
+                content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            assert [clip.index for clip in clips(path, [(0, 1), WHOLE])] == [0, 1]
+            assert len(read_sound(path).samples) / RATE < 4000
+        except UserError as error:
+            assert str(error).startswith(str(path))
 
 
 def test_what_comes_after_damaged_packets_is_at_its_time(tmp_path):
@@ -412,7 +438,7 @@ def test_a_track_that_is_not_there(tmp_path):
     assert clips(path, [WHOLE, (0, 1)]) == [Clip(i, Missing("the recording has no pictures")) for i in range(2)]
     path = write_media(tmp_path / "b.mp4", None, numbered_pictures(25))
     assert probe(path) == media.Media(False, True, 1.0)
-    assert cut(read_sound(path), 0, 1, 0).samples == Missing("it has no sound")
+    assert cut(read_sound(path), 0, 1, 0).samples == Missing("the recording has no sound")
 
 
 def test_spans_without_pictures(tmp_path):
@@ -518,7 +544,7 @@ LOUD = tone(220, 1, level=0.9)
         (LOUD * 1e-4, (0.0, 1.0), "silent"),
         (np.where(np.arange(RATE) == 99, np.nan, LOUD), (0.0, 1.0), "1 of its 16000 samples are not numbers"),
         (np.where(np.arange(RATE) < 2, np.inf, LOUD), (0.0, 1.0), "2 of its 16000 samples are not numbers"),
-        (LOUD[:0], (0.0, 1.0), "the recording's sound is empty"),
+        (LOUD[:0], (0.0, 1.0), "the recording has no sound"),
     ],
 )
 def test_sound_of_which_no_features_can_be_made(samples, span, reason):

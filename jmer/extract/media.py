@@ -90,7 +90,7 @@ def read_sound(path: Path) -> Sound:
     with opened(path) as container:
         stream = sound_track(container)
         if stream is None:
-            return Sound(np.zeros(0, np.float32), defect="it has no sound")
+            return Sound(np.zeros(0, np.float32))
         track, wave, failures = Track(path, container, stream), _Wave(), 0
         for time, frame in track.frames():
             wave.add(frame, time, after_damage=len(track.damaged) > failures)
@@ -284,8 +284,10 @@ class _Shown:
         self.seconds = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
         self.time: float = time or 0.0
         if before:
-            # A file without time stamps goes on at its pace; none goes back.
-            self.time = max(before.time, before.time + before.seconds if time is None else time)
+            # Without time stamps that make sense, pictures go on at their pace.
+            if time is None or not before.time - TOLERANCE <= time <= before.time + _LONGEST_GAP:
+                time = before.time + before.seconds
+            self.time = max(before.time, time)
             self.seconds = self.seconds or min(self.time - before.time, 1.0)
             self._size: tuple[int, int] = before._size
             self.scale: float = before.scale
@@ -315,11 +317,11 @@ class _Span:
 
     def take(self, shown: _Shown, until: float) -> None:
         """Takes the picture that is shown until a time, as often as it is due."""
-        while (instant := self.start + self._next * self._step) < min(until, self.end) - 1e-6:
-            # Before the first picture of a track that begins late, nothing is shown.
-            if instant >= shown.time - 1e-6:
-                self._images.append((self._next, shown.image))
-                self._scale = shown.scale
+        # Before the first picture of a track that begins late, nothing is shown.
+        self._next = max(self._next, math.ceil((shown.time - 1e-6 - self.start) / self._step))
+        while self.start + self._next * self._step < min(until, self.end) - 1e-6:
+            self._images.append((self._next, shown.image))
+            self._scale = shown.scale
             self._next += 1
             if len(self._images) > MOST_PICTURES:
                 self._thin()

@@ -44,7 +44,7 @@ def cut(sound: Sound, start: float, end: float, shortest: float) -> Cut:
     """
     came = len(sound.samples) / RATE
     if not came:
-        return Cut(Missing(sound.defect or "the recording's sound is empty"))
+        return Cut(Missing(sound.defect or "the recording has no sound"))
     if end != math.inf and end > came + TOLERANCE:
         return Cut(Missing(f"the recording's sound ends at {came:.2f} s, before {end:.2f} s"))
     lost = [(max(start, first), min(end, last)) for first, last in sound.lost if first < end and last > start]

@@ -56,8 +56,11 @@ def opened(path: Path) -> Iterator[Any]:
         container = av.open(str(path.absolute()), options={"format_whitelist": _CONTAINERS}, metadata_errors="replace")
     except av.FFmpegError as error:
         raise UserError(_what_it_is(path, error)) from error
-    with container:
-        yield container
+    try:
+        with container:
+            yield container
+    except av.FFmpegError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): get the file again") from error
 
 
 def sound_track(container: Any) -> Any:
@@ -94,7 +97,8 @@ class Track:
         av = libav()
         for packet in self._packets():
             try:
-                frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
+                # Of the stream as it was at first: the parameters of a damaged one may have changed since.
+                frames = self._stream.decode(packet)
             except av.FFmpegError:
                 if packet is not None and packet.size:
                     self.damaged.append(self._time(packet) or 0.0)
@@ -138,7 +142,8 @@ class Track:
             yield None
 
     def _time(self, timed: Any) -> float | None:
-        return None if timed.pts is None else float(timed.pts * timed.time_base) - self._origin
+        base = timed.time_base or self._stream.time_base
+        return None if timed.pts is None else float(timed.pts * base) - self._origin
 
 
 def _best(container: Any, kind: str) -> Any:
