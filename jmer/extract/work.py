@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,17 +75,20 @@ class Done:
       features: key -> features, or why there are none.
       warnings: lines on recordings that are damaged or clipped.
       failures: lines on extractors that ended with an error.
+      notes: what was converted -> in how many recordings.
     """
 
     features: dict[str, Features] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
+    notes: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def update(self, other: "Done") -> None:
         """Adds what came of other work."""
         self.features |= other.features
         self.warnings += other.warnings
         self.failures += other.failures
+        self.notes += other.notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +141,8 @@ def extract_features(
         done.update(found)
         progress.add(len(found.features))
     progress.end()
+    for note, count in done.notes.items():
+        log(f"{note} in {count} recording{'s' if count > 1 else ''}")
     features = {
         modality: [key if isinstance(key, Missing) else done.features[key] for key in found]
         for modality, found in keys.items()
@@ -238,7 +244,8 @@ def _extract_sound(
     extractor: SoundExtractor, file: Path, utterances: Sequence[Utterance], cache: Cache | None, done: Done
 ) -> None:
     recorded = media.read_sound(file)
-    if recorded.defect:
+    done.notes.update(recorded.notes)
+    if recorded.defect and len(recorded.samples):  # a recording without sound has nothing that is damaged
         done.warnings.append(f"{file.name}: {recorded.defect}")
     for utterance in utterances:
         cut = sound.cut(recorded, utterance.start, utterance.end, extractor.shortest)
