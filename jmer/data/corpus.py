@@ -9,7 +9,6 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -20,6 +19,7 @@ from jmer.data.identity import Identity, identify
 from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
 from jmer.files import atomically
+from jmer.json_values import from_json
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
@@ -91,20 +91,6 @@ class Card:
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of `widths`."""
         return tuple(self.widths)
-
-
-def card_from_dict(fields: Mapping[str, Any]) -> Card:
-    """Returns the card that was written as `fields`. Raises TypeError or KeyError if it is none."""
-    card = Card(**{**fields, "emotions": tuple(fields["emotions"])})
-    if not isinstance(fields["emotions"], list) or not all(isinstance(name, str) for name in card.emotions):
-        raise TypeError("emotions is not a list of names")
-    # A bool is an int to Python.
-    if not isinstance(card.widths, dict) or not all(type(width) is int for width in card.widths.values()):
-        raise TypeError("widths does not give each modality a whole number")
-    for name, kind in (("name", str), ("provenance", str), ("synthetic", bool), ("frames", bool)):
-        if not isinstance(getattr(card, name), kind):
-            raise TypeError(f"{name} is not a {kind.__name__}")
-    return card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +253,7 @@ def load_saved(path: str | Path) -> Corpus:
         )
     recorded = check_digests(path)
     try:
-        card = card_from_dict(json.loads((path / CARD_FILE).read_text()))
+        card = from_json(Card, json.loads((path / CARD_FILE).read_text()))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path / CARD_FILE} is damaged ({error}): convert the corpus again") from error
     try:
@@ -287,9 +273,8 @@ def _load_folds(path: Path) -> Folds:
     if not path.exists():
         return {}
     try:
-        folds = json.loads(path.read_text())
-        return {name: {split: tuple(map(str, ids)) for split, ids in fold.items()} for name, fold in folds.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        return from_json(dict[str, dict[str, tuple[str, ...]]], json.loads(path.read_text()))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): convert the corpus again") from error
 
 

@@ -22,14 +22,14 @@ from jmer.runs.directory import (
     OTHER_CORPORA_FOLDER,
     PREDICTION_FOLDER,
     SCORES_FILE,
+    read_as,
     read_config,
     read_facts,
-    read_json,
     write_json,
 )
 from jmer.runs.initial_weights import read_record
 from jmer.runs.resume import other_corpus
-from jmer.runs.run import Run, load_single_run
+from jmer.runs.run import Results, Run, load_single_run
 from jmer.training.early_stopping import stopping_reason
 from jmer.training.parallel import is_main_process, make_parallel
 
@@ -110,9 +110,9 @@ def is_reported(workdir: Path, config: ConfigDict) -> bool:
     path = workdir / SCORES_FILE
     if not (path.exists() and (workdir / REPORT_FILE).exists()):
         return False
-    found, plan = read_json(path), config.training
-    ended = found["epochs"] == plan.epochs or (found["stopped"] and found["patience"] == plan.patience)
-    return ended and found["majority_emotion"] == config.majority_emotion
+    found, plan = read_as(Results, path), config.training
+    ended = found.epochs == plan.epochs or (found.stopped and found.patience == plan.patience)
+    return ended and found.majority_emotion == config.majority_emotion
 
 
 def _completed(corpus: Corpus, run: Run) -> Corpus:
@@ -159,17 +159,18 @@ def _write_reports(
     )
     path = write_report(folder, report)
     page = write_html_report(folder, report, shown)
-    splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {
-        "selection": run.config.selection,
-        "metric": run.selection.metric,
-        "majority_emotion": run.config.majority_emotion,
-        "epoch": run.epoch,
-        "epochs": run.epochs,
-        "stopped": run.stopped,
-        "patience": run.config.training.patience,
-    }
-    write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
+    results = Results(
+        corpus=corpus_title(corpus.card),
+        selection=run.config.selection,
+        metric=run.selection.metric,
+        majority_emotion=run.config.majority_emotion,
+        epoch=run.epoch,
+        epochs=run.epochs,
+        stopped=run.stopped,
+        patience=run.config.training.patience,
+        splits=scores,
+    )
+    write_json(folder / SCORES_FILE, dataclasses.asdict(results))
     for split, result in scores.items():
         log(f"{split}: {main_scores(result, run.selection)}")
     for finding in findings:
