@@ -78,7 +78,13 @@ def shaped(shape, dtype="<f4"):
         ({"words": shaped("(" * 3000 + "3, 2" + ")" * 3000)}, "column 'words' is"),
         ({"words": b"no array"}, "column 'words' is no array: save the columns with numpy.savez"),
         ({"words": npy(np.ones((3, 2)))[:-1]}, "column 'words' has 47 bytes, not those of an array of float64"),
-        ({"who": shaped("(3,)", "<U1") + b"\xff\xff\xff\x7f" * 3}, "column 'who' has values that are no text"),
+        *(
+            (
+                {"who": shaped("(3,)", f"{order}U1") + code * 3},
+                "column 'who' is truncated or damaged: save the file again",
+            )
+            for order, code in (("<", b"\xff\xff\xff\x7f"), ("<", b"i\0\0\x01"), (">", b"\x01\0\0i"))
+        ),
     ],
 )
 def test_npz_members(changed, expected, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 
 from jmer.data.readers.guard import guarded
 from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
-from jmer.data.readers.restricted_unpickler import array_size, one_line_errors, unpickler_for
+from jmer.data.readers.restricted_unpickler import array_size, check_characters, one_line_errors, unpickler_for
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
 
@@ -67,6 +67,7 @@ def _array(archive: zipfile.ZipFile, member: str, where: str, path: Path) -> np.
             f"{where} has {len(content) - start} bytes, not those of an array of {dtype} of shape {shape}: save the "
             "file again"
         )
+    check_characters(memoryview(content)[start:], dtype)
     flat = np.frombuffer(content, dtype, count, start) if dtype.itemsize else np.zeros(count, dtype)
     return flat.reshape(shape, order="F" if column_major else "C")
 
@@ -76,5 +77,5 @@ def _stacked(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
     try:
         width = next((np.shape(row) for row in rows if row is not None), ())
         return np.array([np.full(width, np.nan) if row is None else row for row in rows], np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: column '{name}' contains objects that are not numbers of one width") from error

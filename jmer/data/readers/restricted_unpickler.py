@@ -12,6 +12,7 @@ import math
 import mmap
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -267,6 +268,7 @@ def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Guard
 def _scalar(dtype: Any, content: Any) -> np.generic:
     plain = _plain(dtype)
     content = _bytes(content, plain.itemsize)
+    check_characters(content, plain)
     return np.frombuffer(content, plain)[0] if content else plain.type()
 
 
@@ -314,7 +316,15 @@ def _array_bytes(content: Any, shape: Any, dtype: np.dtype) -> bytes:
     require(bool(dtype.itemsize) or count <= EMPTY_ROWS, f"an array has {count} strings without any content")
     content = _bytes(content, count * dtype.itemsize)
     spend(len(content), "its arrays")
+    check_characters(content, dtype)
     return content
+
+
+def check_characters(content: bytes | memoryview, dtype: np.dtype) -> None:
+    """Raises ValueError if a text of NumPy has numbers that are no characters: Python cannot work with such strings."""
+    if dtype.kind == "U":
+        numbers = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        require(not numbers.size or numbers.max() <= sys.maxunicode, "a text has characters that do not exist")
 
 
 def _bytes(content: Any, size: int) -> bytes:
