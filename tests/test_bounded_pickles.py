@@ -66,6 +66,11 @@ def used_often(count):
     )
 
 
+def colliding(after=b""):
+    """Returns the operations of integers whose hashes are equal, each with others after it."""
+    return b"".join(pickle.dumps(n * PRIME, 2)[2:-1] + after for n in range(1, 60_000))
+
+
 SHARED_TUPLES = b"".join(b"q%c0h%ch%c\x86" % (n, n, n) for n in range(60))
 BLOCK = b"T" + struct.pack("<i", 1_000_000) + bytes(1_000_000)
 FILES = {
@@ -81,8 +86,8 @@ FILES = {
     "shared key": b"\x80\x02}N" + SHARED_TUPLES + b"Ns.",
     "shared element": b"\x80\x02c__builtin__\nset\n](N" + SHARED_TUPLES + b"e\x85R.",
     "shared key of a call": b"\x80\x02ccollections\nOrderedDict\n](N" + SHARED_TUPLES + b"N\x86e\x85R.",
-    "colliding keys": pickle.dumps(dict.fromkeys(n * PRIME for n in range(1, 60_000))),
-    "colliding elements": pickle.dumps({n * PRIME for n in range(1, 60_000)}, 2),
+    "colliding keys": b"\x80\x02}(" + colliding(b"N") + b"u.",
+    "colliding elements": b"\x80\x02c__builtin__\nset\n](" + colliding() + b"e\x85R.",
     "nested lists": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
     "shared row": pickle.dumps(corpus(text=nested(8))),
     "shared row after a number": pickle.dumps(corpus(audio=[1.0, nested(8)])),
