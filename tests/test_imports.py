@@ -11,12 +11,12 @@ import pytest
 import jmer
 
 ROOT = Path(__file__).parent.parent / "jmer"
-GROUND = {"batch", "digests", "errors", "files", "json_values", "precision", "segments", "selection", "text"}
+GROUND = {"batch", "digests", "errors", "files", "guard", "json_values", "precision", "segments", "selection", "text"}
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
     "losses": {"losses", "layers", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
-    "data": {"data", "batch", "command", "digests", "errors", "files", "json_values", "text"},
+    "data": {"data", "batch", "command", "digests", "errors", "files", "guard", "json_values", "text"},
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},
     "runs": GROUND | {"runs", "training", "evaluation", "models", "data", "config", "pipeline"},

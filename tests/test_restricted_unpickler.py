@@ -193,7 +193,7 @@ def test_arrays_with_inconsistent_state_are_damaged(tmp_path):
     }
     for pickled in lies.values():
         assert pickled != honest
-        with pytest.raises(UserError, match=r"is not a pickle, or is truncated or damaged \(.*\): get the file again"):
+        with pytest.raises(UserError, match=r"is not a pickle, or is truncated or damaged: get the file again \(.*\)"):
             load_pickle(write(tmp_path, pickled))
 
 

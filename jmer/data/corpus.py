@@ -15,15 +15,18 @@ import numpy as np
 import pyarrow as pa
 
 from jmer.batch import UNLABELLED
+from jmer.data.dataset_folders import load_datasets
 from jmer.data.identity import Identity, identify
 from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
 from jmer.files import atomically
+from jmer.guard import guarded
 from jmer.json_values import from_json
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
 FOLDS_FILE = "folds.json"
+AGAIN = "convert the corpus again"
 IN_MEMORY = "in-memory"
 """The source of a corpus that was made in memory."""
 
@@ -252,14 +255,9 @@ def load_saved(path: str | Path) -> Corpus:
             f"{path} is not a saved corpus: it has no {CARD_FILE} (make one with `python -m jmer.data.convert`)"
         )
     recorded = check_digests(path)
-    try:
-        card = from_json(Card, json.loads((path / CARD_FILE).read_text()))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path / CARD_FILE} is damaged ({error}): convert the corpus again") from error
-    try:
-        splits = datasets.load_from_disk(str(path))
-    except Exception as error:  # a damaged schema makes `datasets` raise what nobody has declared
-        raise UserError(f"the Arrow files under {path} are missing or damaged: convert the corpus again") from error
+    with guarded(str(path / CARD_FILE), AGAIN, described="is damaged"):
+        card = from_json(Card, json.loads((path / CARD_FILE).read_text(encoding="utf-8")))
+    splits = load_datasets(path, AGAIN)
     expected = _row_features(card)
     for split, rows in splits.items():
         if rows.features != expected:
@@ -272,10 +270,8 @@ def load_saved(path: str | Path) -> Corpus:
 def _load_folds(path: Path) -> Folds:
     if not path.exists():
         return {}
-    try:
-        return from_json(dict[str, dict[str, tuple[str, ...]]], json.loads(path.read_text()))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): convert the corpus again") from error
+    with guarded(str(path), AGAIN, described="is damaged"):
+        return from_json(dict[str, dict[str, tuple[str, ...]]], json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextlib.contextmanager
