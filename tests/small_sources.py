@@ -89,7 +89,7 @@ def _dataset(content: Any) -> None:
 
 def _yaml(content: Any) -> None:
     _csv("t.csv")(content["rows"])
-    Path("columns.yaml").write_text(yaml.safe_dump(content["mapping"], allow_unicode=True), encoding="utf-8")
+    Path("columns.yaml").write_text(yaml.safe_dump(content["mapping"]), encoding="utf-8")
 
 
 def _frames(content: Any) -> None:
@@ -268,7 +268,9 @@ SOURCES = {
         ("pickle", "t.pkl", "--pool", "--regression=ternary"),
     ),
     "corect": Source(
-        {split: _listed(split) for split in ("train", "valid")}, _pickle(4), ("pickle", "t.pkl", "--emotions=A,B")
+        {split: _listed(f"{split}_0") for split in ("train", "valid")},
+        _pickle(4),
+        ("pickle", "t.pkl", "--emotions=A,B"),
     ),
     "torch": Source(_elements_named(*_MMGCN), _torch, ("pickle", "t.pt")),
 }

@@ -2,7 +2,8 @@
 
 The table of features (npz or parquet) has one row per utterance: its split, dialogue and utterance number as in the CSV
 files, and a column of vectors per modality. Features of utterances without a row are unavailable; rows that match no
-utterance are reported and ignored. A source is one of the CSV files or a folder with them.
+utterance are reported and ignored. Blanks around the names of speakers are dropped. A source is one of the CSV files or
+a folder with them.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict
         label = labels.index(row[column].strip().lower())
         if label is None:
             raise UserError(f"{place}: unknown {column.lower()} '{row[column]}': they are {', '.join(labels.all)}")
-        utterances[key] = _Utterance(row["Speaker"].strip(), fix_encoding(row["Utterance"]), label)
+        utterances[key] = _Utterance(row["Speaker"].strip(" "), fix_encoding(row["Utterance"]), label)
     if not utterances:
         raise UserError(f"{path} has a header but no utterances: get the file again")
     return utterances
