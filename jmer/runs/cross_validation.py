@@ -15,10 +15,11 @@ from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.fold_report import fold_report, fold_table
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import corpus_title, labels_and_probabilities, read_predictions
+from jmer.evaluation.predictions import corpus_title, labels_and_probabilities
 from jmer.evaluation.report import REPORT_FILE
-from jmer.runs.directory import PREDICTION_FOLDER, check_files, damaged, read_as, seed_folders, write_json
+from jmer.runs.directory import check_files, damaged, read_as, seed_folders, write_json
 from jmer.runs.group import RunGroup, Summarized, group_runs
+from jmer.runs.predictions import read_split
 from jmer.runs.run import Run, load_single_run
 from jmer.runs.training import seed_runs, train_runs
 from jmer.training.parallel import is_main_process
@@ -68,7 +69,7 @@ class CrossValidation(Summarized):
         """Seed -> predictions of the test splits of all folds, as they were written. Raises UserError if one lacks."""
         tables: dict[int, list[pd.DataFrame]] = {}
         for run in self:
-            tables.setdefault(run.seed, []).append(read_predictions(run.folder / PREDICTION_FOLDER / "test.csv"))
+            tables.setdefault(run.seed, []).append(read_split(run.folder, "test"))
         return {seed: pd.concat(of_folds, ignore_index=True) for seed, of_folds in tables.items()}
 
     @property

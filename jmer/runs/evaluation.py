@@ -15,12 +15,12 @@ from jmer.data.probing import probe
 from jmer.errors import UserError
 from jmer.evaluation.html_report import PredictedSplit, write_html_report
 from jmer.evaluation.metrics import Scores
-from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
+from jmer.evaluation.predictions import corpus_title, prediction_table
 from jmer.evaluation.report import REPORT_FILE, Report, main_scores, split_sizes, write_report
+from jmer.files import check_writable
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import (
     OTHER_CORPORA_FOLDER,
-    PREDICTION_FOLDER,
     SCORES_FILE,
     read_as,
     read_config,
@@ -28,6 +28,7 @@ from jmer.runs.directory import (
     write_json,
 )
 from jmer.runs.initial_weights import read_record
+from jmer.runs.predictions import write_split
 from jmer.runs.resume import other_corpus
 from jmer.runs.run import Results, Run, load_single_run
 from jmer.training.early_stopping import stopping_reason
@@ -41,6 +42,7 @@ def write_results(
     log: Callable[[str], None],
     labelled: bool = True,
     config: ConfigDict | None = None,
+    out: Path | None = None,
 ) -> dict[str, Scores]:
     """Predicts every split of a corpus with a run's chosen epoch; scores and reports those that have labels.
 
@@ -54,6 +56,7 @@ def write_results(
       labelled: False = write predictions only, of every utterance, though the model may have been trained without the
         unlabelled ones (`data.context`).
       config: what `jmer.runs.resume.check_use` accepts; None = as the run was trained.
+      out: the directory for the results; None = that of the run, or one in it.
 
     Returns:
       Split -> scores; empty if `labelled` is False.
@@ -66,7 +69,8 @@ def write_results(
     mapping = make_parallel(config.training.parallel, config.training.devices)
     run = load_single_run(workdir, config=config, mapping=mapping)
     other = other_corpus(workdir, saved, corpus.identity)
-    folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(corpus) if other else workdir
+    folder = out or (workdir / OTHER_CORPORA_FOLDER / _folder_name(corpus) if other else workdir)
+    check_writable(folder, "write the results elsewhere (--out)")
     predictor = run.predictor
     predictor.check_card(corpus.card)
     if not labelled:
@@ -93,9 +97,7 @@ def write_results(
             table = prediction_table(
                 examples, card, predictions.probabilities, predictions.weights, predictions.attention
             )
-            path = folder / PREDICTION_FOLDER / f"{split}.csv"
-            write_predictions(table, path)
-            log(f"wrote {path}")
+            log(f"wrote {write_split(folder, split, table)}")
     for line in unprepared:
         log(line)
     if reporting:

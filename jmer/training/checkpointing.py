@@ -220,9 +220,11 @@ def _errors_told_once() -> Iterator[None]:
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    yield
-    for logger, level in loggers.items():
-        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 @dataclasses.dataclass(frozen=True)
