@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.errors import UserError
+from jmer.json_values import from_json
 from jmer.models.registry import get_spec
 from jmer.precision import PRECISIONS
 from jmer.selection import check_metric, configured_selection
@@ -109,6 +110,9 @@ FIELDS = {
 }
 """`section.field` -> default and documentation of the fields that all models share."""
 
+LARGEST = {"seeds": 1_000, "training.epochs": 100_000, "training.batch_size": 1_000_000, "training.buckets": 1_000}
+"""`section.field` -> its largest value: lists of that length, or arrays of that size, are made before training."""
+
 
 def base_config(model: str) -> ConfigDict:
     """Returns the complete configuration of a model, locked; experiments change values and add no fields.
@@ -145,6 +149,35 @@ def with_variants(config: ConfigDict, names: str) -> ConfigDict:
     return config
 
 
+def config_from_json(model: str, fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns the configuration of a model that was written as JSON.
+
+    Fields of the model and the loss that are missing have their defaults, as a model that was extended has them.
+
+    Raises:
+      ValueError: naming the first field that is missing, unknown, or of another type.
+    """
+    config = base_config(model)
+    defaults = flatten(config)
+    given = flatten(fields)
+    for name in given.keys() - defaults.keys():
+        raise ValueError(f"{name} is an unknown field")
+    for name in FIELDS.keys() - given.keys():
+        raise ValueError(f"{name} is missing")
+    config.update_from_flattened_dict(
+        {name: from_json(_kind(name, defaults[name]), value, name) for name, value in given.items()}
+    )
+    return config
+
+
+def _kind(name: str, default: Any) -> Any:
+    """Returns the type of a field, for `jmer.json_values.from_json`."""
+    if not isinstance(default, tuple):
+        return type(default)
+    entry = type(default[0]) if default else float if name == "loss.class_weight_values" else str
+    return tuple[entry, ...]  # type: ignore[valid-type]
+
+
 def _updated(config: ConfigDict, values: Mapping[str, Any], what: str) -> ConfigDict:
     try:
         config.update_from_flattened_dict(values)
@@ -153,11 +186,13 @@ def _updated(config: ConfigDict, values: Mapping[str, Any], what: str) -> Config
     return config
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Returns a configuration as `section.field` -> value."""
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a configuration, or what JSON made of one, as `section.field` -> value."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
+        flat |= (
+            flatten(value, f"{prefix}{name}.") if isinstance(value, ConfigDict | dict) else {f"{prefix}{name}": value}
+        )
     return flat
 
 
@@ -210,22 +245,40 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
     Raises:
       UserError: naming the field, its value and the remedy.
     """
-    plan = config.training
-    for field, value in {
-        "seeds": config.seeds,
-        "training.epochs": plan.epochs,
-        "training.batch_size": plan.batch_size,
-        "training.buckets": plan.buckets,
-    }.items():
-        if value < 1:
-            raise UserError(f"{field} is {value}: give at least 1")
-    if config.seed < 0:
-        raise UserError(f"seed is {config.seed}: give a whole number from 0")
+    check_values(config)
     if config.data.folds and not config.data.fold:
         raise UserError(
             f"data.folds={config.data.folds} takes a run for each fold: call jmer.train for all of them, or name one "
             "with data.fold"
         )
+    if config.training.curriculum and corpus.card.frames:
+        raise UserError(
+            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
+            "utterance at a time: set it to 0"
+        )
+    check_metric(config, corpus.card.emotions)
+    split = configured_selection(config).split
+    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
+        raise UserError(
+            f"selection={config.selection} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: "
+            "convert it with --holdout, or choose selection=last"
+        )
+
+
+def check_values(config: ConfigDict) -> None:
+    """Checks what can be checked of a configuration without its corpus.
+
+    Raises:
+      UserError: naming the field, its value and the remedy.
+    """
+    plan, values, selection = config.training, flatten(config), configured_selection(config)
+    for field, largest in LARGEST.items():
+        if values[field] < 1:
+            raise UserError(f"{field} is {values[field]}: give at least 1")
+        if values[field] > largest:
+            raise UserError(f"{field} is {values[field]}: give at most {largest:,}")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}: give a whole number from 0")
     defaults = get_spec(config.model.name).sections()
     for name, value in config.model.items():
         if type(value) is int and value < 1 <= defaults["model"][name]:
@@ -235,7 +288,7 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
     if plan.patience < 0:
         raise UserError(f"training.patience is {plan.patience}: give a number of epochs, or 0 for no early stopping")
-    if plan.patience and configured_selection(config).split is None:
+    if plan.patience and selection.split is None:
         raise UserError(
             f"training.patience={plan.patience} waits for a better score, but selection={config.selection} has none: "
             "choose selection=validation, or set training.patience to 0"
@@ -245,21 +298,9 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
     if plan.curriculum < 0:
         raise UserError(f"training.curriculum is {plan.curriculum}: give a number of buckets, or 0 for none")
-    if plan.curriculum and corpus.card.frames:
-        raise UserError(
-            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
-            "utterance at a time: set it to 0"
-        )
     if plan.matmul_precision not in PRECISIONS:
         raise UserError(
             f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"
-        )
-    check_metric(config, corpus.card.emotions)
-    split = configured_selection(config).split
-    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
-        raise UserError(
-            f"selection={config.selection} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: "
-            "convert it with --holdout, or choose selection=last"
         )
 
 

@@ -75,6 +75,32 @@ def atomically(path: str | Path) -> Iterator[Path]:
         raise not_written(f"cannot write {path}", error, "name another folder") from error
 
 
+def check_new_folder(folder: str | Path, purpose: str) -> None:
+    """Raises UserError if there is anything where a folder is to be written, or nothing can be written there.
+
+    Args:
+      folder: may be there if it is empty.
+      purpose: what it is for, e.g. "for the corpus".
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} already exists: give a new folder {purpose}, or remove this one")
+    check_writable(folder, "name another folder")
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """Raises UserError if a folder, or the one that it would be made in, cannot be written.
+
+    Args:
+      folder: need not exist.
+      remedy: beside that for the reason.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise not_written(f"cannot write {folder}", OSError(code, os.strerror(code)), remedy)
+
+
 def not_written(what: str, error: Exception, remedy: str) -> UserError:
     """Returns one line on what could not be written.
 

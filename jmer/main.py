@@ -8,14 +8,14 @@
     python -m jmer.main --workdir runs/a --mode predict --corpus data/new    predict a corpus, labelled or not
 
 The same command resumes where a run was stopped. --mode evaluate and predict take the configuration from the run; its
-corpus and devices alone can be changed. Results for another corpus go to a folder of their own inside the run's; a
-corpus is known by what it contains, wherever it lies. The command `jmer` does the same: `jmer train`,
-`jmer evaluate RUN`, `jmer predict RUN`.
+corpus and devices alone can be changed. Results for another corpus go to a folder of their own inside the run's, or all
+results to another folder (--out); a corpus is known by what it contains, wherever it lies. The command `jmer` does the
+same: `jmer train`, `jmer evaluate RUN`, `jmer predict RUN`.
 """
 
 from collections.abc import Sequence
 
-from jmer.cli.flags import MAIN, add_process_flags, add_training_flags, make_parser, parse, show_help
+from jmer.cli.flags import MAIN, add_out_flag, add_process_flags, add_training_flags, make_parser, parse, show_help
 from jmer.command import launch
 from jmer.errors import UserError
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         default="train",
         help="train and evaluate (default); evaluate a trained run; or predict with it",
     )
+    add_out_flag(parser)
     add_process_flags(parser)
     options, changes = parse(parser, arguments)
     if options.help:
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--mode {options.mode} needs {needed} (see `{MAIN} --help`)")
     if options.change_on_resume and options.mode != "train":
         raise UserError(f"--mode {options.mode} trains nothing: leave out --change-on-resume")
+    if options.out and options.mode == "train":
+        raise UserError("--mode train writes into --workdir: leave out --out")
     # Imports JAX, which --help and misspelt flags need not wait for.
     from jmer.cli import actions
 

@@ -12,15 +12,22 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".p
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Compiling is most of the time: without most optimizations it takes less than half. 0 turns them on.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(__file__).parent.parent / ".pytest_cache" / "hypothesis")
 
 import dataclasses
 import itertools
 
+import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_platforms", "cpu")
+
+# The same examples in every run, or with `--slow` many, others in each, of which failures are kept and tried again.
+ANY_TIME = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck)}
+hypothesis.settings.register_profile("fast", max_examples=40, derandomize=True, database=None, **ANY_TIME)
+hypothesis.settings.register_profile("slow", max_examples=1_000, print_blob=True, **ANY_TIME)
 
 
 def pytest_addoption(parser):
@@ -30,6 +37,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     # Another process may be writing the program that this one reads; it is then compiled again.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
+    hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "fast")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -66,6 +66,11 @@ def used_often(count):
     )
 
 
+def colliding(after=b""):
+    """Returns the operations of integers whose hashes are equal, each with others after it."""
+    return b"".join(pickle.dumps(n * PRIME, 2)[2:-1] + after for n in range(1, 60_000))
+
+
 SHARED_TUPLES = b"".join(b"q%c0h%ch%c\x86" % (n, n, n) for n in range(60))
 BLOCK = b"T" + struct.pack("<i", 1_000_000) + bytes(1_000_000)
 FILES = {
@@ -81,8 +86,8 @@ FILES = {
     "shared key": b"\x80\x02}N" + SHARED_TUPLES + b"Ns.",
     "shared element": b"\x80\x02c__builtin__\nset\n](N" + SHARED_TUPLES + b"e\x85R.",
     "shared key of a call": b"\x80\x02ccollections\nOrderedDict\n](N" + SHARED_TUPLES + b"N\x86e\x85R.",
-    "colliding keys": pickle.dumps(dict.fromkeys(n * PRIME for n in range(1, 60_000))),
-    "colliding elements": pickle.dumps({n * PRIME for n in range(1, 60_000)}, 2),
+    "colliding keys": b"\x80\x02}(" + colliding(b"N") + b"u.",
+    "colliding elements": b"\x80\x02c__builtin__\nset\n](" + colliding() + b"e\x85R.",
     "nested lists": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
     "shared row": pickle.dumps(corpus(text=nested(8))),
     "shared row after a number": pickle.dumps(corpus(audio=[1.0, nested(8)])),
@@ -95,6 +100,20 @@ FILES = {
     + array(b"J\x90\xd0\x03\x00\x85", b"f4", b"h\x07") * 20_000
     + b"e.",
     "block of numbers": pickle.dumps((*used_often(10_000), {"a": ["x"] * 10_000, "b": ["x"] * 10_000}, ["a"], ["b"])),
+}
+
+
+LONG = b"\x8b" + struct.pack("<i", 5000) + b"\x01" * 5000
+for place, content in {
+    "key": b"\x80\x02}" + LONG + b"Ns.",
+    "line": b"\x80\x02L" + b"9" * 4000 + b"L\n.",
+    "id": pickle.dumps(corpus(ids=["LONG", "u1"]), 2).replace(b"X\x04\0\0\0LONG", LONG),
+    "split": pickle.dumps((*corpus()[:-1], ["LONG"]), 2).replace(b"X\x04\0\0\0LONG", LONG),
+}.items():
+    FILES[f"long integer as {place}"] = content
+FILES |= {
+    "split without dimensions": pickle.dumps((*corpus()[:-1], np.array("b"))),
+    "outside": b"\x80\x02NQ.",
 }
 
 
@@ -117,7 +136,16 @@ FILES |= {
     "shared names": rows(id=[nested(30)] * 2),
     "shared lengths": rows(audio=np.ones((2, 3, 2)), audio_lengths=[nested(8)] * 2),
 }
+FILES["long integer as name"] = pickle.dumps(pickle.loads(rows(id=["LONG", "a_1"])), 2).replace(
+    b"X\x04\0\0\0LONG", LONG
+)
 LINES = {
+    **dict.fromkeys(
+        (f"long integer as {place}" for place in ("key", "id", "split", "name")), "an integer of 39993 bits"
+    ),
+    "long integer as line": "an integer of 13288 bits",
+    "split without dimensions": "has 1 lists of conversations",
+    "outside": "it asks for an object outside the file",
     "shared rows": "text has lists in lists in more levels",
     "shared row of three": "text would take far more memory",
     "shared labels": "classification_labels has lists in lists in more levels",
@@ -136,15 +164,15 @@ LINES = {
     "shared key": "a key that is a long or nested tuple",
     "shared element": "a key that is a long or nested tuple",
     "shared key of a call": "a key that is a long or nested tuple",
-    "colliding keys": "an integer of more than 64 bits",
-    "colliding elements": "an integer of more than 64 bits",
+    "colliding keys": "an integer of 65 bits",
+    "colliding elements": "an integer of 65 bits",
     "nested lists": "not a tuple of dictionaries",
     "shared row": "the text vectors of conversation 'b' differ in width or are not numbers",
     "shared row after a number": "the audio vectors of conversation 'b' differ in width or are not numbers",
     "shared sentence": "the sentences of conversation 'b' are not all strings",
     "shared id": "the ids of conversation 'b' are not all names or numbers",
     "shared speaker": "the speakers of conversation 'b' are neither names",
-    "long id": "the ids of conversation 'b' are not all names or numbers",
+    "long id": "an integer of 39991 bits",
     "block of bytes": "its arrays would take far more memory",
     "block of numbers": "vectors would take far more memory",
 }

@@ -1,9 +1,11 @@
 """What is saved comes back bit for bit on any devices, and what cannot be read is one line."""
 
 import functools
+import logging
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ from tiny import linear_model
 from jmer.data.normalization import Standardization
 from jmer.errors import UserError
 from jmer.training import create_train_state
+from jmer.training.active_run import CHECKPOINT_FOLDER, ActiveRun
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.parallel import make_parallel
 from jmer.training.progress import Progress
@@ -262,3 +265,29 @@ def test_an_error_in_saving_that_is_not_of_the_disk_is_not_taken_for_one(tmp_pat
         monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
         with pytest.raises(ValueError, match="of another kind"):
             save(checkpoints, 1)
+
+
+def test_loggers_are_as_they_were_after_an_error(tmp_path, monkeypatch):
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.level for logger in loggers]
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+        monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", None)
+        with pytest.raises(TypeError):
+            save(checkpoints, 2)
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", None)
+    with pytest.raises(UserError, match="is damaged"):
+        restore(tmp_path, 1)
+    assert [logger.level for logger in loggers] == before
+
+
+def test_checkpoints_are_closed_where_the_metrics_cannot_be(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Checkpoints, "close", lambda self: closed.append(self.folder))
+
+    def fail():
+        raise UserError("no space")
+
+    with pytest.raises(UserError, match=r"^no space$"), ActiveRun(None, tmp_path, None) as run:
+        run._writer = types.SimpleNamespace(close=fail)
+    assert closed == [tmp_path / CHECKPOINT_FOLDER]

@@ -89,7 +89,7 @@ def test_a_corpus_without_digests_is_read_if_it_can_be(tmp_path):
     (tmp_path / "c" / DIGESTS_FILE).unlink()
     assert load_saved(tmp_path / "c").identity == corpus().identity
     next((tmp_path / "c" / "train").glob("*.arrow")).write_bytes(b"cut")
-    with pytest.raises(UserError, match="missing or damaged: convert the corpus again"):
+    with pytest.raises(UserError, match=r"the dataset in .* is damaged: convert the corpus again"):
         load_saved(tmp_path / "c")
     (tmp_path / "c" / "card.json").write_text("{")
     with pytest.raises(UserError, match=r"card.json is damaged"):
@@ -159,7 +159,7 @@ def test_a_card_with_a_value_of_another_type_is_one_line(tmp_path, change):
     (tmp_path / "c" / DIGESTS_FILE).unlink()
     card = json.loads((tmp_path / "c" / "card.json").read_text())
     (tmp_path / "c" / "card.json").write_text(json.dumps(card | change))
-    with pytest.raises(UserError, match=r"card.json is damaged \(.*\): convert the corpus again"):
+    with pytest.raises(UserError, match=r"card.json is damaged: convert the corpus again \(.*\)"):
         load_saved(tmp_path / "c")
 
 
@@ -167,5 +167,5 @@ def test_a_deep_card_is_one_line(tmp_path):
     save_corpus(corpus(), tmp_path / "c")
     (tmp_path / "c" / DIGESTS_FILE).unlink()
     (tmp_path / "c" / "card.json").write_text("[" * 100_000)
-    with pytest.raises(UserError, match=r"card.json is damaged \(.*\): convert the corpus again"):
+    with pytest.raises(UserError, match=r"card.json is nested too deeply: convert the corpus again"):
         load_saved(tmp_path / "c")

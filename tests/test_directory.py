@@ -1,6 +1,5 @@
 """A run's directory: one process or thread at a time works there, and what lies there is read or refused."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,18 @@ from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.evaluation import report
 from jmer.main import main
-from jmer.runs.directory import CONFIG_FILE, FORMAT, LOCK_FILE, RUN_FILE, RunInUse, is_in_use, lock, read_facts
+from jmer.runs.directory import (
+    CONFIG_FILE,
+    FORMAT,
+    LOCK_FILE,
+    RUN_FILE,
+    RunInUse,
+    is_in_use,
+    lock,
+    read_facts,
+    read_json,
+    write_json,
+)
 
 EXPERIMENT = str(Path(__file__).parent / "linear_experiment.py")
 HOLDER = """
@@ -144,9 +154,9 @@ def test_reading_a_run_leaves_what_another_process_is_saving(trained):
 def changed(trained, tmp_path, name, change):
     """Returns a copy of the trained run's directory in which a JSON file was changed."""
     folder = shutil.copytree(trained[0], tmp_path / "run")
-    fields = json.loads((folder / name).read_text())
+    fields = read_json(folder / name)
     change(fields)
-    (folder / name).write_text(json.dumps(fields))
+    write_json(folder / name, fields)
     return folder
 
 
@@ -175,8 +185,7 @@ def test_a_run_of_another_format_is_refused_and_left_alone(trained, tmp_path, ca
 )
 def test_a_run_of_an_unknown_model_is_refused(trained, tmp_path, capfd, experiment, remedy):
     folder = changed(trained, tmp_path, CONFIG_FILE, lambda fields: fields["model"].update(name="vanished"))
-    facts = json.loads((folder / RUN_FILE).read_text())
-    (folder / RUN_FILE).write_text(json.dumps(facts | {"experiment": experiment}))
+    write_json(folder / RUN_FILE, read_json(folder / RUN_FILE) | {"experiment": experiment})
     message = (
         f"{folder} was trained with model 'vanished', which is not registered: import the file that registers it, or "
         f"add {remedy}"

@@ -23,7 +23,7 @@ from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
 from jmer.main import main as train_and_score
-from jmer.runs.directory import RunInUse, lock, read_config, read_facts
+from jmer.runs.directory import RunInUse, lock, read_config, read_facts, read_json, write_json
 from jmer.training.metric_writers import read_json_lines
 
 TESTS = Path(__file__).parent
@@ -181,9 +181,9 @@ def test_mistakes_are_found_before_anything_runs(corpus, finished, tmp_path, mon
 def test_a_run_on_another_version_of_the_corpus_is_refused(corpus, finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "out")
     facts = out / "talks" / "dry" / "seed3" / "run.json"
-    fields = json.loads(facts.read_text())
+    fields = read_json(facts)
     fields["corpus"]["splits"]["train"]["digests"]["labels"] = "others"
-    facts.write_text(json.dumps(fields))
+    write_json(facts, fields)
     message = (
         r"dry/seed3 was trained on another version of corpus '.*': the labels of train differ; choose another --out"
     )

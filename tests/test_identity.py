@@ -14,8 +14,9 @@ from test_corpus import CARD, conversation, corpus
 from jmer.data import load_corpus
 from jmer.data.convert import convert
 from jmer.data.corpus import build_corpus, load_saved, save_corpus
-from jmer.data.identity import difference, identity_from_dict
+from jmer.data.identity import Identity, difference
 from jmer.data.synthetic import Size, generate
+from jmer.json_values import from_json
 
 
 def changed(**of_card):
@@ -135,9 +136,9 @@ def test_transcripts_and_modalities_that_are_not_read_may_differ():
 
 def test_an_identity_is_read_as_it_was_written():
     identity = corpus().identity
-    assert identity_from_dict(dataclasses.asdict(identity)) == identity
-    with pytest.raises((KeyError, TypeError, AttributeError)):
-        identity_from_dict({"emotions": [], "splits": {"train": {"digests": {}}}})
+    assert from_json(Identity, dataclasses.asdict(identity)) == identity
+    with pytest.raises(ValueError, match=r"^splits.train.conversations is missing$"):
+        from_json(Identity, {"emotions": [], "splits": {"train": {"digests": {}}}})
 
 
 def files(folder):

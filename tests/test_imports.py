@@ -11,15 +11,18 @@ import pytest
 import jmer
 
 ROOT = Path(__file__).parent.parent / "jmer"
-GROUND = {"batch", "digests", "errors", "files", "precision", "segments", "selection", "text", "text_width"}
+GROUND = {
+    *("batch", "digests", "errors", "files", "guard", "json_values", "precision", "segments", "selection"),
+    *("text", "text_width"),
+}
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
     "losses": {"losses", "layers", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
-    "data": {"data", "batch", "command", "digests", "errors", "files", "text"},
+    "data": {"data", "batch", "command", "digests", "errors", "files", "guard", "json_values", "text"},
     "extract": {
         *("extract", "data", "layers"),
-        *("batch", "checks", "command", "docstrings", "errors", "files", "precision", "text"),
+        *("batch", "checks", "command", "digests", "docstrings", "errors", "files", "guard", "precision", "text"),
     },
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},

@@ -37,6 +37,11 @@ def test_a_numeral_is_the_name_of_an_emotion_that_is_called_so():
     assert [LabelNames(("1", "2", "3")).index(label) for label in (0, 1, 3, -1)] == [None, 0, 2, -1]
 
 
+def test_blanks_around_a_name_count_if_an_emotion_has_them():
+    names = LabelNames(("calm", " calm", "sad "))
+    assert [names.index(label) for label in ("calm", " calm", "sad ", " calm ", "sad")] == [0, 1, 2, 0, None]
+
+
 def test_declared_names_are_known_as_names_only():
     names = LabelNames(("calm", "sad"), ("xxx", "mad"))
     assert [names.index(label) for label in ("xxx", "mad", "sad", 1)] == [2, 3, 1, 1]

@@ -130,14 +130,14 @@ def test_errors_in_the_csv_files(tmp_path):
         assert "\n" not in str(caught.value)
 
     refuses(
-        r"train_sent_emo.csv has no column 'Speaker', only Sr No., Utterance, Who",
+        r"train_sent_emo.csv has no column 'Speaker': it has Sr No., Utterance, Who",
         header=HEADER.replace("Speaker", "Who"),
     )
     refuses(r"train_sent_emo.csv, line 6: dialogue 0 has two utterances 1: remove", rows=(*TRAIN[:4], TRAIN[1]))
     refuses(r"line 2: unknown emotion 'rage': they are neutral", rows=[TRAIN[0].replace("anger", "rage")])
     refuses(r"line 2: Dialogue_ID is 'x': expected an integer", rows=[TRAIN[0].replace(",0,0,8", ",x,0,8")])
     refuses(r"line 3: the row has fewer cells than the header", rows=[TRAIN[0], "2,Hello,Ross"])
-    refuses(r"after line 1: unexpected end of data: get the file again", rows=['1,"Well'])
+    refuses(r"after line 1, is no csv: close its quotes, or get the file again", rows=['1,"Well'])
     refuses(r"has a header but no utterances: get the file again", rows=())
     with pytest.raises(UserError, match=r"no file .*nowhere: check its path"):
         read(tmp_path / "nowhere", features)
@@ -152,8 +152,8 @@ def test_errors_in_the_features(folder):
             read(folder, write_npz(folder, **changes), *flags)
 
     refuses(r"no columns of features in .*features.npz: give --text, --audio", "--split-column", "split")
-    refuses(r"no column 'part', only split, .*: give --split-column", "--split-column", "part", "--text", "words")
-    refuses(r"no column 'voice', only split, dialogue, utt, words, sounds", "--audio", "voice")
+    refuses(r"no column 'part': it has split, .*: give --split-column", "--split-column", "part", "--text", "words")
+    refuses(r"no column 'voice': it has split, dialogue, utt, words, sounds", "--audio", "voice")
     refuses(r"column 'utt' has shape \(5,\): expected \(5, width\)", "--audio", "utt")
     refuses(r"column 'words' has shape \(4, 3\): expected \(5, width\)", words=np.ones((4, 3)))
     refuses(r"the columns split, dialogue, utt differ in length", utt=np.arange(4))

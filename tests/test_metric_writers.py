@@ -94,7 +94,7 @@ def test_a_fresh_run_starts_an_empty_file(tmp_path):
 def test_a_damaged_line_is_reported_and_the_file_stays(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 3}}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is not a line of metrics: repair it"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2, is not a line of metrics .*: repair it"):
         JsonLines(path, 1)
     assert path.read_text().count("\n") == 3
 

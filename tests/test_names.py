@@ -1,25 +1,31 @@
 """Names of every kind go through every format into every output and back; those that cannot are one line."""
 
+import argparse
 import csv
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from names import KEPT
+from fuzzing import folder
+from names import KEPT, KEPT_KINDS, REFUSED_KINDS
+from small_sources import SOURCES
 from tiny import linear_config, tiny_corpus
 
 import jmer
 from jmer.command import exit_status
 from jmer.data import make_conversation, make_corpus, save_corpus
-from jmer.data.convert import convert
+from jmer.data.convert import FORMATS, convert
 from jmer.data.corpus import load_saved
+from jmer.data.readers.conventions import fix_encoding
 from jmer.errors import UserError
 from jmer.evaluation.predictions import read_predictions
+from jmer.text import storable
 
 NAMES = tuple(name for name in KEPT if name)
 REFUSED = {"a\rb": "U+000D", "\x1b[2J": "U+001B", "\x00": "U+0000", "\x85": "U+0085", "x" * 2000: "2000 characters"}
@@ -118,3 +124,72 @@ def test_the_names_of_a_trained_run_come_back(tmp_path, capfd):
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "<b>\\input" not in page
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+# What a name takes the place of in a small source, and the field of the corpus that it becomes.
+TABLE = {"a": "ids", "a_0": "utterances", "F": "speakers", "Oh": "sentences"}
+PICKLE = {"Ses01F_impro01": "ids", "Ses01F_impro01_F000": "utterances", "F": "speakers", "Am I?": "sentences"}
+PLACES = {
+    **dict.fromkeys(("csv", "tsv", "npz", "parquet", "arrow", "dataset"), TABLE),
+    # The names of utterances are those of files.
+    "frames": {place: field for place, field in TABLE.items() if field != "utterances"},
+    "yaml": {"calm": "emotions"},
+    "dag-json": {"M": "speakers", "joy": "emotions", "Hi": "sentences"},
+    "meld-csv": {"Ross": "speakers", "Well.": "sentences"},
+    **dict.fromkeys(("mmgcn", "mmgcn-4", "torch"), PICKLE),
+    "mmsa": {"trainA$_$0": "utterances", "Hi": "sentences"},
+    "corect": {"train_0": "ids", "F": "speakers", "Oh": "sentences"},
+}
+FLAGS = {"mmsa": ["--alone"], **{name: ["--emotions=A,B,C,D,E,F"] for name in ("mmgcn", "mmgcn-4", "torch")}}
+HALVES = ("npz", "dag-json", "mmgcn", "mmgcn-4", "torch", "mmsa", "corect")
+"""The formats that can hold halves of characters."""
+FIELDS_READ = ("ids", "utterances", "speakers", "sentences", "emotions")
+
+
+def renamed(value, names):
+    """Returns nested values with other strings."""
+    if isinstance(value, dict):
+        return {renamed(key, names): renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(renamed(item, names) for item in value)
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def read_source(name, content):
+    """Returns what a corpus holds in each field: a list of strings."""
+    source = SOURCES[name]
+    reader, parser = FORMATS[source.arguments[0]], argparse.ArgumentParser()
+    parser.add_argument("sources", type=Path, nargs="+")
+    reader.add_arguments(parser)
+    source.write(content)
+    options = parser.parse_args([*source.arguments[1:], *FLAGS.get(name, ())])
+    options.dest = Path("corpus")
+    corpus = reader.read(options.sources, options)
+    conversations = [c for split in corpus.splits for c in corpus.conversations(split)]
+    found = {
+        field: [x for c in conversations for x in getattr(c, field)]
+        for field in ("utterances", "speakers", "sentences")
+    }
+    return {**found, "ids": [c.id for c in conversations], "emotions": list(corpus.card.emotions)}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_names_of_each_kind_are_read_from_each_format(name):
+    places = PLACES[name]
+    for kind, given in KEPT_KINDS.items():
+        for text in filter(str.strip, given):  # what is blank is no name in most formats
+            name_read = text.strip(" ") if name == "meld-csv" else text  # whose speakers have stray blanks
+            expected = {
+                field: storable(fix_encoding(text)) if field == "sentences" else name_read for field in FIELDS_READ
+            }
+            with folder():
+                found = read_source(name, renamed(SOURCES[name].content, dict.fromkeys(places, text)))
+            assert all(expected[field] in found[field] for field in places.values()), (kind, text)
+    for kind, given in REFUSED_KINDS.items():
+        for text in given if kind != "half a character" or name in HALVES else ():
+            with (
+                folder(),
+                pytest.raises(UserError, match=r"contains U\+[0-9A-F]{4}, |characters: names have") as caught,
+            ):
+                read_source(name, renamed(SOURCES[name].content, dict.fromkeys(places, text)))
+            assert all(len(line) < 250 for line in caught.value.args), (kind, text)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +14,7 @@ from tiny import linear_config, tiny_corpus
 import jmer
 from jmer.data import make_corpus
 from jmer.errors import UserError
-from jmer.runs.directory import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunInUse, lock
+from jmer.runs.directory import CONFIG_FILE, RUN_FILE, SCORES_FILE, RunInUse, lock, read_json
 from jmer.training import loop
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints, newest_progress
@@ -169,7 +168,7 @@ def run(runs, tmp_path):
 
 
 def on_record(folder, name):
-    return json.loads((folder / name).read_text())
+    return read_json(folder / name)
 
 
 @pytest.mark.parametrize(

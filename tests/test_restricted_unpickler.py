@@ -193,7 +193,7 @@ def test_arrays_with_inconsistent_state_are_damaged(tmp_path):
     }
     for pickled in lies.values():
         assert pickled != honest
-        with pytest.raises(UserError, match=r"is not a pickle, or is truncated or damaged \(.*\): get the file again"):
+        with pytest.raises(UserError, match=r"is not a pickle, or is truncated or damaged: get the file again \(.*\)"):
             load_pickle(write(tmp_path, pickled))
 
 
@@ -211,3 +211,14 @@ def test_a_file_that_is_not_a_pickle_is_refused(tmp_path):
         load_pickle(tmp_path / "nowhere.pkl")
     with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
         load_pickle(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.array(["ab", "c"]), np.str_("ab")], ids=["array", "scalar"])
+def test_characters_that_do_not_exist_are_refused(tmp_path, value):
+    path = tmp_path / "text.pkl"
+    whole = pickle.dumps(value, 4)
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(load_pickle(path), value)
+    path.write_bytes(whole.replace(b"b\0\0\0", b"b\0\0\1"))
+    with pytest.raises(UserError, match="a text has characters that do not exist"):
+        load_pickle(path)

@@ -21,6 +21,7 @@ from jmer.evaluation.report import SYNTHETIC_BANNER
 from jmer.main import main
 from jmer.runs import Run, group_runs, read_facts
 from jmer.runs.directory import CONFIG_FILE, PREDICTION_FOLDER, SCORES_FILE, RunFacts, write_json
+from jmer.runs.run import Results
 from jmer.training.metric_writers import read_json_lines
 
 EMOTIONS = ("calm", "angry")
@@ -30,7 +31,8 @@ GOLD = np.array([0, 0, 1, 1])
 def make_run(folder, seed, predicted, certainty=0.9, utterances="abcd", **changes):
     """Returns a run without a network, whose predictions are these, each with the same probability."""
     scores = classification_report(GOLD, np.array(predicted), EMOTIONS)
-    write_json(folder / SCORES_FILE, {"splits": {"validation": dataclasses.asdict(scores)}})
+    results = Results("made up", "validation", "weighted_f1", "", seed + 3, 9, False, 0, {"validation": scores})
+    write_json(folder / SCORES_FILE, dataclasses.asdict(results))
     angry = np.where(predicted, certainty, 1 - certainty)
     columns = {"gold": np.array(EMOTIONS)[GOLD], "probability_calm": 1 - angry, "probability_angry": angry}
     table = pd.DataFrame({"conversation": "c", "utterance": list(utterances), **columns})

@@ -12,7 +12,8 @@ import jmer
 from jmer.cli.program import main
 from jmer.data.corpus import save_corpus
 from jmer.errors import UserError
-from jmer.evaluation.metrics import scores_from_dict
+from jmer.evaluation.metrics import Scores
+from jmer.json_values import from_json
 from jmer.runs import read_config
 from jmer.runs.run import load_single_run
 from jmer.training.checkpointing import Checkpoints
@@ -91,7 +92,7 @@ def test_the_metric_of_an_oracle_is_that_of_the_test_split(tmp_path):
 def test_scores_of_an_earlier_file_have_no_micro_f1(group):
     saved = dataclasses.asdict(group[0].runs[0].scores["test"])
     del saved["majority_emotion"], saved[METRIC]
-    assert scores_from_dict(saved).micro_f1_without_majority is None
+    assert from_json(Scores, saved).micro_f1_without_majority is None
 
 
 def test_a_trained_run_is_scored_without_another_emotion(tmp_path):

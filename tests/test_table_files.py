@@ -232,9 +232,9 @@ def test_datasets_of_hugging_face(tmp_path):
     assert contents(read([picked], *FLAGS, EMOTIONS))["train"] == EXPECTED["train"][1:]
     for file in (both / "train").glob("*.arrow"):
         file.write_bytes(file.read_bytes()[:100])
-    assert "both: the dataset is incomplete or damaged: save it again" in refusal([both], *FLAGS, EMOTIONS)
+    assert "both/train is damaged: save it again" in refusal([both], *FLAGS, EMOTIONS)
     (both / "train" / "state.json").unlink()
-    assert "both: the dataset is incomplete or damaged: save it again" in refusal([both], *FLAGS, EMOTIONS)
+    assert "both/train/state.json is missing: save it again" in refusal([both], *FLAGS, EMOTIONS)
 
 
 @pytest.mark.parametrize("kind", [pa.ipc.new_stream, pa.ipc.new_file])

@@ -289,3 +289,11 @@ def test_two_splits_of_one_name_and_flags_that_do_not_apply(tmp_path):
         read(tmp_path / "a.pkl", mmsa() | {"dev": mmsa()["valid"]})
     with pytest.raises(UserError, match=r"--splits: .*a.pkl names its splits: drop the flag"):
         read(tmp_path / "a.pkl", mmsa(), splits="train,valid,test")
+
+
+def test_labels_of_bytes_and_of_two_kinds(tmp_path):
+    corpus = read(tmp_path / "mosi.pkl", mmsa(classification_labels=lambda split, n: np.resize([b"no", b"yes"], n)))
+    assert corpus.card.emotions == ("no", "yes")
+    mixed = mmsa(classification_labels=lambda split, n: np.resize(["no"] if split == "test" else [0, 1, 2], n))
+    with pytest.raises(UserError, match="test: classification_labels has 'no', not one of 0 negative, 1 neutral"):
+        read(tmp_path / "mosi.pkl", mixed)

@@ -14,8 +14,8 @@ from experiments.papers.declaration import Table, task_of
 from experiments.papers.planning import Line
 from jmer.data.corpus import Card
 from jmer.evaluation import confusion_matrix
-from jmer.evaluation.predictions import corpus_title, read_predictions
-from jmer.runs.directory import PREDICTION_FOLDER
+from jmer.evaluation.predictions import corpus_title
+from jmer.runs.predictions import read_split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,4 +94,4 @@ class Study:
         return confusion_matrix(gold, predicted, len(self.emotions))
 
     def _read(self, row: Row, seed: int) -> pd.DataFrame:
-        return read_predictions(run_folder(self.runs, row, seed) / PREDICTION_FOLDER / f"{self.split}.csv")
+        return read_split(run_folder(self.runs, row, seed), self.split)

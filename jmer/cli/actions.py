@@ -11,6 +11,7 @@ import jmer
 from jmer.cli.flags import FIELD, command_line
 from jmer.command import show
 from jmer.errors import UserError
+from jmer.files import check_new_folder
 from jmer.process import check_devices, set_up_process
 
 
@@ -59,7 +60,8 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     """Evaluates a trained run, or the runs of several seeds or folds, or predicts with them; returns the exit status.
 
     Args:
-      options: the flags; `workdir` is the run's folder, None = the default one of the experiment.
+      options: the flags; `workdir` is the run's folder, None = the default one of the experiment; `out` is the folder
+        for results, None = the run's own.
       changes: of the run's corpus and devices.
       labelled: True = evaluate and report; False = write predictions alone.
 
@@ -88,15 +90,19 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
                 f"'{experiment.model.name}': leave --config out, or name the run's own experiment"
             )
     given = jmer.load_corpus(changes["data.path"]) if "data.path" in changes else None
+    out = None if options.out is None else Path(options.out)
+    if out:
+        check_new_folder(out, "for the results (--out)")
     log: Callable[[str], None] | None = None
     for folder, config in zip(folders, configs, strict=True):
         corpus = recorded_corpus(folder, config) if given is None else given_corpus(folder, config, given)
         validate_corpus(corpus, for_training=False)
         log = log or set_up(options)
-        write_results(folder, corpus, config=config, log=log, labelled=labelled)
+        own = out and out / folder.relative_to(workdir)
+        write_results(folder, corpus, config=config, log=log, labelled=labelled, out=own)
     runs = jmer.load_run(workdir)
     if log and labelled and not isinstance(runs, jmer.Run):
-        log(f"mean over the runs, on the training corpus: {runs.write_report()}")
+        log(f"mean over the runs, on the training corpus: {runs.write_report(out)}")
     return 0
 
 

@@ -77,6 +77,15 @@ def add_input_flags(parser: Parser) -> None:
     )
 
 
+def add_out_flag(parser: Parser) -> None:
+    """Adds `--out`."""
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="a new folder for the results, as of a run that cannot be written (default: the run's own folder)",
+    )
+
+
 def add_training_flags(parser: Parser) -> None:
     """Adds the flags for what is trained and where."""
     add_config_flag(

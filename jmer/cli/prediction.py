@@ -12,7 +12,7 @@ from jmer.cli.flags import STANDARD_INPUT
 from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.evaluation.html_viewer import PredictedSplit
-from jmer.evaluation.prediction_files import check_new_folder, write_prediction_files
+from jmer.evaluation.prediction_files import write_prediction_files
 from jmer.evaluation.prediction_text import prediction_text
 from jmer.evaluation.subtitles import Span
 from jmer.extract.cache import Cache
@@ -20,6 +20,7 @@ from jmer.extract.command import readable
 from jmer.extract.manifest import Row
 from jmer.extract.prediction import trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_json
+from jmer.files import check_new_folder
 from jmer.runs.run import Predicting
 
 
@@ -38,7 +39,7 @@ def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     """
     rows = _rows(options)
     if options.out:
-        check_new_folder(options.out)
+        check_new_folder(options.out, "for the predictions (--out)")
     loaded = jmer.load_run(options.workdir)
     if isinstance(loaded, jmer.CrossValidation):
         raise UserError(f"{options.workdir} has a run per fold: give the folder of one of them")

@@ -11,6 +11,7 @@ from jmer.cli.flags import (
     add_config_flag,
     add_corpus_flag,
     add_input_flags,
+    add_out_flag,
     add_process_flags,
     add_training_flags,
     make_parser,
@@ -32,6 +33,7 @@ EVALUATE = """Evaluates a trained run, or the runs of several seeds, and writes 
 
   jmer evaluate runs/a
   jmer evaluate runs/a --corpus data/other                  results go to a folder of their own inside the run's
+  jmer evaluate runs/a --out results/a                      results go there; the run's folder need not be writable
 """
 
 PREDICT = """Predicts with a trained run, or with the runs of several seeds, and writes a table per split.
@@ -110,6 +112,7 @@ def _use(program: str, description: str, arguments: Sequence[str], *, labelled: 
     if not labelled:
         add_input_flags(parser)
     add_corpus_flag(parser)
+    add_out_flag(parser)
     add_config_flag(parser, "the experiment's file, if it registers the run's model")
     add_process_flags(parser)
     options, changes = parse(parser, arguments)

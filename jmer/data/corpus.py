@@ -9,22 +9,25 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
 from jmer.batch import UNLABELLED
+from jmer.data.dataset_folders import load_datasets
 from jmer.data.extractors import Identities, check_identities
 from jmer.data.identity import Identity, identify
 from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
-from jmer.files import atomically
+from jmer.files import atomically, check_new_folder
+from jmer.guard import guarded
+from jmer.json_values import from_json
 
 SPLITS = ("train", "validation", "test")
 CARD_FILE = "card.json"
 FOLDS_FILE = "folds.json"
+AGAIN = "convert the corpus again"
 IN_MEMORY = "in-memory"
 """The source of a corpus that was made in memory."""
 
@@ -91,25 +94,13 @@ class Card:
     frames: bool = False
     extractors: Identities = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        check_identities(self.extractors)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of `widths`."""
         return tuple(self.widths)
-
-
-def card_from_dict(fields: Mapping[str, Any]) -> Card:
-    """Returns the card that was written as `fields`. Raises TypeError or KeyError if it is none."""
-    card = Card(**{**fields, "emotions": tuple(fields["emotions"])})
-    if not isinstance(fields["emotions"], list) or not all(isinstance(name, str) for name in card.emotions):
-        raise TypeError("emotions is not a list of names")
-    # A bool is an int to Python.
-    if not isinstance(card.widths, dict) or not all(type(width) is int for width in card.widths.values()):
-        raise TypeError("widths does not give each modality a whole number")
-    for name, kind in (("name", str), ("provenance", str), ("synthetic", bool), ("frames", bool)):
-        if not isinstance(getattr(card, name), kind):
-            raise TypeError(f"{name} is not a {kind.__name__}")
-    check_identities(card.extractors)
-    return card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,8 +231,7 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
       UserError: if `path` exists and is not an empty folder, or cannot be written; nothing is left there then.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} already exists: give a new folder for the corpus, or remove this one")
+    check_new_folder(path, "for the corpus")
     # The fingerprint that `datasets` gave the rows is random, and files of the same contents would differ by it.
     rows = {
         split: found.select(range(len(found)), new_fingerprint=corpus.identity.splits[split].fingerprint)
@@ -271,14 +261,9 @@ def load_saved(path: str | Path) -> Corpus:
             f"{path} is not a saved corpus: it has no {CARD_FILE} (make one with `python -m jmer.data.convert`)"
         )
     recorded = check_digests(path)
-    try:
-        card = card_from_dict(json.loads((path / CARD_FILE).read_text()))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path / CARD_FILE} is damaged ({error}): convert the corpus again") from error
-    try:
-        splits = datasets.load_from_disk(str(path))
-    except Exception as error:  # a damaged schema makes `datasets` raise what nobody has declared
-        raise UserError(f"the Arrow files under {path} are missing or damaged: convert the corpus again") from error
+    with guarded(str(path / CARD_FILE), AGAIN, described="is damaged"):
+        card = from_json(Card, json.loads((path / CARD_FILE).read_text(encoding="utf-8")))
+    splits = load_datasets(path, AGAIN)
     expected = _row_features(card)
     for split, rows in splits.items():
         if rows.features != expected:
@@ -291,11 +276,8 @@ def load_saved(path: str | Path) -> Corpus:
 def _load_folds(path: Path) -> Folds:
     if not path.exists():
         return {}
-    try:
-        folds = json.loads(path.read_text())
-        return {name: {split: tuple(map(str, ids)) for split, ids in fold.items()} for name, fold in folds.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): convert the corpus again") from error
+    with guarded(str(path), AGAIN, described="is damaged"):
+        return from_json(dict[str, dict[str, tuple[str, ...]]], json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextlib.contextmanager

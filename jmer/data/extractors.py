@@ -12,13 +12,13 @@ NOT_COMPARED = (GIVEN, "licence", "packages")
 
 
 def check_identities(found: Any) -> None:
-    """Raises TypeError if what was read is no mapping of modalities to identities."""
+    """Raises ValueError if what was read is no mapping of modalities to identities."""
     if not isinstance(found, dict):
-        raise TypeError("extractors is not a mapping of modalities")
+        raise ValueError("extractors is not a mapping of modalities")
     for modality, identity in found.items():
         named = isinstance(identity, dict) and isinstance(identity.get("extractor"), str)
         if not named or not isinstance(identity.get("packages", {}), dict):
-            raise TypeError(f"extractors does not say which extractor made the {modality} features")
+            raise ValueError(f"extractors does not say which extractor made the {modality} features")
 
 
 def mismatch(there: Identities, here: Identities, modality: str) -> str:

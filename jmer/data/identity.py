@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -62,12 +62,6 @@ class Identity:
 def identify(splits: Mapping[str, Sequence["Conversation"]], card: "Card") -> Identity:
     """Computes the identity of conversations that fit a card."""
     return Identity(card.emotions, {split: _identify(found, card) for split, found in splits.items()})
-
-
-def identity_from_dict(fields: Mapping[str, Any]) -> Identity:
-    """Returns what `dataclasses.asdict` made of an identity. Raises KeyError or TypeError for anything else."""
-    splits = {split: SplitIdentity(**found) for split, found in fields["splits"].items()}
-    return Identity(tuple(fields["emotions"]), splits)
 
 
 def difference(there: Identity, here: Identity, modalities: Collection[str]) -> str:

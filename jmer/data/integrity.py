@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jmer.digests import digest, sealed, unsealed
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 DIGESTS_FILE = "digests.json"
 ARROW_SUFFIX = ".arrow"
@@ -38,15 +39,13 @@ def check_digests(folder: Path) -> dict[str, str]:
     """
     if not (folder / DIGESTS_FILE).exists():
         return {}
-    try:
+    with guarded(str(folder / DIGESTS_FILE), "convert the corpus again", described="is damaged"):
         fields = unsealed(json.loads((folder / DIGESTS_FILE).read_bytes()))
-    except ValueError as error:
-        raise _damaged(folder / DIGESTS_FILE) from error
-    for name, written in fields["files"].items():
-        path = folder / name
-        if not path.is_file() or _state(path) != written:
-            raise _damaged(path)
-    return fields["splits"]
+        for name, written in fields["files"].items():
+            path = folder / name
+            if not path.is_file() or _state(path) != written:
+                raise _damaged(path)
+        return dict(fields["splits"])
 
 
 def _state(path: Path) -> str | int:

@@ -88,13 +88,6 @@ class Scores(_FieldMapping):
     micro_f1_without_majority: float | None = None
 
 
-def scores_from_dict(values: Mapping[str, Any]) -> Scores:
-    """Returns the scores that `dataclasses.asdict` has turned into plain values."""
-    classes = {emotion: ClassScores(**of_class) for emotion, of_class in values["classes"].items()}
-    confusion = tuple(map(tuple, values["confusion"]))
-    return Scores(**{**values, "classes": classes, "confusion": confusion})
-
-
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int) -> np.ndarray:
     """Returns the counts of each pair of gold and predicted emotion.
 

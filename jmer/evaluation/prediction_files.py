@@ -25,7 +25,7 @@ from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.prediction_page import prediction_page
 from jmer.evaluation.predictions import check_finite, prediction_table
 from jmer.evaluation.subtitles import Span, Utterance, captions, subrip, webvtt
-from jmer.files import atomically, file_names
+from jmer.files import atomically, check_new_folder, file_names
 
 CSV_FILE = "predictions.csv"
 JSON_LINES_FILE = "predictions.jsonl"
@@ -34,13 +34,6 @@ SUBTITLE_FOLDER = "subtitles"
 
 # Python's `str.splitlines` takes these for line breaks, and they are none in JSON.
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-
-
-def check_new_folder(folder: str | Path) -> None:
-    """Raises UserError if there is anything where predictions are to be written."""
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already exists: give a new folder for the predictions, or remove this one")
 
 
 def write_prediction_files(
@@ -61,7 +54,7 @@ def write_prediction_files(
       UserError: if the folder is not empty or cannot be written, or the predictions are not finite or do not fit.
     """
     folder = Path(folder)
-    check_new_folder(folder)
+    check_new_folder(folder, "for the predictions")
     texts = {
         CSV_FILE: full_table(predicted, card).to_csv(index=False, lineterminator="\n"),
         JSON_LINES_FILE: json_lines(predicted, card),

@@ -11,6 +11,7 @@ from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.evaluation.spread import Spread
 from jmer.files import atomically
+from jmer.guard import guarded
 
 FORMATS = (".csv", ".parquet")
 NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted", "transcript")
@@ -146,12 +147,13 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads what `write_predictions` wrote as csv; names such as "NA" and "007" stay names.
 
     Raises:
-      UserError: if the file is missing.
+      UserError: if the file is missing or damaged.
     """
     if not Path(path).exists():
         raise UserError(f"{path} is missing: evaluate the run again")
     missing = {column: [""] for column in MAY_BE_EMPTY}
-    return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(NAMES, str))
+    with guarded(str(path), "evaluate the run again"):
+        return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(NAMES, str))
 
 
 def labels_and_probabilities(table: pd.DataFrame, emotions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,10 +162,18 @@ def labels_and_probabilities(table: pd.DataFrame, emotions: Sequence[str]) -> tu
     Args:
       table: see `prediction_table`.
       emotions: names of the `C` emotions.
+
+    Raises:
+      UserError: if the table lacks a column, or a value is no emotion or no finite number.
     """
-    index = {emotion: i for i, emotion in enumerate(emotions)}
-    labels = np.array([index.get(gold, UNLABELLED) for gold in table["gold"]])
-    return labels, table[[f"probability_{emotion}" for emotion in emotions]].to_numpy()
+    index, columns = {"": UNLABELLED}, [f"probability_{emotion}" for emotion in emotions]
+    index |= {emotion: i for i, emotion in enumerate(emotions)}
+    with guarded("a table of predictions", "evaluate the run again", described="is damaged"):
+        labels = np.array([index[gold] for gold in table["gold"]])
+        probabilities = table[columns].to_numpy(float)
+        if not np.isfinite(probabilities).all():
+            raise ValueError("a probability is not finite")
+    return labels, probabilities
 
 
 def _per_utterance(

@@ -126,7 +126,9 @@ def extract_features(
         if isinstance(extractor, TextExtractor):
             words = _words(rows, extractor)
             keys[modality] = [w if isinstance(w, Missing) else _text_key(extractor, w) for w in words]
-            texts |= {key: w for key, w in zip(keys[modality], words, strict=True) if not isinstance(w, Missing)}
+            for key, w in zip(keys[modality], words, strict=True):
+                if not isinstance(key, Missing) and not isinstance(w, Missing):
+                    texts[key] = w
         else:
             keys[modality] = [_place_key(extractor, row) for row in rows]
     wanted = dict.fromkeys(key for found in keys.values() for key in found if isinstance(key, str))

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from ml_collections import ConfigDict
@@ -16,16 +15,30 @@ from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.fold_report import fold_report, fold_table
 from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import corpus_title, labels_and_probabilities, read_predictions
+from jmer.evaluation.predictions import corpus_title, labels_and_probabilities
 from jmer.evaluation.report import REPORT_FILE
-from jmer.runs.directory import PREDICTION_FOLDER, check_files, read_json, seed_folders, write_json
+from jmer.runs.directory import check_files, damaged, read_as, seed_folders, write_json
 from jmer.runs.group import RunGroup, Summarized, group_runs
+from jmer.runs.predictions import read_split
 from jmer.runs.run import Run, load_single_run
 from jmer.runs.training import seed_runs, train_runs
 from jmer.training.parallel import is_main_process
 
 PLAN_FILE = "cross_validation.json"
 FOLD_FOLDER = "fold_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What `PLAN_FILE` holds.
+
+    Attributes:
+      rule: that made the folds.
+      folds: name of a fold -> name of its directory.
+    """
+
+    rule: str
+    folds: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +69,7 @@ class CrossValidation(Summarized):
         """Seed -> predictions of the test splits of all folds, as they were written. Raises UserError if one lacks."""
         tables: dict[int, list[pd.DataFrame]] = {}
         for run in self:
-            tables.setdefault(run.seed, []).append(read_predictions(run.folder / PREDICTION_FOLDER / "test.csv"))
+            tables.setdefault(run.seed, []).append(read_split(run.folder, "test"))
         return {seed: pd.concat(of_folds, ignore_index=True) for seed, of_folds in tables.items()}
 
     @property
@@ -148,12 +161,12 @@ def claim_folds(workdir: Path, rule: str, names: Sequence[str]) -> dict[str, Pat
     Raises:
       UserError: if the directory holds other folds or anything else.
     """
-    plan: dict[str, Any] = {"rule": rule, "folds": _folder_names(names)}
+    plan = Plan(rule, _folder_names(names))
     if is_cross_validation(workdir):
-        there = read_json(workdir / PLAN_FILE)
+        there = _read_plan(workdir)
         if there != plan:
             raise UserError(
-                f"{workdir} holds other folds: {there['rule']} with {', '.join(there['folds'])}, not {rule} with "
+                f"{workdir} holds other folds: {there.rule} with {', '.join(there.folds)}, not {rule} with "
                 f"{', '.join(names)}; choose another workdir"
             )
     else:
@@ -161,8 +174,8 @@ def claim_folds(workdir: Path, rule: str, names: Sequence[str]) -> dict[str, Pat
             check_files(workdir, own=re.escape(REPORT_FILE))
         if is_main_process():
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / PLAN_FILE, plan)
-    return {name: workdir / folder for name, folder in plan["folds"].items()}
+            write_json(workdir / PLAN_FILE, dataclasses.asdict(plan))
+    return {name: workdir / folder for name, folder in plan.folds.items()}
 
 
 def is_cross_validation(folder: Path) -> bool:
@@ -195,11 +208,22 @@ def load_cross_validation(workdir: Path) -> CrossValidation:
 
 def _trained_folds(workdir: Path) -> dict[str, Path]:
     """Returns name of a fold -> its directory. Raises UserError if one is not there yet."""
-    folders = {name: workdir / folder for name, folder in read_json(workdir / PLAN_FILE)["folds"].items()}
+    folders = {name: workdir / folder for name, folder in _read_plan(workdir).folds.items()}
     trained = sum(folder.exists() for folder in folders.values())
     if trained < len(folders):
         raise UserError(f"{workdir} has {trained} of {len(folders)} folds: resume its training")
     return folders
+
+
+def _read_plan(workdir: Path) -> Plan:
+    path = workdir / PLAN_FILE
+    plan = read_as(Plan, path)
+    for name, folder in plan.folds.items():
+        if not re.fullmatch(rf"{FOLD_FOLDER}[A-Za-z0-9_-]+", folder):
+            raise damaged(path, ValueError(f"folds.{name} is {folder!r}: expected the name of a folder of a fold"))
+    if not plan.folds:
+        raise damaged(path, ValueError("folds is empty"))
+    return plan
 
 
 def _test_scores(run: Run) -> Scores:

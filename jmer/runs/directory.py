@@ -6,18 +6,22 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from jmer.config import base_config
-from jmer.data.corpus import Card, card_from_dict
-from jmer.data.identity import Identity, identity_from_dict
+from jmer.config import check_values, config_from_json, flatten
+from jmer.data.corpus import Card
+from jmer.data.identity import Identity
+from jmer.digests import DIGEST, sealed, unsealed
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically, not_written
+from jmer.json_values import from_json
 from jmer.models import model_names
+
+Kind = TypeVar("Kind")
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -190,11 +194,12 @@ def read_config(workdir: Path) -> ConfigDict:
     Raises:
       UserError: if there is none, it is damaged, or its model is not registered.
     """
-    fields, facts = read_json(workdir / CONFIG_FILE), read_facts(workdir)
+    path = workdir / CONFIG_FILE
+    fields, facts = read_json(path), read_facts(workdir)
     try:
-        name = fields["model"]["name"]
-    except (KeyError, TypeError) as error:
-        raise _damaged(workdir / CONFIG_FILE, error) from error
+        name = from_json(str, flatten(fields).get("model.name"), "model.name")
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
     if name not in model_names():
         source = f"--config {facts.experiment}" if facts.experiment else "--config and the experiment's file"
         raise UserError(
@@ -202,11 +207,23 @@ def read_config(workdir: Path) -> ConfigDict:
             f"or add {source}"
         )
     try:
-        config = base_config(name)
-        config.update(_tuples(fields))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(workdir / CONFIG_FILE, error) from error
+        config = config_from_json(name, fields)
+        check_values(config)
+        _check_fitted(config, facts.card)
+    except ValueError as error:
+        raise damaged(path, error) from error
     return config
+
+
+def _check_fitted(config: ConfigDict, card: Card) -> None:
+    """Raises ValueError if a configuration is not fitted to a corpus with that card."""
+    lacking = [modality for modality in config.model.modalities if modality not in card.widths]
+    if lacking or not config.model.modalities:
+        raise ValueError(
+            f"model.modalities is {', '.join(lacking) or 'empty'}: expected some of {', '.join(card.widths)}"
+        )
+    if config.model.num_classes != len(card.emotions):
+        raise ValueError(f"model.num_classes is {config.model.num_classes}: expected {len(card.emotions)}")
 
 
 def read_facts(workdir: Path) -> RunFacts:
@@ -215,47 +232,58 @@ def read_facts(workdir: Path) -> RunFacts:
     Raises:
       UserError: if there are none, they are damaged, or an earlier version of jmer wrote them.
     """
-    fields = read_json(workdir / RUN_FILE)
-    if isinstance(fields, dict) and fields.get("format") != FORMAT and "card" in fields:
+    path = workdir / RUN_FILE
+    fields = _load(path)
+    if fields.get("format") != FORMAT and "card" in fields:
         raise UserError(
             f"{workdir} was written by another version of jmer, whose runs cannot be read (run.json has format "
             f"{fields.get('format')}, this version reads {FORMAT}): train it again in another workdir"
         )
-    try:
-        card, corpus = card_from_dict(fields.pop("card")), identity_from_dict(fields.pop("corpus"))
-        changes = tuple(Change(**change) for change in fields.pop("changes"))
-        if not isinstance(fields["versions"], dict):
-            raise TypeError("versions is not a table")
-        return RunFacts(card, corpus, changes=changes, **fields)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(workdir / RUN_FILE, error) from error
+    return read_as(RunFacts, path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file with its digest, whole or not at all."""
     with atomically(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(sealed(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict:
-    """Reads a file of a run's directory. Raises UserError if it is not there or damaged."""
+def read_as(kind: type[Kind], path: Path) -> Kind:
+    """Reads a file of a run's directory as a dataclass. Raises UserError if it is not there or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(kind, read_json(path))
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else damaged(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote; a file of an earlier version has no digest.
+
+    Raises:
+      UserError: if it is not there or damaged.
+    """
+    fields = _load(path)
+    try:
+        return unsealed(fields) if DIGEST in fields else fields
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError("it is no table of names and values")
+        return fields
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{path.parent} holds no run: it has no {path.name}; choose another workdir, or train it first"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+def damaged(path: Path, error: Exception) -> UserError:
+    """Returns one line on a file of a run's directory that is not what was written."""
+    reason = " ".join(str(error).split())
     return UserError(f"{path} is damaged ({reason}): put a copy back, or train again in another workdir")
-
-
-def _tuples(value: Any) -> Any:
-    """Turns JSON's lists back into the tuples that configurations hold."""
-    if isinstance(value, Mapping):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -16,21 +16,22 @@ from jmer.errors import UserError
 from jmer.evaluation.html_report import write_html_report
 from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.metrics import Scores
-from jmer.evaluation.predictions import corpus_title, prediction_table, write_predictions
+from jmer.evaluation.predictions import corpus_title, prediction_table
 from jmer.evaluation.report import REPORT_FILE, Report, main_scores, split_sizes, write_report
+from jmer.files import check_writable
 from jmer.pipeline import Pipeline
 from jmer.runs.directory import (
     OTHER_CORPORA_FOLDER,
-    PREDICTION_FOLDER,
     SCORES_FILE,
+    read_as,
     read_config,
     read_facts,
-    read_json,
     write_json,
 )
 from jmer.runs.initial_weights import read_record
+from jmer.runs.predictions import write_split
 from jmer.runs.resume import other_corpus
-from jmer.runs.run import Run, load_single_run
+from jmer.runs.run import Results, Run, load_single_run
 from jmer.training.early_stopping import stopping_reason
 from jmer.training.parallel import is_main_process, make_parallel
 
@@ -42,6 +43,7 @@ def write_results(
     log: Callable[[str], None],
     labelled: bool = True,
     config: ConfigDict | None = None,
+    out: Path | None = None,
 ) -> dict[str, Scores]:
     """Predicts every split of a corpus with a run's chosen epoch; scores and reports those that have labels.
 
@@ -55,6 +57,7 @@ def write_results(
       labelled: False = write predictions only, of every utterance, though the model may have been trained without the
         unlabelled ones (`data.context`).
       config: what `jmer.runs.resume.check_use` accepts; None = as the run was trained.
+      out: the directory for the results; None = that of the run, or one in it.
 
     Returns:
       Split -> scores; empty if `labelled` is False.
@@ -67,7 +70,8 @@ def write_results(
     mapping = make_parallel(config.training.parallel, config.training.devices)
     run = load_single_run(workdir, config=config, mapping=mapping)
     other = other_corpus(workdir, saved, corpus.identity)
-    folder = workdir / OTHER_CORPORA_FOLDER / _folder_name(corpus) if other else workdir
+    folder = out or (workdir / OTHER_CORPORA_FOLDER / _folder_name(corpus) if other else workdir)
+    check_writable(folder, "write the results elsewhere (--out)")
     predictor = run.predictor
     predictor.check_card(corpus.card)
     if not labelled:
@@ -96,9 +100,7 @@ def write_results(
             table = prediction_table(
                 examples, card, predictions.probabilities, predictions.weights, predictions.attention
             )
-            path = folder / PREDICTION_FOLDER / f"{split}.csv"
-            write_predictions(table, path)
-            log(f"wrote {path}")
+            log(f"wrote {write_split(folder, split, table)}")
     for line in unprepared:
         log(line)
     if reporting:
@@ -113,9 +115,9 @@ def is_reported(workdir: Path, config: ConfigDict) -> bool:
     path = workdir / SCORES_FILE
     if not (path.exists() and (workdir / REPORT_FILE).exists()):
         return False
-    found, plan = read_json(path), config.training
-    ended = found["epochs"] == plan.epochs or (found["stopped"] and found["patience"] == plan.patience)
-    return ended and found["majority_emotion"] == config.majority_emotion
+    found, plan = read_as(Results, path), config.training
+    ended = found.epochs == plan.epochs or (found.stopped and found.patience == plan.patience)
+    return ended and found.majority_emotion == config.majority_emotion
 
 
 def _completed(corpus: Corpus, run: Run) -> Corpus:
@@ -162,17 +164,18 @@ def _write_reports(
     )
     path = write_report(folder, report)
     page = write_html_report(folder, report, shown)
-    splits = {split: dataclasses.asdict(result) for split, result in scores.items()}
-    chosen = {
-        "selection": run.config.selection,
-        "metric": run.selection.metric,
-        "majority_emotion": run.config.majority_emotion,
-        "epoch": run.epoch,
-        "epochs": run.epochs,
-        "stopped": run.stopped,
-        "patience": run.config.training.patience,
-    }
-    write_json(folder / SCORES_FILE, {"corpus": corpus_title(corpus.card), **chosen, "splits": splits})
+    results = Results(
+        corpus=corpus_title(corpus.card),
+        selection=run.config.selection,
+        metric=run.selection.metric,
+        majority_emotion=run.config.majority_emotion,
+        epoch=run.epoch,
+        epochs=run.epochs,
+        stopped=run.stopped,
+        patience=run.config.training.patience,
+        splits=scores,
+    )
+    write_json(folder / SCORES_FILE, dataclasses.asdict(results))
     for split, result in scores.items():
         log(f"{split}: {main_scores(result, run.selection)}")
     for finding in findings:

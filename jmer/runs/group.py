@@ -17,13 +17,12 @@ from jmer.evaluation.predictions import (
     corpus_title,
     labels_and_probabilities,
     mean_probabilities,
-    read_predictions,
 )
 from jmer.evaluation.predictor import EnsemblePredictor
 from jmer.evaluation.report import REPORT_FILE
 from jmer.evaluation.seed_report import seed_report, seed_table
 from jmer.files import atomically
-from jmer.runs.directory import PREDICTION_FOLDER
+from jmer.runs.predictions import read_split
 from jmer.runs.resume import CIRCUMSTANCES, check_same
 from jmer.runs.run import Predicting, Run
 
@@ -67,7 +66,7 @@ class Ensemble(Predicting):
         emotions, names = self.runs[0].card.emotions, list(self.runs[0].scores)
         scores = {}
         for split in names:
-            tables = [read_predictions(run.folder / PREDICTION_FOLDER / f"{split}.csv") for run in self.runs]
+            tables = [read_split(run.folder, split) for run in self.runs]
             keys = [list(zip(table["conversation"], table["utterance"], strict=True)) for table in tables]
             if any(key != keys[0] for key in keys):
                 raise UserError(f"the runs have predicted different utterances of split '{split}': evaluate them again")
@@ -87,15 +86,19 @@ class Summarized(abc.ABC):
     def report(self) -> str:
         """Returns a report in Markdown."""
 
-    def write_report(self) -> Path:
-        """Writes the report into the directory of the runs, and returns its path.
+    def write_report(self, folder: Path | None = None) -> Path:
+        """Writes the report and returns its path.
+
+        Args:
+          folder: where to; None = the directory of the runs.
 
         Raises:
-          UserError: if the runs lie in several directories, or one was not evaluated.
+          UserError: if the runs lie in several directories and `folder` is None, or one was not evaluated.
         """
-        if self.folder is None:
+        folder = folder or self.folder
+        if folder is None:
             raise UserError("the runs lie in several directories: print report() instead")
-        path = self.folder / REPORT_FILE
+        path = folder / REPORT_FILE
         with atomically(path) as temporary:
             temporary.write_text(self.report() + "\n", encoding="utf-8")
         return path

@@ -13,10 +13,10 @@ from jmer.errors import UserError
 from jmer.models import Model, build_model
 from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
-from jmer.runs.directory import read_json, seed_folders, write_json
+from jmer.runs.directory import read_as, seed_folders, write_json
 from jmer.runs.run import Run, load_single_run
 from jmer.training.active_run import CHECKPOINT_FOLDER
-from jmer.training.initial_weights import InitialWeights, initial_weights_from_dict, named_arrays, take_weights
+from jmer.training.initial_weights import InitialWeights, named_arrays, take_weights
 from jmer.training.parallel import Parallel, make_parallel
 
 INITIAL_WEIGHTS_FILE = "initial_weights.json"
@@ -60,10 +60,10 @@ def find_start(
         return None
     start = _start(folder, pipeline, model)
     for config, workdir, record in zip(configs, workdirs, records, strict=True):
-        if record and record.digest != start.record.digest:
+        if record and record.fingerprint != start.record.fingerprint:
             raise UserError(
-                f"{workdir} was started from other weights (digest {record.digest}) than {folder} has "
-                f"({start.record.digest}): choose another workdir"
+                f"{workdir} was started from other weights (digest {record.fingerprint}) than {folder} has "
+                f"({start.record.fingerprint}): choose another workdir"
             )
         if record:
             config.training.init_from = record.source
@@ -83,7 +83,7 @@ def write_record(workdir: Path, start: Start) -> None:
 def read_record(workdir: Path) -> InitialWeights | None:
     """Returns what a run has taken; None if it was not started from the weights of another one."""
     path = workdir / INITIAL_WEIGHTS_FILE
-    return initial_weights_from_dict(read_json(path)) if path.exists() else None
+    return read_as(InitialWeights, path) if path.exists() else None
 
 
 def _start(folder: str, pipeline: Pipeline, model: Model) -> Start:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import pandas as pd
@@ -19,12 +19,12 @@ from jmer.data.normalization import Standardization
 from jmer.data.synthetic import NAMES
 from jmer.errors import UserError
 from jmer.evaluation.forward import ONE_DEVICE
-from jmer.evaluation.metrics import Scores, scores_from_dict
+from jmer.evaluation.metrics import Scores
 from jmer.evaluation.predictor import BasePredictor, Data, Predictor
 from jmer.extract.manifest import Row
 from jmer.extract.sources import DIALOGUE
 from jmer.models import Model, build_model
-from jmer.runs.directory import SCORES_FILE, RunFacts, read_config, read_facts, read_json
+from jmer.runs.directory import SCORES_FILE, RunFacts, damaged, read_as, read_config, read_facts
 from jmer.runs.inputs import Dialogue, Extraction, extract_rows, rows_to_predict
 from jmer.runs.resume import other_corpus
 from jmer.selection import Selection, configured_selection
@@ -34,6 +34,32 @@ from jmer.training.early_stopping import is_stopped
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 from jmer.training.optimizer import make_optimizer
 from jmer.training.train_state import create_train_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What `SCORES_FILE` holds.
+
+    Attributes:
+      corpus: title of the corpus.
+      selection, metric: name of the rule that chose the epoch, and of the score that it looks at.
+      majority_emotion: see `jmer.evaluation.metrics.Scores`.
+      epoch: the chosen epoch, counted from 1.
+      epochs: number of trained epochs.
+      stopped: whether early stopping ended training.
+      patience: of early stopping, 0 = none.
+      splits: split -> its scores.
+    """
+
+    corpus: str
+    selection: str
+    metric: str
+    majority_emotion: str
+    epoch: int
+    epochs: int
+    stopped: bool
+    patience: int
+    splits: Mapping[str, Scores]
 
 
 class Predicting(abc.ABC):
@@ -76,9 +102,8 @@ class Predicting(abc.ABC):
             name = Path(data).stem if isinstance(data, str | Path) else DIALOGUE
             table = self.predictor.predict(self.extract(rows, name=name).corpus, split, context=context)
             return table.drop(columns="split")
-        return self.predictor.predict(
-            load_corpus(data).checked() if isinstance(data, str | Path) else data, split, context=context
-        )
+        known = load_corpus(data).checked() if isinstance(data, str | Path) else cast(Data, data)
+        return self.predictor.predict(known, split, context=context)
 
     def extract(self, rows: Sequence[Row], **options: Any) -> Extraction:
         """Makes the features of utterances with the extractors of the training corpus.
@@ -207,7 +232,7 @@ class Run(Predicting):
         path = self.folder / SCORES_FILE
         if not path.exists():
             raise UserError(f"{self.folder} has no {SCORES_FILE}: train it to the end, or evaluate it")
-        return {split: scores_from_dict(values) for split, values in read_json(path)["splits"].items()}
+        return dict(read_as(Results, path).splits)
 
     @property
     def history(self) -> list[dict[str, float | None]]:
@@ -215,7 +240,13 @@ class Run(Predicting):
         path = self.folder / JSON_LINES_FILE
         if not path.exists():
             raise UserError(f"{path} is missing: put a copy back")
-        return read_json_lines(path)
+        rows = read_json_lines(path)
+        if len(rows) < self.epochs:
+            raise damaged(path, ValueError(f"it has {len(rows)} lines: expected one for each of {self.epochs} epochs"))
+        for number, row in enumerate(rows, 1):
+            if row.get("epoch") != number:
+                raise damaged(path, ValueError(f"epoch is {row.get('epoch')} in line {number}: expected {number}"))
+        return rows
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -11,7 +11,7 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jmer.config import check_config, fit_to_corpus
+from jmer.config import check_config, check_values, fit_to_corpus
 from jmer.data.corpus import Corpus
 from jmer.data.outliers import constant_lines
 from jmer.evaluation.predictions import corpus_title
@@ -113,8 +113,10 @@ def seed_runs(config: ConfigDict, workdir: Path) -> tuple[list[ConfigDict], list
       workdir: parent of the directories.
 
     Raises:
-      UserError: if `workdir` is the directory of a single run, has runs of other seeds, or holds anything else.
+      UserError: if a field cannot have its value, or `workdir` is the directory of a single run, has runs of other
+        seeds, or holds anything else.
     """
+    check_values(config)
     seeds = range(config.seed, config.seed + config.seeds)
     check_parent(workdir, seeds)
     configs = []

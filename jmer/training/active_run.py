@@ -52,9 +52,11 @@ class ActiveRun:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._checkpoints.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._checkpoints.close()
 
     def start_or_resume(self, model: Model, sharding: jax.sharding.Sharding, log: Callable[[str], None]) -> TrainState:
         """Returns the state of the newest checkpoint or, if there is none, the first state of the run's seed.

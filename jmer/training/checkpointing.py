@@ -21,6 +21,7 @@ from jmer.data.normalization import Standardization
 from jmer.digests import digest_arrays, sealed, unsealed
 from jmer.errors import UserError
 from jmer.files import not_written, reason_code
+from jmer.json_values import from_json
 from jmer.training.initial_weights import named_arrays
 from jmer.training.progress import Progress
 from jmer.training.train_state import TrainState
@@ -219,9 +220,11 @@ def _errors_told_once() -> Iterator[None]:
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    yield
-    for logger, level in loggers.items():
-        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +246,8 @@ class _Record:
         """Reads the record of a checkpoint, without Orbax. Raises UserError if it is damaged."""
         try:
             fields = unsealed(json.loads((checkpoint / PROGRESS / "metadata").read_bytes()))
-            return cls(Progress(**fields["progress"]), fields["arrays"], fields["shapes"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return from_json(cls, fields)
+        except (OSError, ValueError) as error:
             raise _damaged(checkpoint) from error
 
 

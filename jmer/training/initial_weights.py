@@ -45,14 +45,14 @@ class InitialWeights:
     Attributes:
       source: the folder of the other network's run, as it was given.
       epoch: the epoch that its weights are from, counted from 1.
-      digest: of all its arrays.
+      fingerprint: digest of all its arrays.
       arrays: of the network that starts.
       unused: arrays that the other network alone has.
     """
 
     source: str
     epoch: int
-    digest: str
+    fingerprint: str
     arrays: Sequence[Array]
     unused: Sequence[Array]
 
@@ -66,7 +66,7 @@ class InitialWeights:
         taken, left = self.taken, [array for array in self.arrays if array.reason]
         entries, total = (f"{sum(array.size for array in arrays):,}" for arrays in (taken, self.arrays))
         facts = {
-            "initial weights": f"{self.source}, epoch {self.epoch}, digest {self.digest}: {len(taken)} of "
+            "initial weights": f"{self.source}, epoch {self.epoch}, digest {self.fingerprint}: {len(taken)} of "
             f"{len(self.arrays)} arrays, {entries} of {total} numbers; features are normalised by this corpus",
             "weights taken": ", ".join(_by_module(taken)),
             "weights not taken": "; ".join(_by_module(left)),
@@ -105,15 +105,6 @@ def take_weights(
     arrays = [Array(name, tuple(x.shape), reason(name, tuple(x.shape))) for name, x in shapes.items()]
     unused = [Array(name, x.shape) for name, x in source.items() if name not in shapes]
     return InitialWeights(folder, epoch, digest_arrays(source), arrays, unused)
-
-
-def initial_weights_from_dict(fields: Mapping[str, Any]) -> InitialWeights:
-    """Returns what `dataclasses.asdict` made of initial weights."""
-
-    def arrays(listed: Sequence[Mapping[str, Any]]) -> list[Array]:
-        return [Array(one["name"], tuple(one["shape"]), one["reason"]) for one in listed]
-
-    return InitialWeights(**{**fields, "arrays": arrays(fields["arrays"]), "unused": arrays(fields["unused"])})
 
 
 def named_arrays(tree: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jmer.errors import UserError
 from jmer.files import atomically, not_written
+from jmer.json_values import from_json
 
 JSON_LINES_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -29,18 +30,22 @@ def read_json_lines(path: str | Path) -> list[dict]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            # A line that is JSON but no step is as damaged as one that isn't JSON.
-            if type(row["step"]) is not int:
-                raise TypeError("step is not a whole number")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number < len(lines):
-                raise UserError(
-                    f"{path}, line {number}, is not a line of metrics: repair it or remove the file"
-                ) from error
-        else:
-            rows.append(row)
+            rows.append(_checked(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+                break
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path}, line {number}, is not a line of metrics ({reason}): repair it or remove the file"
+            ) from error
     return rows
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """Returns a line of metrics. Raises ValueError if it is JSON, but none."""
+    found = from_json(dict[str, float | None], row)
+    from_json(int, found.get("step"), "step")
+    return found
 
 
 class JsonLines:

@@ -11,17 +11,41 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from jmer.data.readers.guard import guarded
+from jmer.data.readers.limits import ROW_BYTES, reading, spend
 from jmer.data.readers.tables import Table
 from jmer.data.readers.text_files import csv_layout, encoding_of, head_of, read_text
 from jmer.errors import UserError
+from jmer.guard import RefusalError, guarded
 
+CSV_COLUMN_BYTES = 6_000
+"""About what Arrow takes for each column of a csv file, however few rows it has."""
+OFFSET_BYTES = 4
+_PARQUET_BYTES = {"BOOLEAN": 1, "INT64": 8, "DOUBLE": 8, "INT96": 8}
 _AS_PLAIN = "save it as text in UTF-8, or as numbers"
 
 
 def open_parquet(path: Path) -> Table:
     """Opens a parquet file."""
-    return _opened(path, lambda: pa.parquet.ParquetFile(path).read())
+
+    def load() -> pa.Table:
+        schema = pa.parquet.read_schema(path)
+        # A column of one long string in all rows takes little in the file, and would take a copy for each row.
+        strings = [field.name for field in schema if pa.types.is_string(field.type)]
+        with pa.parquet.ParquetFile(path, read_dictionary=strings) as file:
+            spend(_parquet_bytes(file.metadata), "its rows")
+            return file.read()
+
+    return _opened(path, load)
+
+
+def _parquet_bytes(metadata: pa.parquet.FileMetaData) -> int:
+    """Returns about how many bytes the columns of a parquet file take in memory, where equal strings are one."""
+    size = metadata.num_rows * ROW_BYTES
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            each = _PARQUET_BYTES.get(column.physical_type, OFFSET_BYTES)
+            size += max(column.num_values * each, column.total_uncompressed_size)
+    return size
 
 
 def open_arrow(path: Path) -> Table:
@@ -31,9 +55,19 @@ def open_arrow(path: Path) -> Table:
         with pa.memory_map(str(path)) as file:
             is_file = file.read(6) == b"ARROW1"
             file.seek(0)
-            return (pa.ipc.open_file if is_file else pa.ipc.open_stream)(file).read_all()
+            if is_file:
+                reader = pa.ipc.open_file(file)
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                batches = reader = pa.ipc.open_stream(file)
+            return pa.Table.from_batches(map(_counted, batches), reader.schema)
 
     return _opened(path, load)
+
+
+def _counted(batch: pa.RecordBatch) -> pa.RecordBatch:
+    spend(batch.nbytes + batch.num_rows * ROW_BYTES, "its rows")
+    return batch
 
 
 def open_csv(path: Path, texts: Sequence[str]) -> Table:
@@ -46,22 +80,30 @@ def open_csv(path: Path, texts: Sequence[str]) -> Table:
 
     def load() -> pa.Table:
         source = str(path) if encoding_of(path) == "utf-8" else pa.BufferReader(read_text(path).encode())
-        layout = csv_layout(head_of(path))
-        return pa.csv.read_csv(
-            source,
-            parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in texts}, decimal_point=layout.decimal_point
-            ),
-        )
+        head = head_of(path)
+        layout = csv_layout(head)
+        spend(head.partition("\n")[0].count(layout.delimiter) * CSV_COLUMN_BYTES, "its columns")
+        try:
+            return pa.csv.read_csv(
+                source,
+                parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types={name: pa.string() for name in texts}, decimal_point=layout.decimal_point
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if "straddling" not in str(error):
+                raise
+            raise RefusalError("has a row of more than 1 MB: close its quotes, or shorten its cells") from error
 
-    with guarded(str(path), "every row needs as many cells as the header", described="is not a table"):
+    with guarded(str(path), "every row needs as many cells as the header", described="is not a table"), reading(path):
         return arrow_table(path, load())
 
 
 def _opened(path: Path, load: Callable[[], pa.Table]) -> Table:
-    with guarded(str(path), "save it again", described=f"is truncated or not a {path.suffix} file"):
-        return arrow_table(path, load())
+    with guarded(str(path), "save it again", described=f"is truncated or not a {path.suffix} file"), reading(path):
+        table = load()
+    return arrow_table(path, table)
 
 
 def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None = None) -> Table:
@@ -72,7 +114,8 @@ def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None =
       table: with the metadata of Hugging Face datasets, if it has any.
       unequal: columns that have lists of another length than the utterances of a conversation -> the difference.
     """
-    classes = _classes(table.schema)
+    with guarded(f"{path}: its Hugging Face schema", "save it again without", described="is damaged"):
+        classes = _classes(table.schema)
 
     def column(name: str) -> pa.ChunkedArray:
         if unequal and name in unequal:
@@ -85,8 +128,9 @@ def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None =
             cells = _decoded(path, name, cells)
         if pa.types.is_nested(cells.type):
             raise UserError(f"{path}: column '{name}' is {cells.type}: expected one value per row")
-        with guarded(f"{path}: column '{name}'", _AS_PLAIN, described=f"has values that are no {cells.type}"):
-            return _named(cells.to_pylist(), classes.get(name, ()))
+        kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+        with guarded(f"{path}: column '{name}'", _AS_PLAIN, described=f"has values that are no {kind}"):
+            return _named(_pylist(cells), classes.get(name, ()))
 
     def array(name: str) -> np.ndarray:
         with guarded(f"{path}: column '{name}'", _AS_PLAIN):
@@ -101,6 +145,17 @@ def arrow_table(path: Path, table: pa.Table, unequal: Mapping[str, str] | None =
         return _by_utterance(path, table, name)
 
     return Table(path, table.column_names, values, array, classes=classes, by_utterance=by_utterance)
+
+
+def _pylist(cells: pa.ChunkedArray) -> list:
+    """Returns the cells as Python's objects; those of a dictionary are one object where they are equal."""
+    if not pa.types.is_dictionary(cells.type):
+        return cells.to_pylist()
+    values: list = []
+    for chunk in cells.chunks:
+        found = chunk.dictionary.to_pylist()
+        values += [None if index is None else found[index] for index in chunk.indices.to_pylist()]
+    return values
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -129,7 +184,10 @@ def _class_names(feature: Any) -> tuple[str, ...]:
     if not isinstance(feature, dict):
         return ()
     if feature.get("_type") == "ClassLabel":
-        return tuple(feature.get("names") or ())
+        names = tuple(feature.get("names") or ())
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("the names of its classes are no strings")
+        return names
     return _class_names(feature.get("feature"))
 
 

@@ -9,6 +9,7 @@ A source is one of these files or a folder with one per split. The files do not 
 import argparse
 import contextlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.readers.conventions import files_by_split, fix_encoding
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.text_files import read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 PATTERN = "*_data_*.json.feature"
 
@@ -82,6 +83,12 @@ def _load(path: Path) -> list:
             for field in ("text", "speaker", "cls"):
                 if not isinstance(utterance, dict) or field not in utterance:
                     raise UserError(f"{path}, conversation {number}: utterance {position} has no {field}: add it")
+            for field, kinds in (("text", str), ("speaker", str | int)):
+                if not isinstance(utterance[field], kinds):
+                    raise UserError(
+                        f"{path}, conversation {number}: {field} of utterance {position} is "
+                        f"{reprlib.repr(utterance[field])}: expected a string"
+                    )
     return content
 
 

@@ -10,6 +10,7 @@ file. The release of IEMOCAP has one file for all five sessions, to be divided i
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,12 +19,12 @@ import numpy as np
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.readers.conventions import split_named
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.pooling import NOTE, add_pool_argument, pooled
 from jmer.data.readers.utterance_names import add_alone_argument, grouped, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +103,8 @@ def _labelled_names(path: Path) -> list[tuple[str, str]]:
 
 def _lines(path: Path) -> list[str]:
     check_kind(path, "text")
-    try:
+    with guarded(str(path), "save it as UTF-8", described="is not a text in UTF-8"):
         return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text in UTF-8: save it as UTF-8") from error
 
 
 def _features(path: Path, count: int) -> np.ndarray | list[np.ndarray]:
@@ -133,7 +132,7 @@ def _features(path: Path, count: int) -> np.ndarray | list[np.ndarray]:
 
 
 def _length(path: Path, number: int, line: str) -> int:
-    if not line.strip().isdigit():
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", line):
         raise UserError(f"{path}, line {number} is '{line[:60]}': expected a number of frames")
     return int(line)
 

@@ -20,9 +20,12 @@ import zlib
 from pathlib import Path
 
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 HEAD_BYTES = 4096
 SHOWN_CHARACTERS = 40
+XZ_BYTES = 1 << 27
+"""What decompressing the beginning of an xz file may take; its header may ask for gigabytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +64,9 @@ def kind_of(path: Path) -> FileKind | None:
     Raises:
       UserError: if it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        if head.startswith(b"PK\x03\x04"):
-            return _zip_kind(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return _kind_of_bytes(head) or _text_kind(head)
+    with guarded(str(path), "get the file again"), path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return _zip_kind(path) if head.startswith(b"PK\x03\x04") else _kind_of_bytes(head) or _text_kind(head)
 
 
 _TABLE = "convert it with the format `table`"
@@ -164,12 +162,14 @@ _KINDS = [
 ]
 
 _COMPRESSED = (
-    (b"\x1f\x8b", "gzip", "gunzip", lambda head: zlib.decompressobj(31).decompress(head, 512)),
+    (b"\x1f\x8b\x08", "gzip", "gunzip", lambda head: zlib.decompressobj(31).decompress(head, 512)),
     (b"BZh", "bzip2", "bunzip2", lambda head: bz2.BZ2Decompressor().decompress(head, 512)),
-    (b"\xfd7zXZ\0", "xz", "unxz", lambda head: lzma.LZMADecompressor().decompress(head, 512)),
+    (b"\xfd7zXZ\0", "xz", "unxz", lambda head: lzma.LZMADecompressor(memlimit=XZ_BYTES).decompress(head, 512)),
     (b"\x78", "zlib", "", lambda head: zlib.decompressobj().decompress(head, 512)),
     (b"ZF0x", "zlib", "", lambda head: head),
 )
+_UNMISTAKABLE = ("gzip", "xz")
+"""Whose beginnings are found in nothing else, so that a damaged file is of the kind."""
 
 
 def _kind_of_bytes(head: bytes) -> FileKind | None:
@@ -182,8 +182,10 @@ def _compressed_kind(head: bytes) -> FileKind | None:
             continue
         try:
             content = decompress(head)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError):
-            continue
+        except Exception:  # what a library says of damaged bytes differs, and means the same
+            if name not in _UNMISTAKABLE:
+                continue
+            content = b""
         if not program:
             what = "compressed with zlib, as joblib does"
             return FileKind(name, what, "load it with joblib and save it with pickle.dump or numpy.savez")
@@ -197,7 +199,7 @@ def _zip_kind(path: Path) -> FileKind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # OSError: a directory of forged offsets
+    except Exception:  # it is the reader's to say what is wrong with it
         return None
     names = {member.rsplit("/", 1)[-1] for member in members}
     if "constants.pkl" in names:

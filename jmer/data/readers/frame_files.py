@@ -25,11 +25,11 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.guard import guarded
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 FLAGS = tuple(flag for flag in COLUMN_FLAGS if flag not in MODALITIES)
 
@@ -94,7 +94,8 @@ class _Files:
     @classmethod
     def find(cls, modality: str, folder: Path, names: Sequence[str]) -> "_Files":
         paths = {name: folder / f"{name}.npy" for name in names}
-        present = {name: path for name, path in paths.items() if path.is_file()}
+        with guarded(str(folder), "name the files after the utterances"):
+            present = {name: path for name, path in paths.items() if path.is_file()}
         if not present:
             raise UserError(
                 f"{folder} has no {modality} frames for any of the {len(names)} utterances, for example no "

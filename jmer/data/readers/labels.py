@@ -110,9 +110,11 @@ class LabelNames:
         """
         if label is None or label != label:
             return UNLABELLED
-        text = str(label).strip()
-        if text in self.all:
-            return self.all.index(text)
+        whole = str(label)
+        text = whole.strip()
+        for name in (whole, text):
+            if name in self.all:
+                return self.all.index(name)
         if text.lower() in ("", "nan"):  # how NumPy writes NaN if it makes strings of a column
             return UNLABELLED
         numeral = _NUMERAL.fullmatch(str(int(label)) if isinstance(label, bool) else text)

@@ -17,6 +17,8 @@ from jmer.errors import UserError
 FACTOR = 100
 FLOOR_MB = 256
 VARIABLE = "JMER_READ_MB"
+ROW_BYTES = 400
+"""About what Python takes for a row of a table, whose cells are few and equal in the file."""
 EMPTY_ROWS = 1 << 16
 """The most rows, or other elements, of an array that has no bytes."""
 HELP = (

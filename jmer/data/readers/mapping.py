@@ -12,11 +12,11 @@ import yaml
 from jmer.batch import MODALITIES
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import check_kind
-from jmer.data.readers.guard import guarded
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.presets import PRESETS
 from jmer.data.readers.text_files import read_text
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ COLUMN_FLAGS = {
     "audio": "audio features",
     "visual": "visual features",
 }
-CHARACTERS, BRACKETS = 1 << 16, 100  # of a YAML file; PyYAML takes quadratic time for brackets in brackets
+CHARACTERS, DIGITS, BRACKETS = 1 << 16, 20, 100  # of a YAML file; PyYAML takes quadratic time for brackets in brackets
 TEXT_FIELDS = ("speaker", "label", "split", "fold", "utterance", "sentence")
 
 
@@ -165,6 +165,15 @@ class _NoAliases(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias, *NAME, which mappings of columns do not need")
         return super().compose_node(parent, index)
+
+
+def _short_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > DIGITS:
+        raise yaml.YAMLError(f"it has an integer of more than {DIGITS} digits")
+    return loader.construct_yaml_int(node)
+
+
+_NoAliases.add_constructor("tag:yaml.org,2002:int", _short_integer)
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:

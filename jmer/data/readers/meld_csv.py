@@ -2,14 +2,15 @@
 
 The table of features (npz or parquet) has one row per utterance: its split, dialogue and utterance number as in the CSV
 files, and a column of vectors per modality. Features of utterances without a row are unavailable; rows that match no
-utterance are reported and ignored. A source is one of the CSV files or a folder with them.
+utterance are reported and ignored. Blanks around the names of speakers are dropped. A source is one of the CSV files or
+a folder with them.
 """
 
 import argparse
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from jmer.data.readers.tables import Table, listing
 from jmer.data.readers.text_files import csv_layout, read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 PATTERN = "*_sent_emo.csv"
 COLUMNS = ("Utterance", "Speaker", "Dialogue_ID", "Utterance_ID")
@@ -114,29 +116,39 @@ class _Utterance:
 
 def _utterances(path: Path, split: str, column: str, labels: LabelNames) -> dict[Key, _Utterance]:
     check_kind(path, "text", "utf-16")
-    text = read_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=csv_layout(text).delimiter)
     utterances = {}
-    try:
-        missing = [name for name in (*COLUMNS, column) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path} has no column '{missing[0]}', only {', '.join(reader.fieldnames or ())}")
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if any(row[name] is None for name in (*COLUMNS, column)):
-                raise UserError(f"{place}: the row has fewer cells than the header: correct it, or get the file again")
-            key = (split, _number(place, "Dialogue_ID", row), _number(place, "Utterance_ID", row))
-            if key in utterances:
-                raise UserError(f"{place}: dialogue {key[1]} has two utterances {key[2]}: remove one")
-            label = labels.index(row[column].strip().lower())
-            if label is None:
-                raise UserError(f"{place}: unknown {column.lower()} '{row[column]}': they are {', '.join(labels.all)}")
-            utterances[key] = _Utterance(row["Speaker"].strip(), fix_encoding(row["Utterance"]), label)
-    except csv.Error as error:
-        raise UserError(f"{path}, after line {reader.line_num}: {error}: get the file again") from error
+    for place, row in _rows_of_text(path, (*COLUMNS, column)):
+        key = (split, _number(place, "Dialogue_ID", row), _number(place, "Utterance_ID", row))
+        if key in utterances:
+            raise UserError(f"{place}: dialogue {key[1]} has two utterances {key[2]}: remove one")
+        label = labels.index(row[column].strip().lower())
+        if label is None:
+            raise UserError(f"{place}: unknown {column.lower()} '{row[column]}': they are {', '.join(labels.all)}")
+        utterances[key] = _Utterance(row["Speaker"].strip(" "), fix_encoding(row["Utterance"]), label)
     if not utterances:
         raise UserError(f"{path} has a header but no utterances: get the file again")
     return utterances
+
+
+def _rows_of_text(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yields the rows of a csv file with these columns, each with its place for errors."""
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=csv_layout(text).delimiter)
+    remedy, described = "close its quotes, or get the file again", "is no csv"
+    with guarded(str(path), remedy, described=described):
+        names = reader.fieldnames or ()
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise UserError(f"{path} has no column '{missing[0]}': it has {listing(names)}")
+    while True:
+        with guarded(f"{path}, after line {reader.line_num},", remedy, described=described):
+            row = next(reader, None)
+        if row is None:
+            return
+        place = f"{path}, line {reader.line_num}"
+        if any(row[name] is None for name in columns):
+            raise UserError(f"{place}: the row has fewer cells than the header: correct it, or get the file again")
+        yield place, row
 
 
 def _number(place: str, column: str, row: Mapping[str, str]) -> int:
@@ -151,7 +163,7 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
     columns = (options.split_column, options.dialogue_column, options.utterance_column)
     for name, flag in zip(columns, ("split", "dialogue", "utterance"), strict=True):
         if name not in table.names:
-            raise UserError(f"{table.path} has no column '{name}', only {listing(table.names)}: give --{flag}-column")
+            raise UserError(f"{table.path} has no column '{name}': it has {listing(table.names)}: give --{flag}-column")
     values = [table.values(name) for name in columns]
     if len({len(column) for column in values}) > 1:
         raise UserError(f"{table.path}: the columns {', '.join(columns)} differ in length: save the table again")
@@ -174,7 +186,7 @@ def _rows(table: Table, options: argparse.Namespace) -> dict[Key, int]:
 def _matrix(table: Table, column: str, rows: int) -> np.ndarray:
     """Returns the features of a modality `[rows + 1, D]`; the last row is NaN, for utterances without a row."""
     if column not in table.names:
-        raise UserError(f"{table.path} has no column '{column}', only {listing(table.names)}")
+        raise UserError(f"{table.path} has no column '{column}': it has {listing(table.names)}")
     values = table.array(column)
     if values.ndim != 2 or len(values) != rows:
         raise UserError(f"{table.path}: column '{column}' has shape {values.shape}: expected ({rows}, width)")

@@ -6,35 +6,41 @@ from pathlib import Path
 
 import numpy as np
 
-from jmer.data.readers.guard import guarded
-from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
-from jmer.data.readers.restricted_unpickler import array_size, one_line_errors, unpickler_for
+from jmer.data.readers.limits import EMPTY_ROWS, ROW_BYTES, reading, spend
+from jmer.data.readers.restricted_unpickler import array_size, check_characters, unpickler_for
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
+from jmer.guard import guarded
+
+_CELLS = (str, bytes, int, float, np.generic, type(None))
 
 
 def open_npz(path: Path) -> Table:
     """Opens a .npz file; arrays of Python objects, as pandas gives them for text, are read without running any code."""
-    with (
-        guarded(str(path), "save it again", described="is truncated or not a .npz file"),
-        zipfile.ZipFile(path) as archive,
-    ):
+    with guarded(str(path), "save it again", described="is truncated or not a .npz file"):
+        archive = zipfile.ZipFile(path)  # is closed with the table: to open it for each column reads its whole list
         members = {member.removesuffix(".npy"): member for member in archive.namelist()}
 
     def column(name: str) -> np.ndarray:
-        with (
-            guarded(f"{path}: column '{name}'", "save the file again"),
-            reading(path),
-            zipfile.ZipFile(path) as archive,
-        ):
+        with guarded(f"{path}: column '{name}'", "save the file again"), reading(path):
             return _array(archive, members[name], f"{path}: column '{name}'", path)
 
     def values(name: str) -> list:
         array = column(name)
         if array.ndim != 1:
             raise UserError(f"{path}: column '{name}' has shape {array.shape}: expected one value per row")
-        with guarded(f"{path}: column '{name}'", "save the file again", described="has values that are no text"):
-            return (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
+        with (
+            guarded(f"{path}: column '{name}'", "save the file again", described="has values that are no text"),
+            reading(path),
+        ):
+            spend(array.size * ROW_BYTES, "its rows")
+            cells = (np.strings.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array).tolist()
+        for row, cell in enumerate(cells if array.dtype.kind == "O" else ()):
+            if not isinstance(cell, _CELLS):
+                raise UserError(
+                    f"{path}: column '{name}' has a {type(cell).__name__} in row {row + 1}: expected one value per row"
+                )
+        return cells
 
     def array(name: str) -> np.ndarray:
         array = column(name)
@@ -59,14 +65,14 @@ def _array(archive: zipfile.ZipFile, member: str, where: str, path: Path) -> np.
     shape, column_major, dtype = header(file)
     start = file.tell()
     if dtype.hasobject:
-        with one_line_errors(path):
-            return np.asarray(unpickler_for(content[start:])(file, encoding="latin1").load())
+        return np.asarray(unpickler_for(content[start:])(file, encoding="latin1").load())
     count = array_size(shape)
     if (not dtype.itemsize and count > EMPTY_ROWS) or count * dtype.itemsize != len(content) - start:
         raise UserError(
             f"{where} has {len(content) - start} bytes, not those of an array of {dtype} of shape {shape}: save the "
             "file again"
         )
+    check_characters(memoryview(content)[start:], dtype)
     flat = np.frombuffer(content, dtype, count, start) if dtype.itemsize else np.zeros(count, dtype)
     return flat.reshape(shape, order="F" if column_major else "C")
 
@@ -76,5 +82,5 @@ def _stacked(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
     try:
         width = next((np.shape(row) for row in rows if row is not None), ())
         return np.array([np.full(width, np.nan) if row is None else row for row in rows], np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: column '{name}' contains objects that are not numbers of one width") from error

@@ -107,15 +107,14 @@ def _patterns(bits: int) -> _Patterns:
     arguments = rb"(?:\x87|\(%b%b%bt)" % (name, flat, atom)
     begun = rb"%b%bR%b\((?:K\x01|I1\n)%b" % (arguments, put, put, put)
     call = rb"(?:[\x85\x86t]%b[RQ]|(?!%b)\x87%b[RQ])%b" % (put, begun, put, put)
-    line = rb"c[^\n]*\n[^\n]*\n|F[^\n]{1,64}\n|[SV][^\n]*\n"
-    unhashed = (
-        rb"(?!%b)\(|[]})aelRbN012\x88\x89\x8f\x93]|q.|r..[\x00-%b][\x00-%b]|p\d{1,%d}\n|\x94|\x80.|\x95.{8}|G.{8}"
-        % (
-            begun,
-            *index,
-        )
+    line = rb"c[^\n]*\n[^\n]*\n|[SV][^\n]*\n"
+    # First, since lists of numbers have many, and none of the other operations begins so.
+    floats = rb"(?:G.{8})++|(?:F[^\n]{1,64}\na?)++"
+    unhashed = rb"(?!%b)\(|[]})aelRbN012\x88\x89\x8f\x93]|q.|r..[\x00-%b][\x00-%b]|p\d{1,%d}\n|\x94|\x80.|\x95.{8}" % (
+        begun,
+        *index,
     )
-    operations = b"|".join((dtype_made, flat, string, integer, call, get, long, unhashed, line))
+    operations = b"|".join((floats, dtype_made, flat, string, integer, call, get, long, unhashed, line))
 
     def compiled(pattern: bytes) -> re.Pattern[bytes]:
         return re.compile(pattern, re.DOTALL)

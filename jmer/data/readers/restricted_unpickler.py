@@ -12,6 +12,7 @@ import math
 import mmap
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,9 +22,10 @@ import numpy as np
 from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
 from jmer.data.readers.pickle_scan import KEY_ITEMS, is_plain
-from jmer.errors import UserError
+from jmer.guard import RefusalError, guarded
 
 SHOWN_CHARACTERS = 120
+AGAIN = "get the file again"
 DIMENSIONS = 64
 """The most that an array of NumPy can have."""
 # The package whose objects a pickle asks for -> what to save instead.
@@ -46,7 +48,11 @@ def load_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     check_kind(path, "pickle")
-    with one_line_errors(path), reading(path), path.open("rb") as file:
+    with (
+        guarded(str(path), AGAIN, described="is not a pickle, or is truncated or damaged"),
+        reading(path),
+        path.open("rb") as file,
+    ):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             unpickler = unpickler_for(content)
         with _without_collection():
@@ -65,37 +71,47 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
-    """Turns what reading a pickle raises into a UserError of one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except KeyRefusedError as error:
-        raise UserError(
-            f"{path} is refused: {error}, but jmer admits only strings, integers of 64 bits and short tuples of them "
-            "as keys, which are hashed in bounded time; save the features with such keys"
-        ) from error
-    except RefusedError as error:
-        remedy = REMEDIES.get(str(error).partition(".")[0], "save the features in these")
-        raise UserError(
-            f"{path} is refused and none of its code was run: it asks for {error}, but jmer admits only NumPy arrays "
+class NameRefusedError(RefusalError):
+    """A pickle asks for something that is not admitted.
+
+    Args:
+      thing: what it asks for.
+    """
+
+    def __init__(self, thing: str):
+        remedy = REMEDIES.get(thing.partition(".")[0], "save the features in these")
+        super().__init__(
+            f"is refused and none of its code was run: it asks for {thing}, but jmer admits only NumPy arrays "
             f"and plain containers in a pickle; {remedy}"
-        ) from error
-    except Exception as error:  # damaged bytes can raise almost any exception in the unpickler
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not a pickle, or is truncated or damaged ({reason}): get the file again") from error
+        )
 
 
-class RefusedError(Exception):
-    """A pickle asked for something that is not admitted; the message says what."""
+class IntegerRefusedError(RefusalError):
+    """A pickle has an integer that no feature needs, and that would take long to hash or to print.
+
+    Args:
+      value: the integer.
+    """
+
+    def __init__(self, value: int):
+        super().__init__(
+            f"is refused: it has an integer of {value.bit_length()} bits, but jmer admits only integers of 64 bits; "
+            "save the features without it"
+        )
 
 
-class KeyRefusedError(Exception):
-    """A key of a dictionary or an element of a set is not admitted; the message says what it is."""
+class KeyRefusedError(RefusalError):
+    """A key of a dictionary or an element of a set is not admitted.
+
+    Args:
+      kind: what the key is, after "a key".
+    """
+
+    def __init__(self, kind: str):
+        super().__init__(
+            f"is refused: it has a key {kind}, but jmer admits only strings, integers and short tuples of them as "
+            "keys, which are hashed in bounded time; save the features with such keys"
+        )
 
 
 class Admission:
@@ -109,8 +125,11 @@ class Admission:
 
     def find_class(self, module: str, name: str) -> "StandIn":
         if (module, name) not in self.admitted:
-            raise RefusedError(_printable(f"{module}.{name}"))
+            raise NameRefusedError(_printable(f"{module}.{name}"))
         return self.admitted[module, name]
+
+    def persistent_load(self, reference: Any) -> Any:
+        raise NameRefusedError("an object outside the file")
 
 
 class RestrictedUnpickler(Admission, pickle.Unpickler):
@@ -120,10 +139,25 @@ class RestrictedUnpickler(Admission, pickle.Unpickler):
 _PythonUnpickler: Any = pickle._Unpickler
 
 
-class CarefulUnpickler(Admission, _PythonUnpickler):
-    """An unpickler of arrays and plain containers that checks all keys: several times slower than the other."""
+def _checked_integer(load: Callable) -> Callable:
+    def load_checked(unpickler: Any) -> None:
+        load(unpickler)
+        if abs(unpickler.stack[-1]) >= 1 << 64:
+            raise IntegerRefusedError(unpickler.stack[-1])
 
-    dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
+    return load_checked
+
+
+_INTEGERS = {
+    code[0]: _checked_integer(_PythonUnpickler.dispatch[code[0]])
+    for code in (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4)
+}
+
+
+class CarefulUnpickler(Admission, _PythonUnpickler):
+    """An unpickler of arrays and plain containers that checks all keys and integers: several times slower."""
+
+    dispatch: ClassVar[dict] = {**_PythonUnpickler.dispatch, **_INTEGERS}
 
     def _load_item(self) -> None:
         check_keys(self.stack[-2:-1])
@@ -170,10 +204,9 @@ def check_keys(keys: Iterable[Any]) -> None:
     for key in keys:
         if type(key) is tuple:
             if len(key) > KEY_ITEMS or not all(_is_atom(item, 1 << 32) for item in key):
-                raise KeyRefusedError("it has a key that is a long or nested tuple")
+                raise KeyRefusedError("that is a long or nested tuple")
         elif not _is_atom(key, 1 << 64):
-            kind = "that is an integer of more than 64 bits" if type(key) is int else f"of type {type(key).__name__}"
-            raise KeyRefusedError(f"it has a key {kind}")
+            raise KeyRefusedError(f"of type {type(key).__name__}")
 
 
 def _is_atom(value: Any, limit: int) -> bool:
@@ -200,7 +233,7 @@ class StandIn:
 
     def __call__(self, *arguments: Any) -> Any:
         if self._build is None:
-            raise RefusedError(f"a call of {self._name}")
+            raise NameRefusedError(f"a call of {self._name}")
         # The unpickler of C may be asked to hash a tuple of arguments later.
         for argument in arguments:
             if type(argument) is tuple and not _is_short(argument):
@@ -209,7 +242,7 @@ class StandIn:
         return self._build(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise RefusedError(f"a change of {self._name}")
+        raise NameRefusedError(f"a change of {self._name}")
 
 
 class _Dtype:
@@ -222,13 +255,13 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not self._CODE.fullmatch(code):
-            raise RefusedError(f"the dtype {_printable(repr(code))}")
+            raise NameRefusedError(f"the dtype {_printable(repr(code))}")
         self.plain = np.dtype("O" if code.startswith("O") else code)
 
     def __setstate__(self, state: Any) -> None:
         _, order, *structure = state[:5]
         if structure != [None, None, None]:
-            raise RefusedError("a structured dtype")
+            raise NameRefusedError("a structured dtype")
         require(_is_short(state), "a dtype has another state")
         self.plain = self.plain.newbyteorder(order)
 
@@ -253,7 +286,7 @@ class GuardedArray(np.ndarray):
 
 def _array_to_fill(kind: Any, *_: Any) -> GuardedArray:
     if kind is not _NDARRAY:
-        raise RefusedError("an array of a class other than numpy.ndarray")
+        raise NameRefusedError("an array of a class other than numpy.ndarray")
     return np.empty(0, np.uint8).view(GuardedArray)
 
 
@@ -267,13 +300,14 @@ def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Guard
 def _scalar(dtype: Any, content: Any) -> np.generic:
     plain = _plain(dtype)
     content = _bytes(content, plain.itemsize)
+    check_characters(content, plain)
     return np.frombuffer(content, plain)[0] if content else plain.type()
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
     # Python 3 pickles bytes in this way for Python 2.
     if encoding != "latin1":
-        raise RefusedError(f"the codec {_printable(repr(encoding))}")
+        raise NameRefusedError(f"the codec {_printable(repr(encoding))}")
     return text.encode("latin1")
 
 
@@ -314,7 +348,15 @@ def _array_bytes(content: Any, shape: Any, dtype: np.dtype) -> bytes:
     require(bool(dtype.itemsize) or count <= EMPTY_ROWS, f"an array has {count} strings without any content")
     content = _bytes(content, count * dtype.itemsize)
     spend(len(content), "its arrays")
+    check_characters(content, dtype)
     return content
+
+
+def check_characters(content: bytes | memoryview, dtype: np.dtype) -> None:
+    """Raises ValueError if a text of NumPy has numbers that are no characters: Python cannot work with such strings."""
+    if dtype.kind == "U":
+        numbers = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        require(not numbers.size or numbers.max() <= sys.maxunicode, "a text has characters that do not exist")
 
 
 def _bytes(content: Any, size: int) -> bytes:

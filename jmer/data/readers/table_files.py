@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import datasets
-
 from jmer.data.corpus import CARD_FILE
+from jmer.data.dataset_folders import is_dataset, load_datasets
 from jmer.data.readers.arrow_tables import arrow_table, open_arrow, open_csv, open_parquet
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.file_kinds import kind_of
-from jmer.data.readers.guard import guarded
 from jmer.data.readers.npz_tables import open_npz
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
+from jmer.guard import guarded
 
 _SUFFIXES = {
     ".npz": "npz",
@@ -50,7 +49,7 @@ def open_tables(source: Path, texts: Sequence[str]) -> list[Table]:
         return [open_table(source, texts)]
     if (source / CARD_FILE).is_file():
         raise UserError(f"{source} is a corpus of jmer already: give it to --corpus")
-    if (source / "dataset_dict.json").is_file() or (source / "state.json").is_file():
+    if is_dataset(source):
         return _open_datasets(source)
     for suffix in _FOLDER_SUFFIXES:
         paths = sorted(path for path in source.rglob(f"*{suffix}") if not path.name.startswith("."))
@@ -98,8 +97,7 @@ def split_in(name: str) -> str | None:
 
 
 def _open_datasets(folder: Path) -> list[Table]:
-    with guarded(f"{folder}: the dataset", "save it again", described="is incomplete or damaged"):
-        loaded = datasets.load_from_disk(str(folder))
-        named = loaded.items() if isinstance(loaded, datasets.DatasetDict) else [("", loaded)]
-        arrow = {name: rows.with_format("arrow")[:] for name, rows in named}
+    named = load_datasets(folder, "save it again")
+    with guarded(f"the Arrow files under {folder}", "save it again", described="are damaged"):
+        arrow = {name: rows.with_format("arrow")[:] for name, rows in named.items()}
     return [dataclasses.replace(arrow_table(folder / name, t), split=split_in(name)) for name, t in arrow.items()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+SHOWN_NAMES = 50
 DIGITS = 9
 """The most that the number of a numbered column has."""
 
@@ -49,11 +50,11 @@ def numbered_columns(names: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Returns names for a message, with numbered columns as a range."""
+    """Returns names for a message, with numbered columns as a range; the first `SHOWN_NAMES` if there are more."""
     groups = {prefix: numbers for prefix, numbers in numbered_columns(names).items() if len(numbers) > 2}
-    range_of = {
-        name: f"{numbers[min(numbers)]}..{numbers[max(numbers)]}"
-        for numbers in groups.values()
-        for name in numbers.values()
-    }
-    return ", ".join(dict.fromkeys(range_of.get(name, name) for name in names))
+    range_of: dict[str, str] = {}
+    for numbers in groups.values():
+        range_of |= dict.fromkeys(numbers.values(), f"{numbers[min(numbers)]}..{numbers[max(numbers)]}")
+    shown = list(dict.fromkeys(range_of.get(name, name) for name in names))
+    more = f" and {len(shown) - SHOWN_NAMES} more" if len(shown) > SHOWN_NAMES else ""
+    return ", ".join(shown[:SHOWN_NAMES]) + more if shown else "no columns"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from jmer.data.readers.conventions import warn
-from jmer.errors import UserError
+from jmer.guard import guarded
 
 BLOCK = 1 << 20
 DELIMITERS = ",;\t|"
@@ -58,18 +58,14 @@ def read_text(path: Path) -> str:
     Raises:
       UserError: if it cannot be read, or is in none of the encodings.
     """
-    try:
+    with guarded(str(path), "get the file again"):
         encoding, content = encoding_of(path), path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     if encoding == "cp1252":
         warn(f"{path} is not in UTF-8: read as Windows-1252; if letters come out wrong, save it as UTF-8")
         # Line by line, since releases put together of several files mix encodings.
         return "".join(map(_decoded_line, content.splitlines(keepends=True))).removeprefix("\ufeff")
-    try:
+    with guarded(str(path), "save it as UTF-8", described=f"is damaged: it begins as {encoding.upper()} but is not"):
         return content.decode("utf-8-sig" if encoding == "utf-8" else encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged: it begins as {encoding.upper()} but is not: save it as UTF-8") from error
 
 
 def _decoded_line(line: bytes) -> str:

@@ -15,18 +15,19 @@ import numpy as np
 
 from jmer.data.readers.limits import reading
 from jmer.data.readers.restricted_unpickler import (
+    AGAIN,
     Admission,
     CarefulUnpickler,
     GuardedArray,
-    RefusedError,
+    NameRefusedError,
     RestrictedUnpickler,
     StandIn,
     are_sizes,
     array_size,
-    one_line_errors,
     require,
     unpickler_for,
 )
+from jmer.guard import RefusalError, guarded
 
 _DTYPES = {
     "DoubleStorage": "f8",
@@ -48,7 +49,11 @@ def load_torch(path: Path) -> Any:
     Raises:
       UserError: if the file is damaged, or contains anything but tensors, arrays and plain containers.
     """
-    with one_line_errors(path), reading(path), zipfile.ZipFile(path) as archive:
+    with (
+        guarded(str(path), AGAIN, described="is no whole file of torch.save"),
+        reading(path),
+        zipfile.ZipFile(path) as archive,
+    ):
         members = _members(archive, path.stat().st_size)
         pickled = archive.read(members["data.pkl"])
         unpickler = unpickler_for(pickled, _TorchUnpickler, _CarefulTorchUnpickler)(
@@ -62,7 +67,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Returns the members by their name without the leading folder, after checking what reading them would take."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise RefusedError("decompression, which torch.save does not need (save the file again)")
+        raise RefusalError("is compressed, which torch.save does not do: save it again with torch.save")
     require(sum(member.file_size for member in members) <= size, "its members are larger than the file")
     return {member.filename.partition("/")[2]: member for member in members}
 
@@ -76,7 +81,7 @@ class _Storage:
         self.values = values
 
     def __setstate__(self, state: Any) -> NoReturn:
-        raise RefusedError("a change of a storage")
+        raise NameRefusedError("a change of a storage")
 
 
 class _Storages:
@@ -85,6 +90,7 @@ class _Storages:
     def __init__(self, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]):
         self._archive, self._members = archive, members
         order = archive.read(members["byteorder"]) if "byteorder" in members else b"little"
+        require(order in (b"little", b"big"), "its byte order is unknown")
         self._byte_order = ">" if order == b"big" else "<"
         self._storages: dict[str, _Storage] = {}
 
@@ -92,7 +98,7 @@ class _Storages:
         require(type(reference) is tuple and len(reference) == 5 and reference[0] == "storage", "a reference is forged")
         _, kind, key, device, count = reference
         if type(kind) is not StandIn or kind not in _STORAGES:
-            raise RefusedError("a storage of another type than numbers")
+            raise NameRefusedError("a storage of another type than numbers")
         require(type(device) is str, "a reference is forged")
         require(type(key) is str and f"data/{key}" in self._members, "a storage is missing")
         if key not in self._storages:

@@ -179,7 +179,7 @@ def _labels(
     if values.ndim == 0 or values.size != len(values):
         raise UserError(f"{where}: {key} have shape {list(values.shape)}: expected one per utterance")
     values = values.reshape(-1)
-    if values.dtype.kind == "O":
+    if values.dtype.kind in "OS":
         values = np.array([_string(value) for value in values])
     if values.dtype.kind == "f" and not regression:
         if key != CLASSES or not (values == np.rint(values)).all():
@@ -224,7 +224,7 @@ def _emotions(path: Path, rows: Mapping[str, _Rows], options: argparse.Namespace
     pairs = {
         (int(label), _string(name).lower())
         for one in rows.values()
-        if "annotations" in one.fields
+        if "annotations" in one.fields and one.labels[1].dtype.kind != "U"
         for label, name in zip(one.labels[1], one.fields["annotations"], strict=True)
     }
     if pairs and [label for label, _ in sorted(pairs)] == list(range(len(pairs))):
