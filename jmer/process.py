@@ -8,6 +8,9 @@ from pathlib import Path
 
 from jmer.errors import UserError
 
+LEAST_ADDRESS_SPACE = 4_000_000 << 10
+"""Bytes; with 3,000,000 kB on two cores, threads cannot be started."""
+
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _ARENAS, _MAP_FROM, _TRIM_FROM = -8, -3, -1
 
@@ -20,6 +23,26 @@ def set_up_process() -> None:
     jax.config.update("jax_enable_x64", False)
     use_compilation_cache()
     keep_freed_memory()
+
+
+def check_address_space() -> None:
+    """Compares the limit of the process' address space with what JAX reserves, before JAX is imported.
+
+    With less, its threads cannot start, and it ends the process or waits forever without a word.
+
+    Raises:
+      UserError: if the limit is too small.
+    """
+    try:
+        import resource
+    except ImportError:  # no POSIX system
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise UserError(
+            f"the address space of the process is limited to {limit >> 10} kB, and JAX reserves up to "
+            f"{LEAST_ADDRESS_SPACE >> 10}: raise the limit (`ulimit -v unlimited`)"
+        )
 
 
 def check_devices() -> None:

@@ -171,7 +171,7 @@ WRONG_CALLS = [
     (lambda run, c: jmer.load_run(run.folder / "nothing"), r"holds no run: it has no config\.json"),
     (lambda run, c: run.predict(c, split="dev"), r"has no split 'dev', only train, validation, test"),
     (lambda run, c: run.predict([]), r"predict takes a corpus or conversations .* not an empty list"),
-    (lambda run, c: run.predict([1]), r"predict takes a corpus or conversations .* not a list with int"),
+    (lambda run, c: run.predict([1]), r"utterance 1 is 1: expected text, or an object with speaker and transcript"),
     (lambda run, c: run.predict(unnormalised(c), split="test"), r"split='test' needs a corpus"),
     (
         lambda run, c: run.predict(make_conversation({"text": np.ones((2, 9))})),

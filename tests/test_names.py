@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ from small_sources import SOURCES
 from tiny import linear_config, tiny_corpus
 
 import jmer
-from jmer.command import exit_status
+from experiments import tables
+from jmer.command import exit_status, show
 from jmer.data import make_conversation, make_corpus, save_corpus
 from jmer.data.convert import FORMATS, convert
-from jmer.data.corpus import load_saved
+from jmer.data.corpus import Card, load_saved
 from jmer.data.readers.conventions import fix_encoding
 from jmer.errors import UserError
-from jmer.evaluation.predictions import read_predictions
+from jmer.evaluation.markdown import markdown_table
+from jmer.evaluation.plots import plot_confusion
+from jmer.evaluation.predictions import prediction_table, read_predictions, write_predictions
 from jmer.text import storable
 
 NAMES = tuple(name for name in KEPT if name)
@@ -193,3 +197,34 @@ def test_names_of_each_kind_are_read_from_each_format(name):
             ):
                 read_source(name, renamed(SOURCES[name].content, dict.fromkeys(places, text)))
             assert all(len(line) < 250 for line in caught.value.args), (kind, text)
+
+
+def test_names_of_each_kind_come_back_from_predictions(tmp_path):
+    count = len(NAMES)
+    card = Card("all", {"text": 1}, NAMES, "made up", synthetic=False)
+    made = make_conversation({"text": np.zeros((count, 1))}, utterances=NAMES, speakers=NAMES)
+    conversations = [dataclasses.replace(made, id=name, labels=np.arange(count) - 1) for name in NAMES[::9]]
+    table = prediction_table(conversations, card, [np.eye(count)] * len(conversations), {})
+    for suffix, read in ((".csv", read_predictions), (".parquet", pd.read_parquet)):
+        write_predictions(table, tmp_path / f"p{suffix}")
+        found = read(tmp_path / f"p{suffix}")
+        pd.testing.assert_frame_equal(found, table, check_dtype=False)
+        assert list(found["speaker"])[:count] == list(found["predicted"])[:count] == list(NAMES)
+
+
+def test_names_of_each_kind_are_text_in_figures_tables_and_terminals(tmp_path, capfd):
+    short = [name for name in NAMES if len(name) < 100]
+    for start in range(0, len(short), 12):
+        emotions = short[start : start + 12]
+        plot_confusion(np.eye(len(emotions), dtype=int), emotions, tmp_path / "c.png", title=emotions[0])
+    lines = markdown_table(["name", "n"], [[name, "1"] for name in NAMES]).splitlines()
+    assert len(lines) == len(NAMES) + 2 and all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in lines)
+    latex = tables.latex([{"name": name, "n": "1"} for name in NAMES], caption="c", label="l").splitlines()
+    rows = [line for line in latex if line.endswith(r"& 1 \\")]
+    assert len(rows) == len(NAMES)
+    assert not any(
+        re.search(r"(?<!\\)[$%#_~^{]|\\(?:input|write|frac)", re.sub(r"\\text\w+ ?", "", row)) for row in rows
+    )
+    for name in NAMES:
+        show(name)
+    assert len(capfd.readouterr().out.split("\n")) == len(NAMES) + 1

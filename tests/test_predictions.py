@@ -129,3 +129,12 @@ def test_wrong_arguments_are_refused(tmp_path):
         prediction_table(CONVERSATIONS, CARD, PROBABILITIES, {"audio": [np.ones(3), np.ones(2)]})
     with pytest.raises(UserError, match="'c2': probabilities are not finite"):
         prediction_table(CONVERSATIONS, CARD, [PROBABILITIES[0], np.full((1, 3), np.nan)], {})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n1,2,3,4\n", b"a,b\n\xff\xfe,1\n"], ids=["empty", "ragged", "no text"]
+)
+def test_damaged_predictions_are_one_line(tmp_path, content):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"p.csv is truncated or damaged: evaluate the run again \(.*\)$"):
+        read_predictions(tmp_path / "p.csv")

@@ -74,3 +74,27 @@ def test_programs_compute_in_32_bits_with_a_cache_if_there_is_a_folder_for_it(va
     environment = {name: value for name, value in os.environ.items() if name not in dropped} | variables
     done = subprocess.run([sys.executable, "-c", SET_UP], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["float32", cache] and done.stderr == ""
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) << 10, resource.RLIM_INFINITY))
+from jmer.command import launch
+from jmer.main import main
+sys.argv = ["jmer", *sys.argv[2:]]
+launch(main)
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems do not limit the address space")
+@pytest.mark.parametrize("kilobytes", [900_000, 1_800_000, 3_000_000])
+def test_too_small_an_address_space_is_one_line(tmp_path, kilobytes):
+    flags = ["--config=dagerc_iemocap:tiny", f"--workdir={tmp_path / 'run'}"]
+    command = [sys.executable, "-c", LIMITED, str(kilobytes), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    line = (
+        f"error: the address space of the process is limited to {kilobytes} kB, and JAX reserves up to 4000000: raise "
+        "the limit (`ulimit -v unlimited`)\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    assert not (tmp_path / "run").exists()
