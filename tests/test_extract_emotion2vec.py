@@ -81,7 +81,7 @@ def test_funasr_is_given_the_files_and_the_rate_and_asked_to_be_quiet(folder, ca
         "model": str(folder),
         "init_param": str(folder / "model.pt"),
         "device": "cpu",
-        "ncpu": torch.get_num_threads(),
+        "ncpu": 1,
         "hub": "hf",
         "disable_update": True,
         "disable_pbar": True,

@@ -273,12 +273,13 @@ def test_a_file_of_another_name_gets_one_line():
     ("content", "message"),
     [
         (None, "cannot read .*: No such file or directory"),
-        (b"", "is empty; expected a network in a"),
+        (b"", "is empty: get the file again"),
+        (b"words", "is a text file that begins with 'words': get the (onnx|tflite) file"),
         (b"<!DOCTYPE html><html></html>", "is a web page, not the file itself"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
         (bytes(range(1, 255)), "is not a network that (onnxruntime|TensorFlow Lite) runs: [^\n]*$"),
     ],
-    ids=["missing", "empty", "page", "pointer", "noise"],
+    ids=["missing", "empty", "text", "page", "pointer", "noise"],
 )
 def test_a_file_that_is_no_network_gets_one_line(tmp_path, suffix, content, message):
     path = tmp_path / f"net.{suffix}"

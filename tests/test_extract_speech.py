@@ -116,6 +116,21 @@ def test_nothing_is_kept_between_utterances_and_nothing_is_padded(folder):
     np.testing.assert_array_equal(made(SOUND[:1000]), alone)
 
 
+def test_features_do_not_depend_on_the_number_of_cores(folder):
+    """So that as many recordings at once as one likes give the same corpus."""
+    threads = torch.get_num_threads()
+    made = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            made.append(speech(folder(), layer="mean:2", pooling="none")(SOUND))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
+
+
 def test_the_shortest_sound_has_a_frame(folder):
     made = speech(folder(), pooling="none")
     assert made(SOUND[: round(made.shortest * 16000)]).shape == (1, SIZE)
@@ -191,7 +206,11 @@ def test_a_missing_file_gets_one_line(copy, name):
         ("config.json", "{", "config.json is damaged .*: get the file again"),
         ("config.json", "[]", "config.json: model_type is None: only wav2vec2, hubert, wavlm"),
         ("config.json", '{"model_type": "whisper"}', "config.json: model_type is 'whisper': only wav2vec2"),
-        ("config.json", '{"model_type": "hubert"}', "config.json: num_hidden_layers is None: expected a whole number"),
+        (
+            "config.json",
+            '{"model_type": "hubert"}',
+            "config.json: num_hidden_layers is missing: expected a whole number",
+        ),
         (
             "config.json",
             '{"model_type": "hubert", "num_hidden_layers": 3, "hidden_size": "16"}',

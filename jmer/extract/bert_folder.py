@@ -9,7 +9,6 @@ Pickles (`pytorch_model.bin`) can run code when they are read; they are not.
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jmer.errors import UserError
+from jmer.extract.network_folders import check_folder, check_kind, read_config, whole_number
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
@@ -28,8 +28,6 @@ FEWEST_TOKENS = 8
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 _WORDS = "embeddings.word_embeddings.weight"
-# The kind of a file -> it only stands for the file, which `jmer.data.readers.file_kinds` says how to get.
-_NOT_ITSELF = {"empty", "zeros", "git-lfs", "git-annex", "dvc", "html", "xml"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +124,7 @@ def required_files(folder: Path) -> tuple[Path, Path, Path]:
     Raises:
       UserError: if one is missing, with how to make it.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist (nothing is downloaded)"
-        raise UserError(f"{folder} {what}: name a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}")
+    check_folder(folder, (CONFIG, WEIGHTS, TOKENIZER))
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} has no {CONFIG}: name a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}")
     if not (folder / WEIGHTS).exists():
@@ -158,15 +154,8 @@ def read_architecture(folder: Path) -> Architecture:
       UserError: if it cannot be read, lacks an entry, or is of a network that is not computed here.
     """
     path = required_files(folder)[0]
-    check_kind(path, "json")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): get the file again") from error
-    family = content.get("model_type") if isinstance(content, dict) else None
-    if family not in PADDING:
-        known = ", ".join(PADDING)
-        raise UserError(f"{path}: model_type is {family!r}: only {known} are supported")
+    content = read_config(path, PADDING)
+    family = content["model_type"]
     for field, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
         if content.get(field, expected) != expected:
             raise UserError(f"{path}: {field} is {content[field]!r}: only {expected!r} is supported")
@@ -179,14 +168,14 @@ def read_architecture(folder: Path) -> Architecture:
     padding = PADDING[family]
     found = Architecture(
         family=family,
-        depth=_entry(path, content, "num_hidden_layers"),
-        heads=_entry(path, content, "num_attention_heads"),
-        size=_entry(path, content, "hidden_size"),
-        inner_size=_entry(path, content, "intermediate_size"),
-        vocabulary=_entry(path, content, "vocab_size"),
-        positions=_entry(path, content, "max_position_embeddings"),
-        first_position=0 if padding is None else _entry(path, content, "pad_token_id", padding, least=0) + 1,
-        types=_entry(path, content, "type_vocab_size", 2),
+        depth=whole_number(path, content, "num_hidden_layers"),
+        heads=whole_number(path, content, "num_attention_heads"),
+        size=whole_number(path, content, "hidden_size"),
+        inner_size=whole_number(path, content, "intermediate_size"),
+        vocabulary=whole_number(path, content, "vocab_size"),
+        positions=whole_number(path, content, "max_position_embeddings"),
+        first_position=0 if padding is None else whole_number(path, content, "pad_token_id", padding, least=0) + 1,
+        types=whole_number(path, content, "type_vocab_size", 2),
         epsilon=epsilon,
         activation=activation,
     )
@@ -195,25 +184,6 @@ def read_architecture(folder: Path) -> Architecture:
     if found.longest < FEWEST_TOKENS:
         raise UserError(f"{path}: max_position_embeddings {found.positions} leaves less than {FEWEST_TOKENS} tokens")
     return found
-
-
-def _entry(path: Path, content: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
-    value = content.get(name, default)
-    if type(value) is not int or value < least:
-        found = "is missing" if value is None else f"is {value!r}"
-        raise UserError(f"{path}: {name} {found}: expected a whole number of at least {least}")
-    return value
-
-
-def check_kind(path: Path, expected: str) -> None:
-    """Raises UserError if a file is recognised as of another kind, or cannot be read."""
-    # The room imports JAX, which naming an extractor does not need.
-    from jmer.data.readers.file_kinds import kind_of
-
-    kind = kind_of(path)
-    if kind and kind.name != expected and (kind.name in _NOT_ITSELF or expected != "json"):
-        remedy = kind.remedy if kind.name in _NOT_ITSELF else f"get the {expected} file"
-        raise UserError(f"{path} is {kind.what}: {remedy}")
 
 
 def check_weights(safetensors: ModuleType, path: Path, architecture: Architecture) -> None:

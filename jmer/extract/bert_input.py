@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jmer.errors import UserError
-from jmer.extract.bert_folder import Architecture, check_kind
+from jmer.extract.bert_folder import Architecture
+from jmer.extract.network_folders import check_kind
 from jmer.extract.protocol import Missing, Turn, Words
 
 
@@ -76,7 +77,7 @@ def read_tokenizer(tokenizers: ModuleType, path: Path, architecture: Architectur
     Raises:
       UserError: if it is damaged, adds no special tokens, or knows pieces that the network does not.
     """
-    check_kind(path, "json")
+    check_kind(path)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises no other class

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from jmer.data.readers.file_kinds import check_kind
 from jmer.errors import UserError
+from jmer.extract.network_folders import check_folder, check_kind
 from jmer.extract.protocol import RATE, Features, SoundExtractor
+from jmer.extract.torch_threads import one_thread
 
 CONFIG, WEIGHTS = "config.yaml", "model.pt"
 
@@ -24,7 +25,7 @@ class Emotion2vec(SoundExtractor):
 
     Nothing is downloaded. model.pt is a pickle, which can run code when it is loaded: give only one that you trust. An
     export of the network to ONNX (extractor `onnx`) has neither this risk nor funasr's many dependencies. One
-    utterance is given at a time.
+    utterance is given at a time, on one core.
 
     Attributes:
       folder: a folder with config.yaml and model.pt.
@@ -47,7 +48,7 @@ class Emotion2vec(SoundExtractor):
     @property
     def width(self) -> int:
         path = self.files[0]
-        check_kind(path, "text")
+        check_kind(path)
         try:
             content = yaml.safe_load(path.read_bytes())
         except yaml.YAMLError as error:
@@ -70,9 +71,7 @@ class Emotion2vec(SoundExtractor):
     @property
     def files(self) -> Sequence[Path]:
         # Of a folder that is not there, funasr would ask a hub.
-        if not self.folder.is_dir():
-            what = "is a file" if self.folder.exists() else "does not exist (nothing is downloaded)"
-            raise UserError(f"{self.folder} {what}: name a folder with {CONFIG} and {WEIGHTS}")
+        check_folder(self.folder, (CONFIG, WEIGHTS))
         for name in (CONFIG, WEIGHTS):
             if not (self.folder / name).is_file():
                 raise UserError(f"{self.folder} has no {name}: copy it from where emotion2vec comes from")
@@ -85,14 +84,15 @@ class Emotion2vec(SoundExtractor):
             _ = self._model
 
     def __call__(self, sound: np.ndarray) -> Features:
-        (result,) = self._model.generate(
-            sound,
-            fs=RATE,
-            granularity="frame" if self.frames else "utterance",
-            extract_embedding=True,
-            output_dir=None,
-            disable_pbar=True,
-        )
+        with one_thread(self.require("torch")):
+            (result,) = self._model.generate(
+                sound,
+                fs=RATE,
+                granularity="frame" if self.frames else "utterance",
+                extract_embedding=True,
+                output_dir=None,
+                disable_pbar=True,
+            )
         features = np.asarray(result["feats"], np.float32)
         expected = "[T, D]" if self.frames else "[D]"
         if features.ndim != 1 + self.frames or features.shape[-1] != self.width:
@@ -105,13 +105,13 @@ class Emotion2vec(SoundExtractor):
     def _model(self) -> Any:
         check_kind(self.files[1], "torch", "torch-legacy", "pickle")
         torch, funasr = self.require("torch"), self.require("funasr")
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), one_thread(torch):
             try:
                 return funasr.AutoModel(
                     model=str(self.folder),
                     init_param=str(self.folder / WEIGHTS),
                     device="cpu",
-                    ncpu=torch.get_num_threads(),
+                    ncpu=1,
                     hub="hf",
                     disable_update=True,
                     disable_pbar=True,

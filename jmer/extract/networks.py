@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jmer.data.readers.file_kinds import kind_of
 from jmer.errors import UserError
 from jmer.extract.extras import require
+from jmer.extract.network_folders import check_kind
 
 FORMATS = {".onnx": ("onnxruntime", "onnx"), ".tflite": ("ai_edge_litert", "faces")}
 """Suffix -> the package that runs such files, and the extra that installs it."""
@@ -58,8 +58,7 @@ def open_network(path: Path, tensor: str = "") -> Network:
     Raises:
       UserError: if the file or the package is missing or of another kind, or has no such tensor.
     """
-    if kind := kind_of(path):
-        raise UserError(f"{path} is {kind.what}; expected a network in a {path.suffix} file")
+    check_kind(path, path.suffix[1:])
     package, extra = FORMATS[path.suffix]
     module = require(package, extra, path.name)
     versions = {package: module.__version__}

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jmer.data.readers.file_kinds import check_kind
 from jmer.errors import UserError
 from jmer.extract.layers import Layers, parse_layers
+from jmer.extract.network_folders import check_folder, check_kind, read_config, whole_number
 from jmer.extract.protocol import RATE, Features, SoundExtractor
+from jmer.extract.torch_threads import one_thread
 
 FAMILIES = (
     "wav2vec2",
@@ -45,7 +45,7 @@ class Speech(SoundExtractor):
 
     Nothing is downloaded. The samples are normalised as preprocessor_config.json says. One utterance is given at a
     time: padding changes what networks with a group norm over time, such as the base models, make of an utterance.
-    There are 50 frames per second.
+    There are 50 frames per second. One core is used; `--jobs` does several recordings at once.
 
     Attributes:
       folder: a folder with config.json, preprocessor_config.json and model.safetensors (or pytorch_model.bin, of which
@@ -71,7 +71,7 @@ class Speech(SoundExtractor):
 
     @property
     def width(self) -> int:
-        return self._layers.width(_entry(self._config, self._config_file, "hidden_size"))
+        return self._layers.width(whole_number(self._config_file, self._config, "hidden_size"))
 
     @property
     def frames(self) -> bool:
@@ -83,9 +83,7 @@ class Speech(SoundExtractor):
 
     @property
     def files(self) -> Sequence[Path]:
-        if not self.folder.is_dir():
-            what = "is a file" if self.folder.exists() else "does not exist (nothing is downloaded)"
-            raise UserError(f"{self.folder} {what}: name a folder with config.json, as transformers saves a network")
+        check_folder(self.folder, ("config.json", "preprocessor_config.json", "model.safetensors"))
         settings = next((path for path in self._settings_files if path.is_file()), self._settings_files[0])
         for path in (self._config_file, settings):
             if not path.is_file():
@@ -106,7 +104,7 @@ class Speech(SoundExtractor):
     def __call__(self, sound: np.ndarray) -> Features:
         torch, network, reader = self._loaded
         inputs = reader(sound, sampling_rate=RATE, return_tensors="pt")
-        with torch.inference_mode():
+        with one_thread(torch), torch.inference_mode():
             states = network(**inputs, output_hidden_states=True).hidden_states
             frames = self._layers.of(states, torch)[0].numpy()
         return frames if self.frames else frames.mean(0, dtype=np.float64).astype(np.float32)
@@ -122,20 +120,11 @@ class Speech(SoundExtractor):
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
-        path = self.files[0]
-        check_kind(path, "json", "text")
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error}): get the file again") from error
-        family = content.get("model_type") if isinstance(content, dict) else None
-        if family not in FAMILIES:
-            raise UserError(f"{path}: model_type is {family!r}: only {', '.join(FAMILIES)} are supported")
-        return content
+        return read_config(self.files[0], FAMILIES)
 
     @functools.cached_property
     def _layers(self) -> Layers:
-        count = _entry(self._config, self._config_file, "num_hidden_layers") + 1
+        count = whole_number(self._config_file, self._config, "num_hidden_layers") + 1
         return parse_layers(self.layer).counted(count, self.folder)
 
     @functools.cached_property
@@ -143,7 +132,7 @@ class Speech(SoundExtractor):
         _, settings, *weights = self.files
         for path in weights:
             check_kind(path, "safetensors", "torch", "torch-legacy", "json")
-        check_kind(settings, "json", "text")
+        check_kind(settings)
         torch, transformers = self.require("torch"), self.require("transformers")
         options = {"local_files_only": True, "trust_remote_code": False}
         with _quiet(transformers):
@@ -172,13 +161,6 @@ class Speech(SoundExtractor):
                 f"{settings} is of a network for {reader.sampling_rate} samples per second: expected {RATE}"
             )
         return _Loaded(torch, network.eval(), reader)
-
-
-def _entry(config: dict[str, Any], path: Path, name: str) -> int:
-    value = config.get(name)
-    if type(value) is not int or value < 1:
-        raise UserError(f"{path}: {name} is {value!r}: expected a whole number of at least 1")
-    return value
 
 
 @contextlib.contextmanager
