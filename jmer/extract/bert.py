@@ -30,13 +30,13 @@ class Bert(TextExtractor):
       folder: a folder with config.json, model.safetensors and tokenizer.json, of BERT, RoBERTa, XLM-RoBERTa or
         CamemBERT, with or without a head.
       layer: a layer such as -1, the last; several beside each other, such as 9+10; mean:4 for the mean of the last 4.
-      pooling: mean over the tokens; first for the first, `[CLS]` or `<s>`; none for a frame per token. The word pieces
-        of turns before the utterance are left out of mean and none.
+      pooling: mean (over the tokens), first (`[CLS]` or `<s>`) or none (a frame per token); mean and none leave out the
+        word pieces of turns before the utterance.
       normalise: whether features are divided by their Euclidean norm.
       context: how many turns before an utterance the network reads, too.
       speakers: whether each turn begins with the name of its speaker.
-      max_tokens: limit of an input; whole turns before the utterance are left out, then its end; none = all that the
-        network can read.
+      max_tokens: limit of an input, of which whole turns before the utterance are left out, the oldest first, then its
+        end; empty = what the network can read.
       ascii: whether characters beyond ASCII are left out, as COSMIC does.
     """
 
