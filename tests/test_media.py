@@ -114,13 +114,18 @@ def test_the_channel_of_low_frequencies_is_left_out(tmp_path):
     assert sound.notes == ("6 channels averaged",)
 
 
-def test_channels_without_names(tmp_path):
+@pytest.mark.parametrize("count", [3, 8, 12, 24])
+def test_channels_without_names(tmp_path, count):
     header = b"RIFF%bWAVEfmt %bdata%b"
-    values = (np.stack([tone(220, 1)] * 3, 1) * 32767).astype("<i2").tobytes()
-    form = struct.pack("<IHHIIHH", 16, 1, 3, RATE, RATE * 6, 6, 16)
+    levels = np.arange(1, count + 1) / count
+    values = (tone(220, 1)[:, None] * levels * 32767).astype("<i2").tobytes()
+    form = struct.pack("<IHHIIHH", 16, 1, count, RATE, RATE * 2 * count, 2 * count, 16)
     content = header % (struct.pack("<I", 36 + len(values)), form, struct.pack("<I", len(values)))
     (tmp_path / "a.wav").write_bytes(content + values)
-    assert np.abs(read_sound(tmp_path / "a.wav").samples - tone(220, 1)).max() < 1e-3
+    sound = read_sound(tmp_path / "a.wav")
+    assert sound.notes == (f"{count} channels averaged",)
+    if count != 8:  # taken for 7.1, without its channel of low frequencies
+        assert np.abs(sound.samples - tone(220, 1) * levels.mean()).max() < 1e-3
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

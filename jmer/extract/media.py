@@ -91,7 +91,8 @@ def read_sound(path: Path) -> Sound:
         stream = sound_track(container)
         if stream is None:
             return Sound(np.zeros(0, np.float32))
-        track, wave, failures = Track(path, container, stream), _Wave(), 0
+        track = Track(path, container, stream)
+        wave, failures = _Wave(track.length), 0
         for time, frame in track.frames():
             wave.add(frame, time, after_damage=len(track.damaged) > failures)
             failures = len(track.damaged)
@@ -164,7 +165,7 @@ def read_pictures(path: Path, spans: Sequence[tuple[float, float]], per_second: 
                 track.damaged.clear()
             if frame.is_corrupt:
                 track.damaged.append(time or 0.0)
-            following = _Shown(frame, time, shown)
+            following = _Shown(frame, time, shown, track.length)
             if shown:
                 yield from _advance(waiting, begun, shown, following.time, track)
             shown = following
@@ -202,8 +203,9 @@ class _Wave:
       astray: when time stamps first went back, or implausibly far on, and were ignored; None = never.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, length: float) -> None:
         self.samples = bytearray()
+        self._length = length
         self.end = 0.0
         self.lost: list[tuple[float, float]] = []
         self.astray: float | None = None
@@ -218,7 +220,7 @@ class _Wave:
             return
         first = self._setup is None
         gap = 0.0 if time is None else time - self.end
-        if gap > _LONGEST_GAP or gap < -(_LONGEST_GAP if first else TOLERANCE):
+        if not (first and -_LONGEST_GAP < gap < 0) and not _plausible(self.end + gap, self.end, self._length):
             self.astray = self.end if self.astray is None else self.astray
             gap = 0.0
         late = gap > (_EXACT if after_damage or first else TOLERANCE)
@@ -231,7 +233,8 @@ class _Wave:
                 self.end += gap
                 self._early = max(round(-self.end * RATE), 0)
             self._fill(round(self.end * RATE))
-            self._resampler = libav().AudioResampler(format="fltp", rate=RATE)
+            # Packed: of planes, PyAV has at most 8.
+            self._resampler = libav().AudioResampler(format="flt", rate=RATE)
             self._setup = setup
             self._setups[setup] = len(frame.layout.channels)
         for resampled in self._resampler.resample(frame):
@@ -255,12 +258,13 @@ class _Wave:
         ]
 
     def _append(self, frame: Any) -> None:
-        values = frame.to_ndarray()
-        channels = [i for i, one in enumerate(frame.layout.channels) if not one.name.startswith("LFE")]
-        mixed = values[channels or slice(None)].mean(0, dtype=np.float32)
+        names = [channel.name for channel in frame.layout.channels]
+        values = frame.to_ndarray().reshape(-1, len(names))
+        kept = [place for place, name in enumerate(names) if not name.startswith("LFE")]
+        mixed = values[:, kept or slice(None)].mean(1, dtype=np.float32)
         left_out = min(self._early, len(mixed))
         self._early -= left_out
-        self.samples += mixed[left_out:].astype(np.float32).tobytes()
+        self.samples += mixed[left_out:].tobytes()
 
     def _fill(self, count: int) -> None:
         """Makes the samples `count`, with zeros; what a resampler gives may be off by one."""
@@ -278,14 +282,14 @@ class _Shown:
       scale: see `Clip`.
     """
 
-    def __init__(self, frame: Any, time: float | None, before: "_Shown | None"):
+    def __init__(self, frame: Any, time: float | None, before: "_Shown | None", length: float):
         self._frame = frame
         self._image: np.ndarray | None = None
         self.seconds = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
         self.time: float = time or 0.0
         if before:
             # Without time stamps that make sense, pictures go on at their pace.
-            if time is None or not before.time - TOLERANCE <= time <= before.time + _LONGEST_GAP:
+            if time is None or not _plausible(time, before.time, length):
                 time = before.time + before.seconds
             self.time = max(before.time, time)
             self.seconds = self.seconds or min(self.time - before.time, 1.0)
@@ -351,6 +355,11 @@ class _Span:
         self._next = (self._next + 1) // 2
         self._step *= 2
         self._thinned = True
+
+
+def _plausible(time: float, after: float, length: float) -> bool:
+    """Whether a frame may be at a time: not before the time that it should be after, an hour late or beyond the end."""
+    return after - TOLERANCE <= time <= max(after + TOLERANCE, min(after + _LONGEST_GAP, length + 1))
 
 
 def _counted(count: int, noun: str) -> str:

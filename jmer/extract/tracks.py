@@ -79,6 +79,7 @@ class Track:
     What cannot be decoded is left out and noted.
 
     Attributes:
+      length: of the recording, in seconds, as the file says; infinite if it does not.
       damaged: times, in seconds, of packets that could not be decoded.
     """
 
@@ -87,6 +88,9 @@ class Track:
         self._origin = 0.0
         if container.format.name not in _START_AT_0 and container.start_time is not None:
             self._origin = container.start_time / 1e6
+        self.length = math.inf
+        if container.duration:
+            self.length = (container.duration + max(container.start_time or 0, 0)) / 1e6 - self._origin
         self._reached = 0.0
         self.damaged: list[float] = []
         stream.thread_type = "NONE"
@@ -114,16 +118,16 @@ class Track:
         Args:
           came: end of what was decoded, in seconds.
         """
-        name, stream, length = self._container.format.name, self._stream, self._container.duration
+        name, stream = self._container.format.name, self._stream
         if _cut_off(self._path):
             return math.inf
         if name not in _STATED:
             return None
         if stream.duration:
             stated = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - self._origin
-        elif length and self._reached + 1 < length / 1e6:
+        elif self._reached + 1 < self.length < math.inf:
             # The length of the longest track, but no track came that far.
-            stated = length / 1e6
+            stated = self.length
         else:
             return None
         return stated if stated > came + TOLERANCE else None
@@ -138,7 +142,7 @@ class Track:
                     self._reached = max(self._reached, float(end) - self._origin)
                 if packet.stream_index == self._stream.index:
                     yield packet
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # the latter of tracks that appeared on the way
             yield None
 
     def _time(self, timed: Any) -> float | None:
