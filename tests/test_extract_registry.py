@@ -117,6 +117,17 @@ def test_a_changed_file_has_another_hash(tmp_path):
     assert Fake(path).identity["sha256"] != before
 
 
+def test_an_extractor_is_kept_while_its_files_do_not_change(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    first = make_extractor(f"fake:{path}", "text")
+    before = first.identity
+    assert make_extractor(f"fake:{path},layer=-1", "text") is first
+    path.write_bytes(b"two, longer")
+    changed = make_extractor(f"fake:{path}", "text")
+    assert changed is not first and changed.identity != before
+
+
 def test_a_missing_file_and_a_missing_package_get_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*/none: No such file"):
         Fake(tmp_path / "none").check()

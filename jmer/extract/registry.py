@@ -33,9 +33,10 @@ def extractor_class(name: str) -> type[Extractor]:
     return getattr(importlib.import_module(module), found)
 
 
-@functools.lru_cache(maxsize=8)
 def make_extractor(given: str, modality: str) -> Extractor:
-    """Makes the extractor that a command line, or a corpus' card, names; the same one again, with what it has loaded.
+    """Makes the extractor that a command line, or a corpus' card, names.
+
+    While its files do not change, it is the same one again, with what it has loaded.
 
     Args:
       given: e.g. `hashing`, `hashing,width=256`, `bert:models/minilm,layer=-2`.
@@ -76,9 +77,20 @@ def make_extractor(given: str, modality: str) -> Extractor:
     if required:
         raise UserError(f"--{modality} {given}: write {name}:{required[0].upper()}, {option_docs(found)[required[0]]}")
     try:
-        return found(**parsed)
+        made = found(**parsed)
     except ValueError as error:
         raise UserError(f"--{modality} {given}: {error}") from error
+    try:
+        states = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in made.files)
+    except (OSError, UserError):  # which `check` reports
+        return made
+    return _first_made(made, states)
+
+
+@functools.lru_cache(maxsize=8)
+def _first_made(extractor: Extractor, states: tuple[tuple[Path, int, int], ...]) -> Extractor:
+    """Returns the first one that was equal to an extractor when its files were in these states."""
+    return extractor
 
 
 def named(extractor: Extractor) -> str:

@@ -115,7 +115,7 @@ def rows_of_utterances(utterances: Sequence[Any]) -> list[Row]:
 def _parsed(text: str) -> Sequence[Any]:
     if not text.strip():
         raise UserError(
-            'standard input is empty: expected a dialogue as JSON: [{"speaker": "Ann", "transcript": "Hi"}]'
+            'the input is empty: expected a dialogue as JSON: [{"speaker": "Ann", "transcript": "Hi"}]'
         )
     try:
         found = json.loads(text)
