@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import struct
 import sys
 
@@ -226,7 +227,8 @@ def test_a_truncated_recording(tmp_path, kind):
     sound = read_sound(path)
     came = len(sound.samples) / RATE
     assert 0.5 < came < 1.5
-    assert f"its sound ends at {came:.2f} s, " in sound.defect
+    tail = ", where the file is cut off" if suffix in (".wav", ".avi") else r" of [12]\.\d\d s"
+    assert re.search(rf"its sound ends at {came:.2f} s{tail}$", sound.defect)
     assert len(cut(sound, 0.1, 0.4, 0.025).samples) == 0.3 * RATE
     assert cut(sound, 0.1, 2, 0.025).samples == Missing(f"the recording's sound ends at {came:.2f} s, before 2.00 s")
     assert isinstance(cut(sound, 0.1, math.inf, 0.025).samples, Missing)

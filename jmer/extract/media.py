@@ -108,7 +108,7 @@ def read_sound(path: Path) -> Sound:
         defects.append(f"the time stamps of its sound are wrong from {wave.astray:.2f} s on")
     if stated is not None:
         lost.append((wave.end, stated))
-        defects.append(f"its sound ends at {wave.end:.2f} s, {_of(stated)}")
+        defects.append(f"its sound ends at {wave.end:.2f} s{_of(stated)}")
     notes = [*wave.notes(), *([f"one of {tracks} tracks of sound read"] if tracks > 1 else [])]
     return Sound(np.frombuffer(wave.samples, np.float32), tuple(lost), "; ".join(defects), tuple(notes))
 
@@ -339,7 +339,7 @@ class _Span:
           stated: where they should, if that is later.
         """
         if self.end == math.inf and stated is not None:
-            return Clip(self.index, Missing(f"its pictures end at {came:.2f} s, {_of(stated)}"))
+            return Clip(self.index, Missing(f"its pictures end at {came:.2f} s{_of(stated)}"))
         if self.end != math.inf and self.end > came + TOLERANCE:
             return Clip(self.index, Missing(f"its pictures end at {came:.2f} s, before {self.end:.2f} s"))
         bad = [time for time in damaged if self.start <= time < self.end]
@@ -371,4 +371,4 @@ def _first(times: Sequence[float]) -> str:
 
 
 def _of(stated: float) -> str:
-    return "where the file is cut off" if stated == math.inf else f"of {stated:.2f} s"
+    return ", where the file is cut off" if stated == math.inf else f" of {stated:.2f} s"
