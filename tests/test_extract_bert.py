@@ -36,10 +36,10 @@ def said(text, speaker="Joey", before=()):
 
 def input_of(folder, *texts):
     """Returns the ids and types of one text or a pair, as the tokenizer alone makes them."""
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    encoding = tokenizer.encode(*texts)
+    alone = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    alone.no_padding()
+    alone.no_truncation()
+    encoding = alone.encode(*texts)
     return np.array(encoding.ids), np.array(encoding.type_ids)
 
 
@@ -362,9 +362,15 @@ def weights(change):
     return rewritten
 
 
-def without_special_tokens(folder):
-    content = json.loads((folder / "tokenizer.json").read_text()) | {"post_processor": None}
-    (folder / "tokenizer.json").write_text(json.dumps(content))
+def tokenizer(change):
+    """Changes what tokenizer.json says."""
+
+    def rewritten(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        change(content)
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    return rewritten
 
 
 QUERY = "encoder.layer.2.attention.self.query.weight"
@@ -385,6 +391,8 @@ BAD_FOLDERS = {
     "config_pointer": (written("config.json", LFS), "config.json is a Git LFS pointer"),
     "architecture": (configured(model_type="deberta-v2"), "model_type is 'deberta-v2': only bert, roberta"),
     "no_architecture": (configured(model_type=None), "model_type is None"),
+    "odd_architecture": (configured(model_type=["bert"]), r"model_type is \['bert'\]"),
+    "too_deep": (configured(num_hidden_layers=10**12), "has no 'encoder.layer.4.attention.self.query.weight'"),
     "relative": (configured(position_embedding_type="relative_key"), "position_embedding_type is 'relative_key'"),
     "decoder": (configured(is_decoder=True), "is_decoder is True: only False is supported"),
     "activation": (configured(hidden_act="silu"), "hidden_act is 'silu': only gelu, gelu_new"),
@@ -410,7 +418,8 @@ BAD_FOLDERS = {
     ),
     "tokenizer_damaged": (written("tokenizer.json", b'{"version": "1.0"'), "tokenizer.json is damaged, or of a newer"),
     "tokenizer_empty": (written("tokenizer.json", b""), "tokenizer.json is empty"),
-    "no_special_tokens": (without_special_tokens, "adds no special tokens such as"),
+    "no_unknown": (tokenizer(lambda t: t["model"].update(unk_token="?!")), "tokenizer.json is damaged, or of a newer"),
+    "no_special_tokens": (tokenizer(lambda t: t.pop("post_processor")), "adds no special tokens such as"),
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jmer.errors import UserError
 from jmer.extract import bert_folder
-from jmer.extract.bert_folder import FEWEST_TOKENS, Architecture, Weights
+from jmer.extract.bert_folder import FEWEST_TOKENS, USUAL_TOKENS, Architecture, Weights
 from jmer.extract.bert_input import Reader, Tokens, read_tokenizer
 from jmer.extract.layers import Layers, parse_layers
 from jmer.extract.protocol import Features, Missing, TextExtractor, Words
@@ -36,7 +36,7 @@ class Bert(TextExtractor):
       context: how many turns before an utterance the network reads, too.
       speakers: whether each turn begins with the name of its speaker.
       max_tokens: limit of an input, of which whole turns before the utterance are left out, the oldest first, then its
-        end; empty = what the network can read.
+        end; empty = what the network can read, at most 512.
       ascii: whether characters beyond ASCII are left out, as COSMIC does.
     """
 
@@ -149,7 +149,8 @@ class Bert(TextExtractor):
         longest = self._architecture.longest
         if self.max_tokens is not None and self.max_tokens > longest:
             raise UserError(f"max_tokens is {self.max_tokens}: the network of {self.folder} reads {longest} at most")
-        return self.max_tokens or longest
+        # Networks that read thousands of tokens take much memory for them.
+        return self.max_tokens or min(longest, USUAL_TOKENS)
 
     @functools.cached_property
     def _reader(self) -> Reader:

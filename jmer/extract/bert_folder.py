@@ -9,7 +9,7 @@ Pickles (`pytorch_model.bin`) can run code when they are read; they are not.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json
 
 PADDING = {"bert": None, "roberta": 1, "xlm-roberta": 1, "camembert": 1}
 """Architecture (`model_type`) -> the id of `<pad>` after which its positions start; None = they start at 0."""
-FEWEST_TOKENS = 8
-"""The smallest limit of an input: the special tokens of a pair of texts, and a few word pieces."""
+FEWEST_TOKENS, USUAL_TOKENS = 8, 512
+"""The smallest limit of an input (the special tokens of a pair of texts, and a few word pieces), and BERT's own."""
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 _WORDS = "embeddings.word_embeddings.weight"
@@ -251,31 +251,31 @@ def _opened(safetensors: ModuleType, path: Path) -> Iterator[Any]:
         raise UserError(f"{path} is damaged ({error}): get the file again") from error
 
 
-def _shapes(architecture: Architecture, blocks: int) -> dict[str, tuple[int, ...]]:
-    """Returns name, without prefix -> shape of each tensor of the embeddings and the first blocks."""
+def _shapes(architecture: Architecture, blocks: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields the name, without prefix, and the shape of each tensor of the embeddings and the first blocks."""
     size, inner = architecture.size, architecture.inner_size
-    shapes: dict[str, tuple[int, ...]] = {
-        _WORDS: (architecture.vocabulary, size),
-        "embeddings.position_embeddings.weight": (architecture.positions, size),
-        "embeddings.token_type_embeddings.weight": (architecture.types, size),
-    }
-    norms = ["embeddings.LayerNorm"]
-    maps: dict[str, tuple[int, int]] = {}
-    for number in range(blocks):
-        part = f"encoder.layer.{number}"
-        maps |= {f"{part}.attention.self.{name}": (size, size) for name in ("query", "key", "value")}
-        maps[f"{part}.attention.output.dense"] = (size, size)
-        maps[f"{part}.intermediate.dense"] = (inner, size)
-        maps[f"{part}.output.dense"] = (size, inner)
-        norms += [f"{part}.attention.output.LayerNorm", f"{part}.output.LayerNorm"]
-    for name, shape in maps.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    for name in norms:
-        shapes |= {f"{name}.weight": (size,), f"{name}.bias": (size,)}
-    return shapes
+
+    def dense(name: str, outputs: int = size, inputs: int = size) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((f"{name}.weight", (outputs, inputs)), (f"{name}.bias", (outputs,)))
+
+    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((f"{name}.weight", (size,)), (f"{name}.bias", (size,)))
+
+    yield _WORDS, (architecture.vocabulary, size)
+    yield "embeddings.position_embeddings.weight", (architecture.positions, size)
+    yield "embeddings.token_type_embeddings.weight", (architecture.types, size)
+    yield from norm("embeddings.LayerNorm")
+    for part in (f"encoder.layer.{number}" for number in range(blocks)):
+        for name in ("query", "key", "value"):
+            yield from dense(f"{part}.attention.self.{name}")
+        yield from dense(f"{part}.attention.output.dense")
+        yield from norm(f"{part}.attention.output.LayerNorm")
+        yield from dense(f"{part}.intermediate.dense", outputs=inner)
+        yield from dense(f"{part}.output.dense", inputs=inner)
+        yield from norm(f"{part}.output.LayerNorm")
 
 
-def _names(path: Path, file: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+def _names(path: Path, file: Any, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
     """Returns name -> that in the file, of tensors with the expected shapes."""
     there = set(file.keys())
     prefixes = sorted(name.removesuffix(_WORDS) for name in there if name.endswith(_WORDS))
@@ -285,7 +285,7 @@ def _names(path: Path, file: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict
             f"{path} has {found} of BERT's kind ('...{_WORDS}'): save one, as AutoModel of transformers does"
         )
     names = {}
-    for name, shape in shapes.items():
+    for name, shape in shapes:
         # As TensorFlow named them, in files that were converted from its checkpoints.
         old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         found = prefixes[0] + (old if prefixes[0] + old in there else name)

@@ -80,6 +80,8 @@ def read_tokenizer(tokenizers: ModuleType, path: Path, architecture: Architectur
     check_kind(path)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        # A character that no vocabulary has fails here where the piece for unknown ones is missing.
+        tokenizer.encode("\u2603\u10fa", "\u2603\u10fa")
     except Exception as error:  # the package raises no other class
         raise UserError(f"{path} is damaged, or of a newer version of the package tokenizers ({error})") from error
     if not tokenizer.num_special_tokens_to_add(is_pair=True):

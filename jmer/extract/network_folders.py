@@ -54,7 +54,7 @@ def read_config(path: Path, families: Collection[str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): get the file again") from error
     family = content.get("model_type") if isinstance(content, dict) else None
-    if family not in families:
+    if not isinstance(family, str) or family not in families:
         raise UserError(f"{path}: model_type is {family!r}: only {', '.join(families)} are supported")
     return content
 
