@@ -15,8 +15,8 @@ from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.prediction_files import write_prediction_files
 from jmer.evaluation.prediction_text import prediction_text
 from jmer.evaluation.subtitles import Span
+from jmer.extract.build import readable
 from jmer.extract.cache import Cache
-from jmer.extract.command import readable
 from jmer.extract.manifest import Row
 from jmer.extract.prediction import trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_json

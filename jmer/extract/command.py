@@ -13,26 +13,22 @@ others, and `jmer predict RUN talk.csv` extracts with the same ones.
 """
 
 import argparse
-import dataclasses
 import signal
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.data.finishing import add_corpus_arguments, check_new, save_finished
-from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import add_label_arguments
-from jmer.errors import UserError
+from jmer.extract.build import DEFAULTS, build
 from jmer.extract.cache import Cache
-from jmer.extract.corpus import check_same_kind, identities, labels_of_rows, make_corpus_of, missing_lines
-from jmer.extract.manifest import SHOWN_DEFECTS, Row, read_manifest
-from jmer.extract.protocol import Extractor
-from jmer.extract.registry import CLASSES, described, extractor_class, make_extractor
-from jmer.extract.work import Extracted, check_recordings, extract_features
+from jmer.extract.corpus import missing_lines
+from jmer.extract.manifest import read_manifest
+from jmer.extract.registry import CLASSES, described, extractor_class
 
 PROGRAM = "python -m jmer.extract"
-DEFAULTS = {"text": "hashing", "audio": "acoustic"}
 CACHE_SUFFIX = ".features"
 
 
@@ -55,66 +51,25 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
     options = _parser(program).parse_args(arguments)
     check_new(options.dest)
     rows = read_manifest(options.manifest, options.encoding)
-    labels, emotions = labels_of_rows(rows, options)
-    given = chosen(rows, {m: getattr(options, m) for m in MODALITIES})
-    extractors = {modality: make_extractor(name, modality) for modality, name in given.items()}
-    check_same_kind(extractors)
-    for extractor in extractors.values():
-        extractor.check()
-    rows = readable(rows, extractors, skip=options.skip_bad)
     cache = Cache(options.cache or options.dest.with_name(options.dest.name + CACHE_SUFFIX))
-    cache.check()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    extracted = extract_features(rows, extractors, cache, jobs=options.jobs, log=show)
-    report(extracted, strict=options.strict)
-    name = options.manifest.stem
-    corpus = make_corpus_of(rows, labels, emotions, extracted, identities(extractors), name=name)
+    try:
+        corpus, extracted = build(
+            rows,
+            {modality: getattr(options, modality) for modality in MODALITIES},
+            options,
+            name=options.manifest.stem,
+            cache=cache,
+            jobs=options.jobs,
+            skip_bad=options.skip_bad,
+            strict=options.strict,
+            log=show,
+        )
+    except KeyboardInterrupt:
+        show(f"what was computed is kept in {cache.folder}: the same command resumes", sys.stderr)
+        raise
     save_finished(corpus, options, missing_lines(extracted))
     return 1 if extracted.failures else 0
-
-
-def chosen(rows: Sequence[Row], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Returns modality -> extractor as a command line names it; without any, those that need no weights.
-
-    Args:
-      rows: of the manifest.
-      given: modality -> what the command line says, None = nothing.
-    """
-    named = {modality: name for modality, name in given.items() if name}
-    if named:
-        return named
-    there = {"text": any(row.transcript for row in rows), "audio": any(row.file for row in rows)}
-    return {modality: name for modality, name in DEFAULTS.items() if there[modality]}
-
-
-def readable(rows: Sequence[Row], extractors: Mapping[str, Extractor], *, skip: bool) -> list[Row]:
-    """Returns the rows, without recordings that cannot be read.
-
-    Args:
-      rows: of the manifest.
-      extractors: modality -> extractor.
-      skip: whether such a row keeps its transcript alone; otherwise it is an error.
-
-    Raises:
-      UserError: with a line per row, the first ten of them.
-    """
-    defects = check_recordings(rows, extractors)
-    if defects and not skip:
-        lines = list(defects.values())
-        more = [f"and {len(lines) - SHOWN_DEFECTS} more"] if len(lines) > SHOWN_DEFECTS else []
-        raise UserError(*lines[:SHOWN_DEFECTS], *more, "correct these rows, or leave them without features: --skip-bad")
-    for line in defects.values():
-        warn(line)
-    return [dataclasses.replace(row, file=None) if position in defects else row for position, row in enumerate(rows)]
-
-
-def report(extracted: Extracted, *, strict: bool) -> None:
-    """Warns of what is damaged and of extractors that failed. Raises UserError if `strict` and there is any."""
-    lines = [*extracted.warnings, *extracted.failures]
-    if strict and lines:
-        raise UserError(*lines[:SHOWN_DEFECTS])
-    for line in lines:
-        warn(line)
 
 
 def _parser(program: str) -> Parser:

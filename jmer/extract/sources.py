@@ -114,9 +114,7 @@ def rows_of_utterances(utterances: Sequence[Any]) -> list[Row]:
 
 def _parsed(text: str) -> Sequence[Any]:
     if not text.strip():
-        raise UserError(
-            'the input is empty: expected a dialogue as JSON: [{"speaker": "Ann", "transcript": "Hi"}]'
-        )
+        raise UserError('the input is empty: expected a dialogue as JSON: [{"speaker": "Ann", "transcript": "Hi"}]')
     try:
         found = json.loads(text)
         return found if isinstance(found, list) else [found]
