@@ -13,8 +13,10 @@ from tiny_bert import BLOCKS, SIZE, reference_states, write_folder
 
 from jmer.errors import UserError
 from jmer.extract.bert import Bert
+from jmer.extract.manifest import read_manifest
 from jmer.extract.protocol import Missing, Turn, Words
 from jmer.extract.registry import make_extractor
+from jmer.extract.work import extract_features
 
 pytest.importorskip("safetensors")
 tokenizers = pytest.importorskip("tokenizers")
@@ -185,6 +187,17 @@ def test_turns_before_an_utterance_change_its_features(folders, family, pooling)
     # The first token, and all after the turn before.
     expected = np.concatenate([states[:1], states[1 + count :]]).mean(0) if pooling == "mean" else states[0]
     np.testing.assert_allclose(with_turn, expected, rtol=0, atol=1e-5)
+
+
+def test_manifests_are_given_to_it_with_the_turns_before_each_utterance(tmp_path, folders):
+    folder, _ = folders["roberta"]
+    talk = tmp_path / "talk.csv"
+    talk.write_text("conversation,speaker,transcript\na,Ann,how?\na,Ben,fine\na,Ann,a cat\nb,Cy,fine\na,Ben,ran\n")
+    bert = Bert(folder, context=2, speakers=True)
+    found = extract_features(read_manifest(talk), {"text": bert}, None, log=lambda line: None).features["text"]
+    turns = [("Ann", "how?"), ("Ben", "fine"), ("Ann", "a cat"), ("Ben", "ran")]
+    given = [said(text, speaker, turns[max(0, n - 2) : n]) for n, (speaker, text) in enumerate(turns)]
+    np.testing.assert_array_equal(np.stack(found), np.stack([bert(words) for words in [*given, said("fine", "Cy")]]))
 
 
 def test_the_longest_input_is_read_to_its_end(folders):
