@@ -199,7 +199,7 @@ def test_frames_do_not_depend_on_what_follows(monkeypatch):
 
 
 def test_the_extractor():
-    whole, frames = make_extractor("acoustic", "audio"), make_extractor("acoustic,frames=true", "audio")
+    whole, frames = make_extractor("acoustic", "audio"), make_extractor("acoustic,pooling=none", "audio")
     assert (whole.width, whole.frames, frames.width, frames.frames) == (211, False, 43, True)
     assert whole.identity["extractor"] == "acoustic" and whole.identity != frames.identity
     sound = talk()

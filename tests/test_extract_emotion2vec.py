@@ -150,7 +150,7 @@ def test_weights_of_another_size_fail_where_they_are_used(folder):
 
 
 def test_a_wrong_option_gets_one_line(folder):
-    with pytest.raises(UserError, match="pooling is 'frame': expected mean or none"):
+    with pytest.raises(UserError, match="pooling is 'frame': expected mean, none"):
         emotion2vec(folder, pooling="frame")
 
 

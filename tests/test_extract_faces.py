@@ -246,7 +246,7 @@ def test_weights_beside_an_onnx_file_are_part_of_the_identity(tmp_path):
     ("options", "message"),
     [
         ({"detector": "hog"}, "detector is 'hog': expected haar, dlib, box"),
-        ({"pooling": "max"}, "pooling is 'max': expected mean or none"),
+        ({"pooling": "max"}, "pooling is 'max': expected mean, none"),
         ({"fps": 0}, "expected 0 < fps"),
         ({"margin": -1}, "expected 0 < fps"),
         ({"smallest": 2}, "expected 0 < fps"),

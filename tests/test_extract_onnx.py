@@ -145,7 +145,7 @@ def test_an_encoder_that_fails_on_trial_gets_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "max"}, "pooling is 'max': expected mean or none"),
+        ({"pooling": "max"}, "pooling is 'max': expected mean, none"),
         ({"shortest": 0}, "shortest is 0.0: expected seconds above 0"),
         ({"shortest": 2}, "shortest is 2.0: expected seconds above 0, at most 1.0"),
         ({"normalise": "yes"}, "option 'normalise' is 'yes': expected true or false"),

@@ -26,7 +26,7 @@ def voice(seconds=1.0, level=0.3):
 
 
 def given(name, frames=False):
-    return make_extractor(f"opensmile:{name}{',frames=true' if frames else ''}", "audio")
+    return make_extractor(f"opensmile:{name}{',pooling=none' if frames else ''}", "audio")
 
 
 def shipped(opensmile):

@@ -12,8 +12,8 @@ import zlib
 import numpy as np
 import pytest
 
-from jmer.data.readers.file_kinds import check_kind, kind_of
 from jmer.errors import UserError
+from jmer.file_kinds import check_kind, kind_of
 
 
 def archive(*names):

@@ -12,17 +12,21 @@ import jmer
 
 ROOT = Path(__file__).parent.parent / "jmer"
 GROUND = {
-    *("batch", "digests", "errors", "files", "guard", "json_values", "precision", "segments", "selection"),
-    *("text", "text_width"),
+    *("batch", "digests", "errors", "file_kinds", "files", "guard", "json_values", "precision", "segments"),
+    *("selection", "text", "text_width", "warning"),
 }
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
     "losses": {"losses", "layers", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors"},
-    "data": {"data", "batch", "command", "digests", "errors", "files", "guard", "json_values", "text"},
+    "data": {
+        *("data", "batch", "command", "digests", "errors", "file_kinds", "files", "guard", "json_values", "text"),
+        "warning",
+    },
     "extract": {
         *("extract", "data", "layers"),
-        *("batch", "checks", "command", "digests", "docstrings", "errors", "files", "guard", "precision", "text"),
+        *("batch", "checks", "command", "digests", "docstrings", "errors", "file_kinds", "files", "guard"),
+        *("precision", "text", "warning"),
     },
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},
@@ -58,6 +62,17 @@ def test_layers_and_losses_pull_in_nothing_heavy():
     """What `flax.linen` imports by itself is not ours to judge."""
     heavy = "{'datasets', 'pandas', 'clu', 'ml_collections', 'matplotlib', 'pyarrow', 'jmer.data', 'jmer.batch'}"
     code = f"import sys, jmer.layers, jmer.losses; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_decodes_recordings_pulls_in_nothing_heavy():
+    """Processes that decode recordings start soon and are small."""
+    heavy = "{'jax', 'datasets', 'pandas', 'pyarrow', 'jmer.data', 'torch', 'onnxruntime', 'cv2', 'av'}"
+    code = (
+        "import sys, jmer.extract.recordings; from jmer.extract.registry import CLASSES, extractor_class\n"
+        f"[extractor_class(name) for name in CLASSES]; print(sorted({heavy} & sys.modules.keys()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import jmer
 from jmer.cli.actions import set_up
 from jmer.cli.flags import STANDARD_INPUT
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.evaluation.html_viewer import PredictedSplit
 from jmer.evaluation.prediction_files import write_prediction_files
@@ -22,6 +21,7 @@ from jmer.extract.prediction import trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_json
 from jmer.files import check_new_folder
 from jmer.runs.run import Predicting
+from jmer.warning import warn
 
 
 def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:

@@ -15,11 +15,11 @@ from jmer.data.groups import GROUPINGS
 from jmer.data.normalization import fit
 from jmer.data.outliers import constant_lines
 from jmer.data.plausibility import suspicions
-from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import relabelled
 from jmer.data.splits import hold_out
 from jmer.data.validation import check_card
 from jmer.errors import UserError
+from jmer.warning import warn
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from jmer.batch import MODALITIES, UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Folds, build_corpus
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.text import LONGEST_TRANSCRIPT, name_fault, printable, storable
+from jmer.warning import warn
 
 SHOWN_DEFECTS = 10
 LONGEST_EXCERPT = 60

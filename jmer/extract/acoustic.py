@@ -69,12 +69,13 @@ class Acoustic(SoundExtractor):
     of bands and energy, and the same pitch.
 
     Attributes:
-      frames: whether the features are the 43 values of each frame, rather than the statistics.
+      pooling: statistics, or none for the 43 values of each frame.
     """
 
-    frames: bool = False
+    pooling: str = "statistics"
 
     name = "acoustic"
+    poolings = ("statistics", "none")
     licence = "none: jmer's own, without weights"
     shortest = (FRAME + HOP) / RATE
 

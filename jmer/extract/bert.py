@@ -16,8 +16,6 @@ from jmer.extract.bert_input import Reader, Tokens, read_tokenizer
 from jmer.extract.layers import Layers, parse_layers
 from jmer.extract.protocol import Features, Missing, TextExtractor, Words
 
-POOLINGS = ("mean", "first", "none")
-
 
 @dataclasses.dataclass(frozen=True)
 class Bert(TextExtractor):
@@ -50,14 +48,14 @@ class Bert(TextExtractor):
     ascii: bool = False
 
     name = "bert"
+    poolings = ("mean", "first", "none")
     licence = "that of the network in the folder"
     extra = "text"
     imports = ("safetensors", "tokenizers")
 
     def __post_init__(self):
+        super().__post_init__()
         parse_layers(self.layer)
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is '{self.pooling}': expected {', '.join(POOLINGS)}")
         if self.context < 0:
             raise ValueError(f"context is {self.context}: expected a number of turns, at least 0")
         if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:
@@ -66,10 +64,6 @@ class Bert(TextExtractor):
     @property
     def width(self) -> int:
         return self._layers.width(self._architecture.size)
-
-    @property
-    def frames(self) -> bool:
-        return self.pooling == "none"
 
     @property
     def files(self) -> Sequence[Path]:

@@ -1,4 +1,4 @@
-"""A corpus of recordings and transcripts: features are extracted and put together with what is said of the utterances."""
+"""Corpora of recordings and transcripts, whose features are extracted."""
 
 import argparse
 import dataclasses
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jmer.data.corpus import Corpus
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.extract.cache import Cache
 from jmer.extract.corpus import check_same_kind, identities, labels_of_rows, make_corpus_of
@@ -16,6 +15,7 @@ from jmer.extract.protocol import Extractor
 from jmer.extract.registry import make_extractor
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_utterances
 from jmer.extract.work import Extracted, Log, check_recordings, extract_features
+from jmer.warning import warn
 
 DEFAULTS = {"text": "hashing", "audio": "acoustic"}
 """Modality -> the extractor that needs no weights."""
@@ -37,8 +37,8 @@ def extract_corpus(
 
     Args:
       source: the path of a manifest, or utterances as mappings with its columns, see `jmer.extract.manifest`.
-      text, audio, visual: extractors, as `jmer extract` takes them, e.g. `hashing` or `bert:models/minilm,layer=-2`; all
-        None = those that need no weights.
+      text, audio, visual: extractors, as `jmer extract` takes them, e.g. `bert:models/minilm,layer=-2`; None = none,
+        but those that need no weights if all are None.
       emotions: names of the labels in their order; None = those of the labels, in the usual order.
       name: of the corpus; None = that of the manifest.
       cache: the folder where features are kept; None = nowhere.

@@ -41,10 +41,6 @@ class Emotion2vec(SoundExtractor):
     imports = ("torch", "funasr")
     packages = ("torch", "funasr")
 
-    def __post_init__(self):
-        if self.pooling not in ("mean", "none"):
-            raise ValueError(f"pooling is '{self.pooling}': expected mean or none")
-
     @property
     def width(self) -> int:
         path = self.files[0]
@@ -59,10 +55,6 @@ class Emotion2vec(SoundExtractor):
         if type(size) is not int or size < 1:
             raise UserError(f"{path}: embed_dim in model_conf is {size!r}: expected emotion2vec's configuration")
         return size
-
-    @property
-    def frames(self) -> bool:
-        return self.pooling == "none"
 
     @property
     def shortest(self) -> float:

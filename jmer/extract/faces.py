@@ -70,12 +70,11 @@ class Faces(PictureExtractor):
     imports = ("cv2",)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.model.suffix not in FORMATS:
             raise ValueError(f"{self.model} is no file of a network: expected one in {' or '.join(FORMATS)}")
         if self.detector not in DETECTORS:
             raise ValueError(f"detector is '{self.detector}': expected {', '.join(DETECTORS)}")
-        if self.pooling not in ("mean", "none"):
-            raise ValueError(f"pooling is '{self.pooling}': expected mean or none")
         if not 0 < self.fps <= 1000 or not 0 <= self.margin <= 2 or not 0 < self.smallest <= 1:
             raise ValueError("expected 0 < fps <= 1000, 0 <= margin <= 2 and 0 < smallest <= 1")
         _mean_and_deviation(self.scale)
@@ -83,10 +82,6 @@ class Faces(PictureExtractor):
     @property
     def pictures_per_second(self) -> float:
         return self.fps
-
-    @property
-    def frames(self) -> bool:
-        return self.pooling == "none"
 
     @functools.cached_property
     def width(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jmer.errors import UserError
 
-# The kind of a file -> it only stands for the file, which `jmer.data.readers.file_kinds` says how to get.
+# The kind of a file -> it only stands for the file, which `jmer.file_kinds` says how to get.
 _NOT_ITSELF = {"empty", "zeros", "git-lfs", "git-annex", "dvc", "html", "xml"}
 
 
@@ -30,7 +30,7 @@ def check_kind(path: Path, *expected: str) -> None:
       UserError: if it is not, or cannot be read.
     """
     # The room imports JAX, which naming an extractor does not need.
-    from jmer.data.readers.file_kinds import kind_of
+    from jmer.file_kinds import kind_of
 
     kind = kind_of(path)
     if kind and kind.name not in expected and (kind.name in _NOT_ITSELF or expected):

@@ -41,10 +41,9 @@ class Onnx(SoundExtractor):
     imports = ("onnxruntime",)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.model.suffix != ".onnx":
             raise ValueError(f"{self.model} is no file of an encoder: expected one in .onnx")
-        if self.pooling not in ("mean", "none"):
-            raise ValueError(f"pooling is '{self.pooling}': expected mean or none")
         if not 0 < self.shortest <= _TRIAL_SECONDS:
             raise ValueError(f"shortest is {self.shortest}: expected seconds above 0, at most {_TRIAL_SECONDS}")
 
@@ -65,10 +64,6 @@ class Onnx(SoundExtractor):
         if self.frames and result.ndim == 1:
             raise UserError(f"{self.model} returns a vector, not frames: choose pooling=mean")
         return result.shape[-1]
-
-    @property
-    def frames(self) -> bool:
-        return self.pooling == "none"
 
     @property
     def files(self) -> Sequence[Path]:

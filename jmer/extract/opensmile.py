@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.extract.protocol import RATE, Features, Missing, SoundExtractor
+from jmer.warning import warn
 
 
 class Columns(NamedTuple):
@@ -61,13 +61,14 @@ class OpenSmile(SoundExtractor):
       feature_set: its name (IS09, IS10, IS11, IS12, IS13, ComParE_2016, GeMAPSv01a, GeMAPSv01b, eGeMAPSv01a,
         eGeMAPSv01b, eGeMAPSv02, emobase), or the path of a configuration file with the hooks of the Python package for
         source and sink, whose levels are called func and lld; files that it includes are not in its identity.
-      frames: whether the features are the low-level descriptors of each frame, rather than the functionals.
+      pooling: functionals, or none for the low-level descriptors of each frame.
     """
 
     feature_set: str
-    frames: bool = False
+    pooling: str = "functionals"
 
     name = "opensmile"
+    poolings = ("functionals", "none")
     licence = "audEERING Research License: no commercial use"
     extra = "opensmile"
     imports = ("opensmile",)

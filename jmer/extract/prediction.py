@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Corpus
 from jmer.data.extractors import GIVEN, mismatch
-from jmer.data.readers.conventions import warn
 from jmer.data.readers.labels import LabelNames
 from jmer.errors import UserError
 from jmer.extract.cache import Cache
@@ -15,6 +14,7 @@ from jmer.extract.manifest import Row
 from jmer.extract.protocol import Extractor
 from jmer.extract.registry import make_extractor
 from jmer.extract.work import Extracted, extract_features
+from jmer.warning import warn
 
 
 def trained_extractors(card: Card, modalities: Sequence[str], given: Mapping[str, str]) -> dict[str, Extractor]:

@@ -17,6 +17,9 @@ from jmer.extract.hashes import sha256_of_files
 RATE = 16_000
 """Samples per second of the sound that extractors are given."""
 
+DECODING = 1
+"""Revision of the code that decodes recordings: increased whenever extractors are given other sound or pictures."""
+
 
 class Missing(NamedTuple):
     """Why an utterance has no features of a modality, e.g. "too short: 18 ms"."""
@@ -86,6 +89,8 @@ class Extractor(abc.ABC):
       extra: of setup.cfg, which installs what the extractor needs; empty = jmer alone.
       imports: modules of packages that the extra installs, imported to see whether it is there.
       packages: distributions whose version the features depend on, whatever the options; see `versions`.
+      poolings: values of the option `pooling`, where there is one: how the frames of an utterance become a vector; of
+        which none leaves them frames.
     """
 
     name: ClassVar[str]
@@ -95,16 +100,25 @@ class Extractor(abc.ABC):
     extra: ClassVar[str] = ""
     imports: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
+    poolings: ClassVar[tuple[str, ...]] = ("mean", "none")
 
     @property
     @abc.abstractmethod
     def width(self) -> int:
         """Number of columns `D`. Raises UserError if a file that says it is missing or of another kind."""
 
+    def __post_init__(self):
+        if self._pooling not in self.poolings:
+            raise ValueError(f"pooling is '{self._pooling}': expected {', '.join(self.poolings)}")
+
     @property
     def frames(self) -> bool:
         """Whether an utterance is a sequence of frames rather than one vector."""
-        return False
+        return self._pooling == "none"
+
+    @property
+    def _pooling(self) -> str:
+        return getattr(self, "pooling", self.poolings[0])
 
     @property
     def files(self) -> Sequence[Path]:
@@ -187,6 +201,10 @@ class SoundExtractor(Extractor):
 
     modality = "audio"
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what features depend on, see `Extractor`; among it how recordings are decoded."""
+        return super().settings() | {"decoding": DECODING}
+
     @property
     @abc.abstractmethod
     def shortest(self) -> float:
@@ -205,6 +223,10 @@ class PictureExtractor(Extractor):
     """Makes features of what the speaker looks like."""
 
     modality = "visual"
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what features depend on, see `Extractor`; among it how recordings are decoded."""
+        return super().settings() | {"decoding": DECODING}
 
     @property
     @abc.abstractmethod

@@ -65,17 +65,12 @@ class Speech(SoundExtractor):
     packages = ("torch", "transformers")
 
     def __post_init__(self):
+        super().__post_init__()
         parse_layers(self.layer)
-        if self.pooling not in ("mean", "none"):
-            raise ValueError(f"pooling is '{self.pooling}': expected mean or none")
 
     @property
     def width(self) -> int:
         return self._layers.width(whole_number(self._config_file, self._config, "hidden_size"))
-
-    @property
-    def frames(self) -> bool:
-        return self.pooling == "none"
 
     @property
     def shortest(self) -> float:

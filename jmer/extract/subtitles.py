@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
 from jmer.extract.extras import require
 from jmer.extract.manifest import parse_time
+from jmer.warning import warn
 
 EXTRA = "subtitles"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jmer.data.readers.file_kinds import kind_of
 from jmer.errors import UserError
 from jmer.extract.extras import require
+from jmer.file_kinds import kind_of
 
 TOLERANCE = 0.05
 """Seconds of a recording that may be missing without a word: encoders round the length of a track to their frames."""

@@ -5,37 +5,23 @@ their own: each is decoded once from its start, for all its utterances and all e
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import math
 import multiprocessing
 import os
-import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from jmer.errors import UserError
-from jmer.extract import media, sound
+from jmer.extract import media
 from jmer.extract.cache import Cache, cache_key
 from jmer.extract.hashes import sha256_of_file
 from jmer.extract.manifest import Row
-from jmer.extract.protocol import (
-    Box,
-    Extractor,
-    Features,
-    Missing,
-    PictureExtractor,
-    Pictures,
-    SoundExtractor,
-    TextExtractor,
-    Turn,
-    Words,
-)
+from jmer.extract.protocol import Extractor, Features, Missing, PictureExtractor, TextExtractor, Turn, Words
+from jmer.extract.recordings import Done, Recording, Utterance, extract_recording, ignore_interrupts
 
 TEXTS_AT_ONCE = 256
 """Texts between two writes to the cache, so that what is lost by a kill is little."""
@@ -43,52 +29,6 @@ SECONDS_BETWEEN_LINES = 30.0
 NO_TRANSCRIPT, NO_RECORDING = Missing("no transcript"), Missing("no recording")
 
 Log = Callable[[str], None]
-
-
-class Utterance(NamedTuple):
-    """What features of a recording are asked for.
-
-    Attributes:
-      key: in the cache.
-      start, end: in seconds; an infinite end is the recording's.
-      box: of the speaker's face, for extractors of pictures.
-    """
-
-    key: str
-    start: float
-    end: float
-    box: Box | None
-
-
-class Recording(NamedTuple):
-    """The work on one recording: for each extractor, the utterances that are not in the cache."""
-
-    file: Path
-    wanted: tuple[tuple[Extractor, tuple[Utterance, ...]], ...]
-
-
-@dataclasses.dataclass
-class Done:
-    """What came of some work.
-
-    Attributes:
-      features: key -> features, or why there are none.
-      warnings: lines on recordings that are damaged or clipped.
-      failures: lines on extractors that ended with an error.
-      notes: what was converted -> in how many recordings.
-    """
-
-    features: dict[str, Features] = dataclasses.field(default_factory=dict)
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    failures: list[str] = dataclasses.field(default_factory=list)
-    notes: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def update(self, other: "Done") -> None:
-        """Adds what came of other work."""
-        self.features |= other.features
-        self.warnings += other.warnings
-        self.failures += other.failures
-        self.notes += other.notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +127,7 @@ def _extract_texts(
     for start in range(0, len(keys), TEXTS_AT_ONCE):
         chosen = keys[start : start + TEXTS_AT_ONCE]
         for key, features in zip(chosen, extractor.batch([texts[key] for key in chosen]), strict=True):
-            _keep(done, cache, key, features)
+            done.keep(key, features, cache)
         progress.add(len(chosen))
     return done
 
@@ -213,96 +153,31 @@ def _recordings(
 
 def _extract_recordings(recordings: Sequence[Recording], cache: Cache | None, jobs: int) -> Iterator[Done]:
     if jobs == 1 or len(recordings) < 2:
-        yield from (_extract_recording(recording, cache) for recording in recordings)
+        yield from (extract_recording(recording, cache) for recording in recordings)
         return
     # Spawned, since JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     workers = min(jobs, len(recordings))
     with (
         _one_thread_each(),
-        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool,
+        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=ignore_interrupts) as pool,
     ):
-        futures = [pool.submit(_extract_recording, recording, cache) for recording in recordings]
+        futures = [pool.submit(extract_recording, recording, cache) for recording in recordings]
+        left = {future: recording.file for future, recording in zip(futures, recordings, strict=True)}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
+                del left[future]
+        except concurrent.futures.process.BrokenProcessPool as error:
+            files = ", ".join(str(file) for file in left.values())
+            raise UserError(
+                f"a process ended while it decoded one of {files}: memory was short (choose fewer --jobs), or the file "
+                "is damaged (find it with --jobs 1)"
+            ) from error
         except BaseException:
             # The recordings in hand are finished and kept; no other is begun.
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _extract_recording(recording: Recording, cache: Cache | None) -> Done:
-    done = Done()
-    for extractor, utterances in recording.wanted:
-        if isinstance(extractor, SoundExtractor):
-            _extract_sound(extractor, recording.file, utterances, cache, done)
-        elif isinstance(extractor, PictureExtractor):
-            _extract_pictures(extractor, recording.file, utterances, cache, done)
-    return done
-
-
-def _extract_sound(
-    extractor: SoundExtractor, file: Path, utterances: Sequence[Utterance], cache: Cache | None, done: Done
-) -> None:
-    recorded = media.read_sound(file)
-    done.notes.update(recorded.notes)
-    if recorded.defect and len(recorded.samples):  # a recording without sound has nothing that is damaged
-        done.warnings.append(f"{file.name}: {recorded.defect}")
-    for utterance in utterances:
-        cut = sound.cut(recorded, utterance.start, utterance.end, extractor.shortest)
-        if cut.warning:
-            done.warnings.append(f"{_shown(file, utterance)}: {cut.warning}")
-        with _reported(extractor, file, utterance, done):
-            features = cut.samples if isinstance(cut.samples, Missing) else extractor(cut.samples)
-            _keep(done, cache, utterance.key, features)
-
-
-def _extract_pictures(
-    extractor: PictureExtractor, file: Path, utterances: Sequence[Utterance], cache: Cache | None, done: Done
-) -> None:
-    spans = [(utterance.start, utterance.end) for utterance in utterances]
-    for clip in media.read_pictures(file, spans, extractor.pictures_per_second):
-        utterance, images = utterances[clip.index], clip.images
-        if clip.note:
-            done.warnings.append(f"{_shown(file, utterance)}: {clip.note}")
-        box = Box(*(clip.scale * value for value in utterance.box)) if utterance.box else None
-        with _reported(extractor, file, utterance, done):
-            features = images if isinstance(images, Missing) else extractor(Pictures(images, box))
-            _keep(done, cache, utterance.key, features)
-
-
-@contextlib.contextmanager
-def _reported(extractor: Extractor, file: Path, utterance: Utterance, done: Done) -> Iterator[None]:
-    """Turns an extractor's error into a line and missing features, so that the other utterances are done."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # what networks and their libraries raise, nobody has declared
-        reason = " ".join(str(error).split()) or type(error).__name__
-        done.failures.append(f"{_shown(file, utterance)}: extractor '{extractor.name}' failed: {reason}")
-        done.features[utterance.key] = Missing("extractor failed")
-
-
-def _keep(done: Done, cache: Cache | None, key: str, features: Features) -> None:
-    if not isinstance(features, Missing):
-        features = np.asarray(features, np.float32)
-        if not np.isfinite(features).all():
-            features = Missing("features are not finite")
-    done.features[key] = features
-    if cache:
-        cache.save(key, features)
-
-
-def _shown(file: Path, utterance: Utterance) -> str:
-    end = "the end" if utterance.end == math.inf else f"{utterance.end:.3f} s"
-    return f"{file.name}, {utterance.start:.3f} to {end}"
-
-
-def _ignore_interrupts() -> None:
-    """Leaves it to the parent to stop, after the recording in hand."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,10 @@
 """What the public feature files have in common: names of splits, file names, encoding errors."""
 
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jmer.errors import UserError
-from jmer.text import printable
 
 SPLIT_NAMES = {
     "train": "train",
@@ -24,11 +22,6 @@ _CONTROL_CHARACTERS = re.compile("[\x80-\x9f]")
 def split_named(name: str) -> str | None:
     """Returns the split that a cell names, in any case; None if it names none."""
     return SPLIT_NAMES.get(name.strip().lower())
-
-
-def warn(line: str) -> None:
-    """Says on the console what the user should know of a source that is read nevertheless."""
-    logging.getLogger(__name__).warning("warning: %s", printable(line))
 
 
 def files_by_split(sources: Sequence[Path], pattern: str) -> dict[str, Path]:

@@ -18,12 +18,12 @@ import numpy as np
 
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.readers.conventions import split_named
-from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
 from jmer.data.readers.pooling import NOTE, add_pool_argument, pooled
 from jmer.data.readers.utterance_names import add_alone_argument, grouped, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.file_kinds import check_kind
 from jmer.guard import guarded
 
 

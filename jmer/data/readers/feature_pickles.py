@@ -42,8 +42,6 @@ from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import EMORYNLP, IEMOCAP6, MELD
 from jmer.data.readers import split_lists, utterance_dictionaries
-from jmer.data.readers.conventions import warn
-from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.limits import reading
 from jmer.data.readers.pickle_conversations import conversation
@@ -56,6 +54,8 @@ from jmer.data.readers.torch_archives import load_torch
 from jmer.data.readers.utterance_names import add_alone_argument
 from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
+from jmer.file_kinds import kind_of
+from jmer.warning import warn
 
 ROBERTA_CHOICES = ("first", "mean", "concat")
 

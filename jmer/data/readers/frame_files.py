@@ -24,11 +24,11 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
-from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
+from jmer.file_kinds import check_kind
 from jmer.guard import guarded
 
 FLAGS = tuple(flag for flag in COLUMN_FLAGS if flag not in MODALITIES)

@@ -11,8 +11,8 @@ import numpy as np
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Conversation, Corpus, any_labelled, with_labels
 from jmer.data.emotions import in_standard_order
-from jmer.data.readers.conventions import warn
 from jmer.errors import UserError
+from jmer.warning import warn
 
 _NUMERAL = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")  # pandas makes floats of integers if cells are empty
 

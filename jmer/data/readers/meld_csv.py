@@ -18,8 +18,7 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD, MELD_SENTIMENTS
-from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, split_named, warn
-from jmer.data.readers.file_kinds import check_kind
+from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, split_named
 from jmer.data.readers.grouping import scattered
 from jmer.data.readers.labels import LabelNames, add_label_arguments
 from jmer.data.readers.table_files import open_table
@@ -27,7 +26,9 @@ from jmer.data.readers.tables import Table, listing
 from jmer.data.readers.text_files import csv_layout, read_text
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.file_kinds import check_kind
 from jmer.guard import guarded
+from jmer.warning import warn
 
 PATTERN = "*_sent_emo.csv"
 COLUMNS = ("Utterance", "Speaker", "Dialogue_ID", "Utterance_ID")

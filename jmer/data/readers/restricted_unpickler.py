@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jmer.data.readers.file_kinds import check_kind
 from jmer.data.readers.limits import EMPTY_ROWS, reading, spend
 from jmer.data.readers.pickle_scan import KEY_ITEMS, is_plain
+from jmer.file_kinds import check_kind
 from jmer.guard import RefusalError, guarded
 
 SHOWN_CHARACTERS = 120

@@ -9,7 +9,6 @@ import numpy as np
 
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Conversation
-from jmer.data.readers.conventions import warn
 from jmer.data.readers.grouping import (
     Key,
     Places,
@@ -23,6 +22,7 @@ from jmer.data.readers.grouping import (
 from jmer.data.readers.mapping import COLUMN_FLAGS, Columns
 from jmer.data.readers.tables import Table, numbered_columns
 from jmer.errors import UserError
+from jmer.warning import warn
 
 
 @dataclasses.dataclass(frozen=True)

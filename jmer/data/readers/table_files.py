@@ -10,10 +10,10 @@ from jmer.data.corpus import CARD_FILE
 from jmer.data.dataset_folders import is_dataset, load_datasets
 from jmer.data.readers.arrow_tables import arrow_table, open_arrow, open_csv, open_parquet
 from jmer.data.readers.conventions import SPLIT_NAMES
-from jmer.data.readers.file_kinds import kind_of
 from jmer.data.readers.npz_tables import open_npz
 from jmer.data.readers.tables import Table
 from jmer.errors import UserError
+from jmer.file_kinds import kind_of
 from jmer.guard import guarded
 
 _SUFFIXES = {

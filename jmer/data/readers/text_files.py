@@ -5,8 +5,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from jmer.data.readers.conventions import warn
 from jmer.guard import guarded
+from jmer.warning import warn
 
 BLOCK = 1 << 20
 DELIMITERS = ",;\t|"

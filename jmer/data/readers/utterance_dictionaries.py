@@ -19,7 +19,7 @@ import numpy as np
 from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
-from jmer.data.readers.conventions import fix_encoding, split_named, warn
+from jmer.data.readers.conventions import fix_encoding, split_named
 from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.limits import reading
 from jmer.data.readers.padded_sequences import check_nesting, vectors_or_sequences
@@ -29,6 +29,7 @@ from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.warning import warn
 
 TEXTS = ("ids", "speakers", "sentences", "annotations")
 CLASSES, NUMBERS = "classification_labels", "regression_labels"
