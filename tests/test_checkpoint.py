@@ -1,6 +1,8 @@
 """What is saved comes back bit for bit on any devices, and what cannot be read is one line."""
 
+import asyncio
 import functools
+import gc
 import logging
 import re
 import subprocess
@@ -267,18 +269,35 @@ def test_an_error_in_saving_that_is_not_of_the_disk_is_not_taken_for_one(tmp_pat
             save(checkpoints, 1)
 
 
-def test_loggers_are_as_they_were_after_an_error(tmp_path, monkeypatch):
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.level for logger in loggers]
-    with Checkpoints(tmp_path) as checkpoints:
-        save(checkpoints, 1)
-        monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", None)
-        with pytest.raises(TypeError):
-            save(checkpoints, 2)
-    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", None)
-    with pytest.raises(UserError, match="is damaged"):
-        restore(tmp_path, 1)
-    assert [logger.level for logger in loggers] == before
+MISREAD = 'DATA_LOSS: Error opening "zarr" driver: Error decoding local file "/x/state/manifest.ocdbt"'
+
+
+@pytest.mark.parametrize(
+    ("message", "appears"),
+    [(FULL, False), (FORBIDDEN, False), (MISREAD, False), ("Error opening the door", True), ("HTTP: 404", True)],
+    ids=["full", "forbidden", "misread", "of something else", "of another library"],
+)
+def test_what_asyncio_reports_late_is_not_of_checkpoints(tmp_path, caplog, message, appears):
+    with Checkpoints(tmp_path):
+        pass
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(ValueError(message))
+    loop.close()
+    gc.collect()
+    assert [record.name for record in caplog.records] == ["asyncio"] * appears
+
+
+def test_orbax_logs_no_error_of_its_own_and_others_do(tmp_path, caplog):
+    for _ in range(2):
+        with Checkpoints(tmp_path) as checkpoints:
+            save(checkpoints, 1)
+    described = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    described.write_bytes(described.read_bytes()[:-9])
+    restore(tmp_path, 1)
+    assert not caplog.records
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).error("of another library")
+    assert [record.name for record in caplog.records] == ["absl", "asyncio"]
 
 
 def test_checkpoints_are_closed_where_the_metrics_cannot_be(tmp_path, monkeypatch):

@@ -4,12 +4,12 @@ Orbax stores arrays without check sums, so that a flipped bit would give other n
 therefore holds digests of its score, of its progress and of its arrays, which are compared with what is read.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from jmer.training.train_state import TrainState
 SCORE = "score"
 PROGRESS = "progress"
 Shapes = dict[str, list[int]]
+
+_ORBAX = Path(ocp.__file__).parent
+# Errors as TensorStore puts them, and tasks of Orbax.
+_OF_ORBAX = re.compile(rf"\b[A-Z_]+: Error (open|read|writ)ing |{re.escape(str(_ORBAX))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Checkpoints:
           UserError: if the folder cannot be written, or a score in it is damaged.
         """
         self.folder = Path(folder).absolute()
+        _tell_errors_once()
         self._check_scores()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -136,9 +141,8 @@ class Checkpoints:
             progress=ocp.args.JsonSave(sealed(dataclasses.asdict(record))),
         )
         try:
-            with _errors_told_once():
-                self._manager.save(step, args=items, metrics=metrics, force=True)
-                self._manager.wait_until_finished()
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+            self._manager.wait_until_finished()
         except Exception as error:
             if not isinstance(error, OSError) and reason_code(error) is None:
                 raise
@@ -169,10 +173,9 @@ class Checkpoints:
         self._compare(step, record.shapes, _shapes(state))
         # Orbax raises many types, some with messages of several pages.
         try:
-            with _errors_told_once():
-                found = self._manager.restore(step, args=items)
-                if _digest(found["state"], found["normalization"]) != record.arrays:
-                    raise ValueError("the arrays are not those that were saved")
+            found = self._manager.restore(step, args=items)
+            if _digest(found["state"], found["normalization"]) != record.arrays:
+                raise ValueError("the arrays are not those that were saved")
         except Exception as error:
             raise _damaged(self.folder / str(step)) from error
         return Restored(found["state"], jax.device_get(found["normalization"]), record.progress)
@@ -214,17 +217,20 @@ def newest_progress(folder: Path) -> Progress:
     return _Record.read(folder / str(max(steps))).progress
 
 
-@contextlib.contextmanager
-def _errors_told_once() -> Iterator[None]:
-    """Keeps quiet, in the block and after an error in it, what Orbax logs of that error, even later."""
-    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
+def _tell_errors_once() -> None:
+    """Keeps quiet what Orbax logs of an error that is raised as one line, and other messages of these loggers not."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether a message is none of Orbax's warnings or errors, and none of asyncio's on what Orbax did not wait for.
+
+    When one array cannot be read or written, asyncio reports the others whenever Python collects them.
+    """
+    if record.name == "asyncio":
+        return not _OF_ORBAX.search(record.getMessage())
+    return record.levelno < logging.WARNING or not Path(record.pathname).is_relative_to(_ORBAX)
 
 
 @dataclasses.dataclass(frozen=True)
