@@ -1,5 +1,6 @@
 """`jmer predict` of dialogues, manifests and subtitles, and what it says of inputs that it cannot predict."""
 
+import dataclasses
 import io
 import json
 import re
@@ -124,6 +125,18 @@ def test_a_corpus_as_input_is_predicted_as_ever(runs, corpus, told, tmp_path):
         out = tmp_path / str(len(arguments))
         assert told(runs / "one", *arguments, "--out", out)[0] == 0
         assert sorted(path.name for path in (out / "predictions").glob("*.csv")) == ["train.csv", "validation.csv"]
+
+
+def test_a_corpus_whose_extractors_are_unknown_is_predicted_with_a_warning(runs, corpus, caplog):
+    run, known = jmer.load_run(runs / "one"), load_corpus(corpus)
+    table = run.predict(known)
+    assert not caplog.messages
+    unknown = dataclasses.replace(known, card=dataclasses.replace(known.card, extractors={}))
+    assert run.predict(unknown).equals(table)
+    assert run.evaluate(unknown) == run.evaluate(known)
+    assert caplog.messages == 2 * [
+        "warning: text: the card of the corpus does not say which extractor made its features, so they may differ"
+    ]
 
 
 @pytest.mark.parametrize(

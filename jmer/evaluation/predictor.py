@@ -36,6 +36,7 @@ from jmer.evaluation.predictions import check_finite, mean_probabilities, predic
 from jmer.evaluation.spread import member_spread
 from jmer.models import Model
 from jmer.precision import matmul_precision
+from jmer.warning import warn
 
 Data = Corpus | Conversation | Sequence[Conversation]
 """What can be predicted: a corpus, a conversation, or several."""
@@ -164,24 +165,21 @@ class BasePredictor(abc.ABC):
         return classification_report(labels, predicted, self.task.emotions, self.task.majority_emotion)
 
     def check_card(self, card: Card) -> None:
-        """Raises UserError, naming what differs, if a corpus does not fit the model."""
+        """Warns of what cannot be compared. Raises UserError, naming what differs, if a corpus does not fit."""
         if card.emotions and card.emotions != self.task.emotions:
             raise UserError(
                 f"corpus '{card.name}' has the emotions {', '.join(card.emotions)}, the model was trained for "
                 f"{', '.join(self.task.emotions)}: convert the corpus with these, in this order"
             )
         self._check_features(f"corpus '{card.name}'", card.frames, card.widths)
-        for modality in self.task.widths:
-            if modality in card.widths and (found := mismatch(self.task.extractors, card.extractors, modality)):
+        for modality in (m for m in self.task.widths if m in card.widths):
+            if found := mismatch(self.task.extractors, card.extractors, modality):
                 raise UserError(
                     f"the {modality} features of corpus '{card.name}' are not those that the model was trained on "
                     f"({found}): extract them as for training, or give the recordings to `jmer predict`"
                 )
-
-    def doubts(self, card: Card) -> list[str]:
-        """Returns lines on how the features of a corpus that `check_card` accepts may yet differ."""
-        modalities = [modality for modality in self.task.widths if modality in card.widths]
-        return [line for m in modalities for line in doubts(self.task.extractors, card.extractors, m)]
+            for line in doubts(self.task.extractors, card.extractors, modality):
+                warn(line)
 
     def _fitting_card(self, corpus: Corpus) -> Card:
         """Returns the card of a corpus with the model's emotions. Raises UserError if the corpus does not fit."""

@@ -83,8 +83,6 @@ def write_results(
         raise UserError(f"corpus '{card.name}' has no labels to score: predict it instead")
     if other:
         log(f"{other}; results go to {folder}")
-        for line in predictor.doubts(card):
-            log(f"warning: {line}")
     reporting = labelled and is_main_process()
     findings = probe(corpus) if reporting else ()
     history = run.history if reporting else []
