@@ -271,6 +271,25 @@ def test_an_extractor_that_fails_for_an_utterance_is_named_and_the_others_are_do
     assert told(folder / "odd.csv", folder / "c2", "--audio=acoustic", "--cache", folder / "c.features")[0] == 0
 
 
+def test_a_recording_with_subtitles_becomes_a_corpus_without_labels(talk, told, tmp_path):
+    pytest.importorskip("srt")
+    (tmp_path / "talk.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nAnn: How lovely\n\n")
+    recording = tmp_path / "talk.mp4"
+    recording.write_bytes((talk / "a.mp4").read_bytes())
+    for source, flags in ((recording, []), (talk / "b.mp4", ["--subtitles", tmp_path / "talk.srt"])):
+        assert told(source, tmp_path / source.stem / "c", *flags)[0] == 0
+        (conversation,) = load_corpus(tmp_path / source.stem / "c").conversations("test")
+        assert (conversation.id, conversation.speakers, conversation.sentences) == (
+            source.stem,
+            ["Ann"],
+            ["How lovely"],
+        )
+        assert conversation.available["audio"].all()
+    assert told(recording, tmp_path / "d", "--jobs", 0)[2] == [
+        "error: argument --jobs: '0' is no number of processes from 1 to 256 (see `python -m jmer.extract --help`)"
+    ]
+
+
 def test_a_killed_extraction_resumes_to_the_same_bytes(talk, corpus, told, tmp_path):
     flags = [*extractors(talk), "--emotions", ",".join(EMOTIONS)]
     cache = tmp_path / "cache"

@@ -6,10 +6,12 @@ import re
 import shlex
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.errors import UserError
+from jmer.extract.arguments import add_source_arguments
 
 MAIN = "python -m jmer.main"
 FIELD = "--config."
@@ -55,26 +57,14 @@ def add_input_flags(parser: Parser) -> None:
         help="a manifest (.csv, .jsonl), a recording, subtitles, or - for a dialogue as JSON on standard input; or a "
         "corpus, as --corpus",
     )
-    parser.add_argument(
-        "--subtitles", metavar="FILE", help="what is said in the recording (default: the file beside it)"
-    )
-    parser.add_argument(
-        "--speakers",
-        metavar="FILE",
-        help="who speaks when, as RTTM or JSON (default: the .rttm file beside the recording, if there is one)",
-    )
+    add_source_arguments(parser)
     for modality in MODALITIES:
         parser.add_argument(
             f"--{modality}",
             metavar="EXTRACTOR",
             help=f"the extractor that made the {modality} features of training, if its files are elsewhere now",
         )
-    parser.add_argument("--cache", metavar="FOLDER", help="where features are kept (default: nowhere)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
-    parser.add_argument("--encoding", default="utf-8-sig", help="of a manifest (default: UTF-8)")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave rows whose recording cannot be read without its features"
-    )
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where features are kept (default: nowhere)")
 
 
 def add_out_flag(parser: Parser) -> None:
@@ -82,7 +72,8 @@ def add_out_flag(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="FOLDER",
-        help="a new folder for the results, as of a run that cannot be written (default: the run's own folder)",
+        help="a new folder for the results, as of a run that cannot be written (default: the run's own folder; what is "
+        "predicted of an input that is no corpus is then only shown)",
     )
 
 

@@ -47,7 +47,7 @@ def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     extractors = trained_extractors(run.card, run.config.model.modalities, given)
     rows = readable(rows, extractors, skip=options.skip_bad)
     log = set_up(options)
-    cache = Cache(Path(options.cache)) if options.cache else None
+    cache = Cache(options.cache) if options.cache else None
     name = DIALOGUE if options.input == STANDARD_INPUT else Path(options.input).stem
     found = run.extract(rows, name=name, given=given, cache=cache, jobs=options.jobs, log=log)
     for line in found.warnings:
@@ -64,12 +64,7 @@ def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
 
 def _rows(options: argparse.Namespace) -> list[Row]:
     if options.input != STANDARD_INPUT:
-        return rows_of(
-            Path(options.input),
-            subtitles=Path(options.subtitles) if options.subtitles else None,
-            diarization=Path(options.speakers) if options.speakers else None,
-            encoding=options.encoding,
-        )
+        return rows_of(Path(options.input), options)
     try:
         return rows_of_json(sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
 """`jmer extract MANIFEST DEST`: makes a corpus of recordings and transcripts.
 
 A manifest is a csv or jsonl file with a row per utterance: `conversation`, `speaker`, `transcript`, `file`, `start`,
-`end`, `label`, `split` (all but the first are optional, see `jmer.extract.manifest`).
+`end`, `label`, `split` (all but the first are optional, see `jmer.extract.manifest`). A recording with subtitles beside
+it, or subtitles alone, become a corpus without labels.
 
     jmer extract talk.csv corpora/talk                                  text by hashing, sound by jmer's own set
     jmer extract talk.csv corpora/talk --text bert:models/minilm --audio acoustic --visual faces:fer.tflite
@@ -22,11 +23,12 @@ from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.data.finishing import add_corpus_arguments, check_new, save_finished
 from jmer.data.readers.labels import add_label_arguments
+from jmer.extract.arguments import add_source_arguments
 from jmer.extract.build import DEFAULTS, build
 from jmer.extract.cache import Cache
 from jmer.extract.corpus import missing_lines
-from jmer.extract.manifest import read_manifest
 from jmer.extract.registry import CLASSES, described, extractor_class
+from jmer.extract.sources import rows_of
 
 PROGRAM = "python -m jmer.extract"
 CACHE_SUFFIX = ".features"
@@ -50,7 +52,7 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
         return 0
     options = _parser(program).parse_args(arguments)
     check_new(options.dest)
-    rows = read_manifest(options.manifest, options.encoding)
+    rows = rows_of(options.manifest, options)
     cache = Cache(options.cache or options.dest.with_name(options.dest.name + CACHE_SUFFIX))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -75,7 +77,10 @@ def extract(arguments: Sequence[str], *, program: str = PROGRAM) -> int:
 def _parser(program: str) -> Parser:
     parser = Parser(prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "manifest", type=Path, metavar="MANIFEST", help="a .csv or .jsonl file with a row per utterance"
+        "manifest",
+        type=Path,
+        metavar="MANIFEST",
+        help="a .csv or .jsonl file with a row per utterance; or a recording with subtitles, or subtitles alone",
     )
     add_corpus_arguments(parser)
     for modality in MODALITIES:
@@ -90,13 +95,9 @@ def _parser(program: str) -> Parser:
     parser.add_argument(
         "--cache", type=Path, metavar="FOLDER", help=f"where features are kept (default: DEST{CACHE_SUFFIX})"
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
-    parser.add_argument("--encoding", default="utf-8-sig", help="of the manifest (default: UTF-8)")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave rows whose recording cannot be read without its features"
-    )
     parser.add_argument(
         "--strict", action="store_true", help="stop if a recording is shorter than its rows say, damaged or clipped"
     )
+    add_source_arguments(parser)
     add_label_arguments(parser, "those of the labels, in the usual order")
     return parser

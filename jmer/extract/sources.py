@@ -1,5 +1,6 @@
 """What can be predicted without a corpus: manifests, recordings with subtitles, and dialogues as JSON."""
 
+import argparse
 import glob
 import json
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,14 @@ DIALOGUE = "dialogue"
 """Name of a conversation that has none."""
 
 
-def rows_of(
-    source: Path, *, subtitles: Path | None = None, diarization: Path | None = None, encoding: str = "utf-8-sig"
-) -> list[Row]:
+def rows_of(source: Path, options: argparse.Namespace | None = None) -> list[Row]:
     """Returns the utterances of a manifest, of a transcript, or of a recording with its transcript.
 
     Args:
-      source: a manifest (.csv, .jsonl); or subtitles; or a recording, then `subtitles` says what is said when.
-      subtitles: of the recording; None = the file beside it with the same name.
-      diarization: who speaks when; None = the .rttm file beside the recording with the same name, if there is one.
-      encoding: of a manifest.
+      source: a manifest (.csv, .jsonl); or subtitles; or a recording, whose subtitles lie beside it with the same name,
+        and perhaps a .rttm file that says who speaks when.
+      options: parsed flags of `jmer.extract.arguments.add_source_arguments`, which name these files if they lie
+        elsewhere; None = they do not.
 
     Raises:
       UserError: if a file is missing or invalid.
@@ -34,18 +33,20 @@ def rows_of(
         raise UserError(f"no file {source}: give a manifest, a recording, subtitles, or a corpus")
     if source.is_dir():
         raise UserError(f"{source} is a folder, and no corpus: give a manifest, a recording or subtitles")
-    if source.suffix.lower() in MANIFESTS:
-        return read_manifest(source, encoding)
-    if source.suffix.lower() in SUFFIXES:
-        return rows_of_captions(source.stem, None, source, diarization or _beside(source, (DIARIZATION,)))
-    found = subtitles or _beside(source, SUFFIXES)
-    if found is None:
+    suffix = source.suffix.lower()
+    if suffix in MANIFESTS:
+        return read_manifest(source, options.encoding if options else "utf-8-sig")
+    speakers = (options and options.speakers) or _beside(source, (DIARIZATION,))
+    if suffix in SUFFIXES:
+        return rows_of_captions(source.stem, None, source, speakers)
+    subtitles = (options and options.subtitles) or _beside(source, SUFFIXES)
+    if subtitles is None:
         listed = ", ".join(source.with_suffix(suffix).name for suffix in SUFFIXES)
         raise UserError(
             f"{source}: what is said when is needed: give --subtitles FILE, or put {listed} beside it; a manifest that "
             "divides it into utterances works without a transcript"
         )
-    return rows_of_captions(source.stem, source, found, diarization or _beside(source, (DIARIZATION,)))
+    return rows_of_captions(source.stem, source, subtitles, speakers)
 
 
 def rows_of_captions(name: str, recording: Path | None, captions: Path, diarization: Path | None) -> list[Row]:
