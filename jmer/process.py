@@ -3,13 +3,17 @@
 import ctypes
 import os
 import platform
+import threading
 import warnings
 from pathlib import Path
 
 from jmer.errors import UserError
 
 LEAST_ADDRESS_SPACE = 4_000_000 << 10
-"""Bytes; with 3,000,000 kB on two cores, threads cannot be started."""
+"""Bytes that JAX reserves; with 3,000,000 kB on two cores, threads cannot be started."""
+
+LEAST_FOR_DATA = 2_000_000 << 10
+"""Bytes that Arrow and its companions reserve; with 1,800,000 kB, they wait forever without a word."""
 
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _ARENAS, _MAP_FROM, _TRIM_FROM = -8, -3, -1
@@ -25,10 +29,14 @@ def set_up_process() -> None:
     keep_freed_memory()
 
 
-def check_address_space() -> None:
-    """Compares the limit of the process' address space with what JAX reserves, before JAX is imported.
+def check_address_space(least: int = LEAST_ADDRESS_SPACE, library: str = "JAX") -> None:
+    """Compares the limit of the process' address space with what a library reserves, before it is imported.
 
     With less, its threads cannot start, and it ends the process or waits forever without a word.
+
+    Args:
+      least: bytes.
+      library: that reserves them.
 
     Raises:
       UserError: if the limit is too small.
@@ -38,11 +46,39 @@ def check_address_space() -> None:
     except ImportError:  # no POSIX system
         return
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+    if limit != resource.RLIM_INFINITY and limit < least:
         raise UserError(
-            f"the address space of the process is limited to {limit >> 10} kB, and JAX reserves up to "
-            f"{LEAST_ADDRESS_SPACE >> 10}: raise the limit (`ulimit -v unlimited`)"
+            f"the address space of the process is limited to {limit >> 10} kB, and {library} reserves up to "
+            f"{least >> 10}: raise the limit (`ulimit -v unlimited`)"
         )
+
+
+def check_threads() -> None:
+    """Starts and ends as many threads as JAX starts on so many processors, before it is imported.
+
+    With fewer, it ends the process with a core dump, or fails when it saves.
+
+    Raises:
+      UserError: if they cannot be started.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    needed = 24 + 4 * processors  # on two processors, training fails with 24 and succeeds with 40
+    end = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(needed):
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise UserError(
+            f"this process can start {len(started)} threads, and JAX needs up to {needed}: raise the limit of "
+            "processes (`ulimit -u`, or that of the container)"
+        ) from error
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
 
 
 def check_devices() -> None:

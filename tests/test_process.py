@@ -2,14 +2,16 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
+import threading
 
 import jax
 import pytest
 
 from jmer.errors import UserError
-from jmer.process import check_devices
+from jmer.process import check_devices, check_threads
 
 PROGRAM = """
 import resource
@@ -98,3 +100,43 @@ def test_too_small_an_address_space_is_one_line(tmp_path, kilobytes):
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems do not limit the address space")
+@pytest.mark.parametrize("arguments", [["inspect", "synthetic-meld"], ["convert", "table", "a.csv", "b"]], ids=" ".join)
+def test_commands_on_data_need_less_address_space_and_say_so(arguments):
+    script = LIMITED.replace("jmer.main", "jmer.cli.program")
+    command = [sys.executable, "-c", script, "1800000", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    line = (
+        "error: the address space of the process is limited to 1800000 kB, and Arrow reserves up to 2000000: raise the "
+        "limit (`ulimit -v unlimited`)\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+@pytest.mark.parametrize("possible", [0, 5])
+def test_too_few_threads_is_one_line_and_leaves_none(monkeypatch, possible):
+    before, start, started = threading.active_count(), threading.Thread.start, []
+
+    def limited(thread):
+        if len(started) == possible:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    line = (
+        f"this process can start {possible} threads, and JAX needs up to 32: raise the limit of processes "
+        "(`ulimit -u`, or that of the container)"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        check_threads()
+    assert threading.active_count() == before
+
+
+def test_enough_threads_are_found_and_leave_none():
+    before = threading.active_count()
+    check_threads()
+    assert threading.active_count() == before

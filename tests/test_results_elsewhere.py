@@ -91,6 +91,23 @@ def test_a_run_that_cannot_be_written_is_refused_before_it_predicts_or_used_with
     assert loaded.scores["test"] == loaded.evaluate()["test"]
 
 
+def test_training_a_finished_run_that_cannot_be_written_shows_its_report(runs, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    run, allowed = runs[1], os.access
+    before, loaded, lines = contents(run), jmer.load_run(run), []
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(run) and allowed(path, mode))
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    found = jmer.train(loaded.config, tiny_corpus(), run, log=lines.append)
+    assert lines == [f"this run is finished; its report, {run / 'report.md'}:\n\n{(run / 'report.md').read_text()}"]
+    assert found.scores == loaded.scores and contents(run) == before
+    more = loaded.config.copy_and_resolve_references()
+    more.training.epochs += 1
+    with pytest.raises(UserError, match=rf"^cannot write {run} \(Read-only file system\): "):
+        jmer.train(more, tiny_corpus(), run, log=None)
+
+
 @pytest.fixture
 def group(runs, tmp_path):
     return Path(shutil.copytree(runs[0], tmp_path / "two"))

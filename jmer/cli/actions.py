@@ -12,7 +12,7 @@ from jmer.cli.flags import FIELD, command_line
 from jmer.command import show
 from jmer.errors import UserError
 from jmer.files import check_new_folder
-from jmer.process import check_address_space, check_devices, set_up_process
+from jmer.process import check_address_space, check_devices, check_threads, set_up_process
 
 
 def train(program: str, arguments: Sequence[str], options: argparse.Namespace, changes: Mapping[str, str]) -> int:
@@ -31,6 +31,7 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
       UserError: if the configuration, the corpus or the folder is refused.
     """
     check_address_space()
+    check_threads()
     config = jmer.get_config(options.config, changes)
 
     def command(own: ConfigDict, folder: Path) -> str:
@@ -70,6 +71,7 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
       UserError: if there is no such run, or the corpus does not fit it.
     """
     check_address_space()
+    check_threads()
     from jmer.api import default_workdir
     from jmer.data import load_configured
     from jmer.data.validation import validate_corpus

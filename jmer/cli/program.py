@@ -20,6 +20,7 @@ from jmer.cli.flags import (
 )
 from jmer.command import Parser, launch
 from jmer.errors import UserError
+from jmer.process import LEAST_FOR_DATA, check_address_space
 
 TRAIN = """Trains a model, evaluates it and writes its report. The same command resumes where a run was stopped.
 
@@ -146,6 +147,7 @@ def _predict_input(options: argparse.Namespace, changes: dict[str, str]) -> int:
 
 def convert(arguments: Sequence[str]) -> None:
     """Runs `jmer convert`."""
+    check_address_space(LEAST_FOR_DATA, "Arrow")
     from jmer.data.convert import convert
 
     convert(arguments, program="jmer convert")
@@ -160,6 +162,7 @@ def extract(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> None:
     """Runs `jmer inspect`."""
+    check_address_space(LEAST_FOR_DATA, "Arrow")
     from jmer.data.inspect import inspect
 
     inspect(arguments, program="jmer inspect")

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,7 +23,7 @@ from jmer.pipeline import Pipeline
 from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent
 from jmer.runs.evaluation import is_reported, write_results
 from jmer.runs.initial_weights import find_start, is_begun, write_record
-from jmer.runs.resume import Request, claim
+from jmer.runs.resume import Request, check_resume, claim
 from jmer.training import loop
 from jmer.training.execution import check_execution
 from jmer.training.optimizer import make_optimizer
@@ -88,6 +89,8 @@ def train_runs(
         )
         for config, workdir, command in zip(fitted, workdirs, commands, strict=True)
     ]
+    if _are_done_for_good(requests):
+        return False
     with claim(requests) if is_main_process() else contextlib.nullcontext(()) as changes:
         if start and is_main_process():
             for workdir in itertools.filterfalse(is_begun, workdirs):
@@ -103,6 +106,16 @@ def train_runs(
             if not is_reported(workdir, config):
                 write_results(workdir, corpus, log=log)
         return trained
+
+
+def _are_done_for_good(requests: Sequence[Request]) -> bool:
+    """Whether all runs are finished and reported, in directories that cannot be written and need not be."""
+    return all(
+        not os.access(request.workdir, os.W_OK)
+        and check_resume(request)
+        and is_reported(request.workdir, request.config)
+        for request in requests
+    )
 
 
 def seed_runs(config: ConfigDict, workdir: Path) -> tuple[list[ConfigDict], list[Path]]:
