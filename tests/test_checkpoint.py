@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import json
 import logging
 import re
 import subprocess
@@ -291,6 +292,9 @@ def test_orbax_logs_no_error_of_its_own_and_others_do(tmp_path, caplog):
     for _ in range(2):
         with Checkpoints(tmp_path) as checkpoints:
             save(checkpoints, 1)
+    # Programs that other tests have run may have raised the levels.
+    for name in ("absl", "asyncio"):
+        caplog.set_level(logging.WARNING, logger=name)
     described = tmp_path / "1" / "_CHECKPOINT_METADATA"
     described.write_bytes(described.read_bytes()[:-9])
     restore(tmp_path, 1)
@@ -298,6 +302,17 @@ def test_orbax_logs_no_error_of_its_own_and_others_do(tmp_path, caplog):
     for name in ("absl", "asyncio"):
         logging.getLogger(name).error("of another library")
     assert [record.name for record in caplog.records] == ["absl", "asyncio"]
+
+
+def test_a_damaged_description_is_one_line(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+    described = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    fields = json.loads(described.read_text())
+    described.write_text(json.dumps(fields | {"hnit_timestamp_nsecs": 1, "custom_metadata": {"a": 1}}))
+    line = f"{tmp_path} is damaged (a _CHECKPOINT_METADATA in it): put a copy back, or train again in another workdir"
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        Checkpoints(tmp_path)
 
 
 def test_checkpoints_are_closed_where_the_metrics_cannot_be(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ class Checkpoints:
           clean: whether to remove what killed saves have left; False = another process may be saving there now.
 
         Raises:
-          UserError: if the folder cannot be written, or a score in it is damaged.
+          UserError: if the folder cannot be written, or a score or a description in it is damaged.
         """
         self.folder = Path(folder).absolute()
         _tell_errors_once()
@@ -91,6 +91,12 @@ class Checkpoints:
             )
         except OSError as error:
             raise not_written(f"cannot use {self.folder}", error, "choose another workdir") from error
+        # Of keys and values in the files that describe the checkpoints, which Orbax reads as it opens them.
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{self.folder} is damaged (a _CHECKPOINT_METADATA in it): put a copy back, or train again in another "
+                "workdir"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
