@@ -7,7 +7,6 @@ from flax import struct
 
 from jmer.segments import Segments, one_per_row
 
-MODALITIES = ("text", "audio", "visual")
 UNLABELLED = -1
 
 

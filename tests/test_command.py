@@ -103,4 +103,4 @@ def test_closed_streams_are_no_mistake_and_no_file_takes_their_place(tmp_path, c
 def test_all_programs_print_with_show():
     for path in [*(ROOT / "jmer").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
         names = [n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)]
-        assert names.count("print") == (path.name == "command.py"), path
+        assert names.count("print") == (path == ROOT / "jmer" / "command.py"), path

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tiny import tiny_corpus, train
 
-from jmer.batch import MODALITIES
 from jmer.config import base_config, flatten, with_variants
 from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import experiment_files, get_config
+from jmer.modalities import MODALITIES
 from jmer.models import get_spec, model_names
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 

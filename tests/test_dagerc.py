@@ -12,11 +12,11 @@ from packed import apart, packed
 from reference import dag_encoder, draw_parameters, float64, linear, rows_where, softmax
 from tiny import EMOTIONS, WIDTHS, defaults, start, tiny_corpus
 
-from jmer.batch import MODALITIES
 from jmer.config import base_config, fit_to_corpus
 from jmer.data.batching import batches
 from jmer.errors import UserError
 from jmer.experiment import change_fields
+from jmer.modalities import MODALITIES
 from jmer.models import Model, build_model
 from jmer.models.dagerc import DAGERC, SPEC, DAGERCLoss, DAGERCOutput
 from jmer.pipeline import Pipeline

@@ -12,21 +12,21 @@ import jmer
 
 ROOT = Path(__file__).parent.parent / "jmer"
 GROUND = {
-    *("batch", "digests", "errors", "file_kinds", "files", "guard", "json_values", "precision", "segments"),
-    *("selection", "text", "text_width", "warning"),
+    *("batch", "digests", "errors", "file_kinds", "files", "guard", "json_values", "modalities"),
+    *("precision", "segments", "selection", "text", "text_width", "warning"),
 }
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
     "losses": {"losses", "layers", "checks"},
-    "models": {"models", "layers", "losses", "segments", "batch", "errors"},
+    "models": {"models", "layers", "losses", "segments", "batch", "errors", "modalities"},
     "data": {
-        *("data", "batch", "command", "digests", "errors", "file_kinds", "files", "guard", "json_values", "text"),
-        "warning",
+        *("data", "batch", "command", "digests", "errors", "file_kinds", "files", "guard", "json_values"),
+        *("modalities", "text", "warning"),
     },
     "extract": {
         *("extract", "data", "layers"),
         *("batch", "checks", "command", "digests", "docstrings", "errors", "file_kinds", "files", "guard"),
-        *("precision", "text", "warning"),
+        *("modalities", "precision", "text", "warning"),
     },
     "evaluation": GROUND | {"evaluation", "models", "data"},
     "training": GROUND | {"training", "evaluation", "models", "data", "config", "pipeline"},

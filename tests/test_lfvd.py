@@ -13,9 +13,10 @@ from packed import apart, packed
 from reference import draw_parameters, float64
 from tiny import defaults
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.evaluation.forward import forward_pass
 from jmer.layers.gaussian import Gaussian
+from jmer.modalities import MODALITIES
 from jmer.models.lfvd import LFVD, SPEC, LFVDLoss, LFVDOutput
 from jmer.models.spec import Model
 

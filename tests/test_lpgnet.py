@@ -15,9 +15,10 @@ from reference import attention, draw_parameters, float64, linear, one_of, rows_
 from tiny import defaults, start, tiny_corpus
 from tiny import train as train_run
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.config import base_config, with_variants
 from jmer.layers.enhancement import COMPRESSIONS
+from jmer.modalities import MODALITIES
 from jmer.models import Model
 from jmer.models.lpgnet import SPEC, LPGNet
 from jmer.models.self_distillation import SelfDistillationLoss, gate_means

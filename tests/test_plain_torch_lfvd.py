@@ -9,8 +9,8 @@ from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.lfvd import LFVD, LFVDLoss, load_parameters
-from jmer.batch import MODALITIES
 from jmer.data.batching import batches
+from jmer.modalities import MODALITIES
 from jmer.models import lfvd
 
 # On a busy machine, threads that share such small products wait for each other most of the time.

@@ -11,7 +11,7 @@ from tiny import EMOTIONS, WIDTHS
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.lpgnet import LPGNet, load_parameters, load_statistics
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
-from jmer.batch import MODALITIES
+from jmer.modalities import MODALITIES
 from jmer.models import lpgnet, self_distillation
 
 C = len(EMOTIONS)

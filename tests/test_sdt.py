@@ -15,13 +15,13 @@ from packed import apart, packed
 from reference import attention, draw_parameters, float64, linear, one_of, rows_where, sigmoid, softmax
 from tiny import defaults, start, tiny_corpus
 
-from jmer.batch import MODALITIES
 from jmer.config import base_config
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.errors import UserError
 from jmer.experiment import change_fields, get_config
 from jmer.layers.dropout import ConversationDropout
+from jmer.modalities import MODALITIES
 from jmer.models import Model, build_model
 from jmer.models.sdt import SDT, SPEC
 from jmer.models.self_distillation import SelfDistillationLoss, gate_means

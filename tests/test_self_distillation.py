@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from reference import draw_parameters, float64, linear, normal, one_of, softmax
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
+from jmer.modalities import MODALITIES
 from jmer.models.lpgnet import SPEC
 from jmer.models.self_distillation import (
     SelfDistillationHeads,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import jmer
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data import make_examples
 from jmer.data.corpus import Conversation, Corpus, any_labelled
 from jmer.data.validation import validate_corpus
@@ -17,6 +17,7 @@ from jmer.errors import UserError
 from jmer.evaluation.forward import forward_pass
 from jmer.evaluation.metrics import Scores, classification_report
 from jmer.evaluation.predictor import Predictor
+from jmer.modalities import MODALITIES
 from jmer.models.contract import example_batch
 from jmer.runs import group_runs, is_reported, read_config, seed_folders
 from jmer.runs.directory import CONFIG_FILE

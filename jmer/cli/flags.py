@@ -8,10 +8,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.errors import UserError
 from jmer.extract.arguments import add_source_arguments
+from jmer.modalities import MODALITIES
 
 MAIN = "python -m jmer.main"
 FIELD = "--config."

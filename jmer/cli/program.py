@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jmer
-from jmer.batch import MODALITIES
 from jmer.cli.flags import (
     FIELD,
     add_config_flag,
@@ -20,6 +19,7 @@ from jmer.cli.flags import (
 )
 from jmer.command import Parser, launch
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 from jmer.process import LEAST_FOR_DATA, check_address_space
 
 TRAIN = """Trains a model, evaluates it and writes its report. The same command resumes where a run was stopped.

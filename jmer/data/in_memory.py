@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, Features, Folds, feature_width
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 from jmer.text import name_fault
 
 NAME = "in-memory"

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Folds, build_corpus
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 from jmer.text import LONGEST_TRANSCRIPT, name_fault, printable, storable
 from jmer.warning import warn
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.evaluation.spread import Spread
 from jmer.files import atomically
 from jmer.guard import guarded
+from jmer.modalities import MODALITIES
 
 FORMATS = (".csv", ".parquet")
 NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted", "transcript")

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jmer.batch import MODALITIES
 from jmer.command import Parser, show
 from jmer.data.finishing import add_corpus_arguments, check_new, save_finished
 from jmer.data.readers.labels import add_label_arguments
@@ -29,6 +28,7 @@ from jmer.extract.cache import Cache
 from jmer.extract.corpus import missing_lines
 from jmer.extract.registry import CLASSES, described, extractor_class
 from jmer.extract.sources import rows_of
+from jmer.modalities import MODALITIES
 
 PROGRAM = "python -m jmer.extract"
 CACHE_SUFFIX = ".features"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.corpus import Features as ConversationFeatures
 from jmer.data.extractors import GIVEN, Identities
@@ -18,6 +18,7 @@ from jmer.extract.manifest import Row
 from jmer.extract.protocol import Extractor, Features, Missing
 from jmer.extract.registry import named
 from jmer.extract.work import Extracted
+from jmer.modalities import MODALITIES
 
 
 def identities(extractors: Mapping[str, Extractor]) -> Identities:

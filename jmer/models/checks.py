@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
+from jmer.modalities import MODALITIES
 
 
 def check_modalities(modalities: Sequence[str]) -> None:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.layers.dag import DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.losses.reduction import zero_unless
+from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.spec import ModelSpec

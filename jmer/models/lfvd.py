@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.layers.dag import DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.fusion import WEIGHTINGS, kl_fusion_weights, kl_weighted_fusion
@@ -27,6 +27,7 @@ from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
 from jmer.losses.contrastive import cross_modal_contrastive, supervised_contrastive
 from jmer.losses.distillation import variational_distillation
 from jmer.losses.reduction import zero_unless
+from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
     check_choice,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import COMPRESS_NORMS, COMPRESSIONS, FFN_INPUTS, ResidualEnhancement
@@ -24,6 +24,7 @@ from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import zero_unless
+from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_heads, check_modalities, check_rates
 from jmer.models.self_distillation import (
     LOSS_WEIGHTS,

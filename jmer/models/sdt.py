@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.gates import UNIMODAL_GATES, GatedReduction, MultimodalGate
@@ -20,6 +20,7 @@ from jmer.layers.parallel_attention import FourWayParallelAttention, Path
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import zero_unless
+from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
     check_choice,

@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, load_norm, one_of, set_parameter
 from experiments.benchmarks.plain_torch.dagerc import GraphNetwork, cross_entropy, load_graph, speaker_graph
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
+from jmer.modalities import MODALITIES
 
 TEMPERATURE = 0.5
 

@@ -23,7 +23,8 @@ from experiments.benchmarks.plain_torch.self_distillation import (
     one_of,
     path_name,
 )
-from jmer.batch import MODALITIES, Batch
+from jmer.batch import Batch
+from jmer.modalities import MODALITIES
 
 
 class LPGNet(nn.Module):

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.readers.conventions import files_by_split, fix_encoding
 from jmer.data.readers.labels import LabelNames, add_label_arguments, emotions_found, labels_of
@@ -25,6 +24,7 @@ from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 from jmer.file_kinds import check_kind
 from jmer.guard import guarded
+from jmer.modalities import MODALITIES
 
 PATTERN = "*_data_*.json.feature"
 

@@ -38,7 +38,6 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import EMORYNLP, IEMOCAP6, MELD
 from jmer.data.readers import split_lists, utterance_dictionaries
@@ -55,6 +54,7 @@ from jmer.data.readers.utterance_names import add_alone_argument
 from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 from jmer.file_kinds import kind_of
+from jmer.modalities import MODALITIES
 from jmer.warning import warn
 
 ROBERTA_CHOICES = ("first", "mean", "concat")

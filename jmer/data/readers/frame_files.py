@@ -22,7 +22,6 @@ from typing import overload
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
@@ -30,6 +29,7 @@ from jmer.data.validation import checked_corpus
 from jmer.errors import UserError
 from jmer.file_kinds import check_kind
 from jmer.guard import guarded
+from jmer.modalities import MODALITIES
 
 FLAGS = tuple(flag for flag in COLUMN_FLAGS if flag not in MODALITIES)
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from jmer.batch import MODALITIES
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.presets import PRESETS
@@ -17,6 +16,7 @@ from jmer.data.readers.text_files import read_text
 from jmer.errors import UserError
 from jmer.file_kinds import check_kind
 from jmer.guard import guarded
+from jmer.modalities import MODALITIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

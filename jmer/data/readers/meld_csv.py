@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.emotions import MELD, MELD_SENTIMENTS
 from jmer.data.readers.conventions import SPLIT_NAMES, files_by_split, fix_encoding, split_named
@@ -28,6 +27,7 @@ from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
 from jmer.file_kinds import check_kind
 from jmer.guard import guarded
+from jmer.modalities import MODALITIES
 from jmer.warning import warn
 
 PATTERN = "*_sent_emo.csv"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Conversation
 from jmer.data.readers.conventions import fix_encoding
 from jmer.data.readers.limits import spend
@@ -15,6 +14,7 @@ from jmer.data.readers.pickle_elements import ROBERTA, is_flat, is_integer, is_n
 from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.validation import mark_missing
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 
 
 def conversation(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Conversation
 from jmer.data.readers.grouping import (
     Key,
@@ -22,6 +21,7 @@ from jmer.data.readers.grouping import (
 from jmer.data.readers.mapping import COLUMN_FLAGS, Columns
 from jmer.data.readers.tables import Table, numbered_columns
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 from jmer.warning import warn
 
 

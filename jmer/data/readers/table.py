@@ -40,7 +40,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jmer.batch import MODALITIES, UNLABELLED
+from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, Folds, feature_width
 from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, split_named
 from jmer.data.readers.fold_columns import declared_folds
@@ -52,6 +52,7 @@ from jmer.data.readers.table_files import open_tables
 from jmer.data.readers.tables import Table, listing, numbered_columns
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

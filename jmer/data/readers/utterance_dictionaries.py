@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from jmer.batch import MODALITIES
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
 from jmer.data.readers.conventions import fix_encoding, split_named
@@ -29,6 +28,7 @@ from jmer.data.readers.regression_labels import CONVERSIONS, to_classes
 from jmer.data.readers.utterance_names import Place, grouped, place_of, places
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
+from jmer.modalities import MODALITIES
 from jmer.warning import warn
 
 TEXTS = ("ids", "speakers", "sentences", "annotations")

@@ -1,0 +1,4 @@
+"""The modalities of an utterance."""
+
+MODALITIES = ("text", "audio", "visual")
+"""Their names, in the order of reports and cards."""
