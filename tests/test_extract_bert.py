@@ -14,7 +14,7 @@ from tiny_bert import BLOCKS, SIZE, reference_states, write_folder
 from jmer.errors import UserError
 from jmer.extract.bert import Bert
 from jmer.extract.manifest import read_manifest
-from jmer.extract.protocol import Missing, Turn, Words
+from jmer.extract.protocol import Missing, Noted, Turn, Words
 from jmer.extract.registry import make_extractor
 from jmer.extract.work import extract_features
 
@@ -170,7 +170,11 @@ def test_context_is_read_by_roberta(folders):
 )
 def test_the_limit_leaves_out_whole_turns_and_then_the_end(folders, before, text, expected):
     bert = Bert(folders["bert"][0], context=30, max_tokens=8)
-    assert pieces(bert, said(text, before=[("", turn) for turn in before]))[0] == expected
+    words = said(text, before=[("", turn) for turn in before])
+    assert pieces(bert, words)[0] == expected
+    found = bert(words)
+    cut = text.count("i ran") > 1
+    assert (isinstance(found, Noted) and found.note == "texts were cut after 8 tokens") == cut
 
 
 @pytest.mark.parametrize("family", FAMILIES)

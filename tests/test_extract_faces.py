@@ -10,6 +10,7 @@ import pytest
 from onnx_files import node, onnx_file, weights
 
 from jmer.errors import UserError
+from jmer.extract.faces import SEVERAL_FACES
 from jmer.extract.protocol import Box, Missing, Pictures
 from jmer.extract.registry import make_extractor
 
@@ -153,7 +154,7 @@ def test_the_face_is_found_where_it_is(pixels, astronaut, detector, size):
     if detector == "dlib":
         pytest.importorskip("dlib")
     picture = cv2.resize(astronaut, (size, size), interpolation=cv2.INTER_AREA)
-    box = faces(pixels(4, 4, 3), detector=detector)._largest_face(picture)
+    box = faces(pixels(4, 4, 3), detector=detector)._faces(picture)[0]
     values = np.array(box) * 512 / size
     np.testing.assert_allclose(values[:2] + values[2:] / 2, [225, 118], atol=15)
     assert 80 <= values[2] <= 110
@@ -172,8 +173,12 @@ def test_of_several_faces_the_largest_is_taken(pixels, astronaut):
     scene[:, 512:] = astronaut
     scene[:384, :384] = cv2.resize(astronaut, (384, 384), interpolation=cv2.INTER_AREA)
     extractor = faces(pixels(4, 4, 3), smallest=0.05)
-    assert extractor._largest_face(scene).x > 512
-    assert extractor._largest_face(scene[:, :512]).x < 384
+    large, small = extractor._faces(scene)
+    assert large.x > 512 and small.x < 384
+    noted = extractor(Pictures(np.stack([scene, scene, np.pad(scene[:, 512:], ((0, 0), (512, 0), (0, 0)))])))
+    assert (noted.note, noted.count) == (SEVERAL_FACES, 2)
+    alone = extractor(Pictures(np.pad(scene[:, 512:], ((0, 0), (512, 0), (0, 0)))[None]))
+    np.testing.assert_allclose(noted.features, alone, atol=0.05)
 
 
 def test_small_faces_are_left_out(pixels, astronaut):

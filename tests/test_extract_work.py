@@ -11,7 +11,7 @@ from jmer.errors import UserError
 from jmer.extract.cache import SUFFIX, Cache, cache_key
 from jmer.extract.hashing import Hashing
 from jmer.extract.manifest import Row
-from jmer.extract.protocol import Missing, TextExtractor
+from jmer.extract.protocol import Missing, Noted, TextExtractor
 from jmer.extract.work import extract_features
 
 
@@ -44,6 +44,8 @@ class Counting(TextExtractor):
         self.seen.append(words)
         if words.turn.text == "nan":
             return np.array([np.nan, 0])
+        if words.turn.text == "long":
+            return Noted(np.array([4, 0]), "texts are long")
         if words.turn.text == "none":
             return Missing("nothing: to count")
         return np.array([len(words.turn.text), sum(len(turn.text) for turn in words.before)])
@@ -101,6 +103,14 @@ def test_missing_features_and_their_reason_are_kept_too(tmp_path, seen):
         found, _ = run(rows("none", "nan"), Counting(), cache)
         assert found.features["text"] == [Missing("nothing: to count"), Missing("features are not finite")]
     assert len(seen) == 2
+
+
+def test_what_an_extractor_notes_is_counted(tmp_path):
+    cache = Cache(tmp_path)
+    found, lines = run(rows("hi", "long", "long"), Counting(), cache)
+    assert lines[-1] == "1 texts are long"
+    assert [one.tolist() for one in found.features["text"]] == [[2, 0], [4, 0], [4, 0]]
+    assert not any("long" in line for line in run(rows("hi", "long"), Counting(), cache)[1])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])

@@ -14,7 +14,7 @@ from jmer.extract import bert_folder
 from jmer.extract.bert_folder import FEWEST_TOKENS, USUAL_TOKENS, Architecture, Weights
 from jmer.extract.bert_input import Reader, Tokens, read_tokenizer
 from jmer.extract.layers import Layers, parse_layers
-from jmer.extract.protocol import Features, Missing, TextExtractor, Words
+from jmer.extract.protocol import Features, Missing, Noted, TextExtractor, Words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Bert(TextExtractor):
         bert_folder.check_weights(self.require("safetensors"), weights, self._architecture)
         _ = self._reader
 
-    def __call__(self, words: Words) -> Features:
+    def __call__(self, words: Words) -> Features | Noted:
         return self.batch([words])[0]
 
-    def batch(self, several: Sequence[Words]) -> list[Features]:
+    def batch(self, several: Sequence[Words]) -> list[Features | Noted]:
         from jmer.extract import bert_encoder
 
-        features: dict[int, Features] = {}
+        features: dict[int, Features | Noted] = {}
         by_length = defaultdict(list)
         for number, words in enumerate(several):
             tokens = self._reader(words)
@@ -103,7 +103,9 @@ class Bert(TextExtractor):
                 chosen = alike[start : start + size]
                 states = self._states([tokens for _, tokens in chosen], (size, length))
                 for (number, tokens), values in zip(chosen, states, strict=False):
-                    features[number] = self._pooled(values[: len(tokens.ids)], tokens.own)
+                    pooled = self._pooled(values[: len(tokens.ids)], tokens.own)
+                    note = f"texts were cut after {self._limit} tokens"
+                    features[number] = Noted(pooled, note) if tokens.cut else pooled
         return [features[number] for number in range(len(several))]
 
     def _states(self, chosen: Sequence[Tokens], shape: tuple[int, int]) -> np.ndarray:

@@ -19,11 +19,13 @@ class Tokens(NamedTuple):
       ids: int32 `[N]`, word pieces and special tokens.
       types: int32 `[N]`, token types.
       own: bool `[N]`, False for the word pieces of turns before the utterance.
+      cut: whether the utterance's end is left out.
     """
 
     ids: np.ndarray
     types: np.ndarray
     own: np.ndarray
+    cut: bool = False
 
 
 class Reader(NamedTuple):
@@ -55,7 +57,8 @@ class Reader(NamedTuple):
         # The pieces of the first of two texts have sequence number 0, special tokens None.
         sequences = encoding.sequence_ids
         before = [number == 0 for number in sequences] if 1 in sequences else np.zeros(len(sequences), bool)
-        return Tokens(np.array(encoding.ids, np.int32), np.array(types, np.int32), ~np.array(before, bool))
+        cut = bool(encoding.overflowing)
+        return Tokens(np.array(encoding.ids, np.int32), np.array(types, np.int32), ~np.array(before, bool), cut)
 
     def _encoded(self, before: list[str], text: str) -> Any:
         for start in range(len(before)):

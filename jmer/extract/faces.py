@@ -12,10 +12,11 @@ import numpy as np
 from jmer.errors import UserError
 from jmer.extract.hashes import sha256_of_file
 from jmer.extract.networks import FORMATS, Network, network_files, open_network
-from jmer.extract.protocol import Box, Features, Missing, PictureExtractor, Pictures
+from jmer.extract.protocol import Box, Features, Missing, Noted, PictureExtractor, Pictures
 
 CASCADE = "haarcascade_frontalface_default.xml"
 DETECTORS = ("haar", "dlib", "box")
+SEVERAL_FACES = "pictures have several faces, of which the largest was taken"
 
 _HOG_SIDE = 80
 """Pixels of the smallest faces that dlib's detector knows; in a picture of twice the size, it finds smaller ones."""
@@ -101,24 +102,27 @@ class Faces(PictureExtractor):
         detector = {"dlib": self._dlib.__version__} if self.detector == "dlib" else {}
         return {"opencv": self._cv2.__version__, **detector, **self._network.versions}
 
-    def __call__(self, pictures: Pictures) -> Features:
+    def __call__(self, pictures: Pictures) -> Features | Noted:
         if self.detector == "box" and pictures.box is None:
             return Missing("no box of a face")
-        vectors = []
+        vectors, crowded = [], 0
         for image in pictures.images:
-            box = pictures.box or self._largest_face(image)
-            if box is not None and _overlaps(box, image):
-                vectors.append(self._vector(self._face(image, box)))
+            faces = [pictures.box] if pictures.box else self._faces(image)
+            if faces and _overlaps(faces[0], image):
+                vectors.append(self._vector(self._face(image, faces[0])))
+            crowded += len(faces) > 1
         if not vectors:
             count = f"{len(pictures.images)} picture{'s' if len(pictures.images) > 1 else ''}"
             return Missing(f"the box of the face is outside of {count}" if pictures.box else f"no face in {count}")
-        return np.stack(vectors) if self.frames else np.mean(vectors, axis=0)
+        features = np.stack(vectors) if self.frames else np.mean(vectors, axis=0)
+        return Noted(features, SEVERAL_FACES, crowded) if crowded else features
 
-    def _largest_face(self, image: np.ndarray) -> Box | None:
+    def _faces(self, image: np.ndarray) -> list[Box]:
+        """Returns the faces of a picture, the largest first."""
         grey = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY)
         smallest = self.smallest * grey.shape[0]
         found = [box for box in self._detect(grey, smallest) if max(box.width, box.height) >= smallest]
-        return max(found, key=lambda box: (box.width * box.height, box), default=None)
+        return sorted(found, key=lambda box: (box.width * box.height, box), reverse=True)
 
     @functools.cached_property
     def _detect(self) -> Callable[[np.ndarray, float], list[Box]]:

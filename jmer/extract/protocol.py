@@ -72,6 +72,20 @@ Features = np.ndarray | Missing
 """Of one utterance and modality: float32 `[D]`, or the frames `[F, D]` of an extractor that has `frames`."""
 
 
+class Noted(NamedTuple):
+    """Features, and what the summary of an extraction counts.
+
+    Attributes:
+      features: of one utterance and modality.
+      note: what is counted, e.g. "pictures with several faces, of which the largest was taken".
+      count: how often.
+    """
+
+    features: Features
+    note: str
+    count: int = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Extractor(abc.ABC):
     """Makes the features of one modality of one utterance after the other; nothing is kept from one to the next.
@@ -188,10 +202,10 @@ class TextExtractor(Extractor):
         return False
 
     @abc.abstractmethod
-    def __call__(self, words: Words) -> Features:
+    def __call__(self, words: Words) -> Features | Noted:
         """Returns the features of one utterance."""
 
-    def batch(self, several: Sequence[Words]) -> list[Features]:
+    def batch(self, several: Sequence[Words]) -> list[Features | Noted]:
         """Returns the features of several utterances, each as if it were alone."""
         return [self(words) for words in several]
 
@@ -211,7 +225,7 @@ class SoundExtractor(Extractor):
         """Seconds of sound that it needs; shorter utterances are not given to it."""
 
     @abc.abstractmethod
-    def __call__(self, sound: np.ndarray) -> Features:
+    def __call__(self, sound: np.ndarray) -> Features | Noted:
         """Returns the features of one utterance.
 
         Args:
@@ -234,5 +248,5 @@ class PictureExtractor(Extractor):
         """How many pictures per second of the recording it is given."""
 
     @abc.abstractmethod
-    def __call__(self, pictures: Pictures) -> Features:
+    def __call__(self, pictures: Pictures) -> Features | Noted:
         """Returns the features of one utterance."""

@@ -17,7 +17,16 @@ import numpy as np
 from jmer.errors import UserError
 from jmer.extract import media, sound
 from jmer.extract.cache import Cache
-from jmer.extract.protocol import Box, Extractor, Features, Missing, PictureExtractor, Pictures, SoundExtractor
+from jmer.extract.protocol import (
+    Box,
+    Extractor,
+    Features,
+    Missing,
+    Noted,
+    PictureExtractor,
+    Pictures,
+    SoundExtractor,
+)
 
 
 class Utterance(NamedTuple):
@@ -51,12 +60,14 @@ class Done:
       warnings: lines on recordings that are damaged or clipped.
       failures: lines on extractors that ended with an error.
       notes: what was converted -> in how many recordings.
+      counts: what extractors noted -> how often.
     """
 
     features: dict[str, Features] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
     notes: Counter[str] = dataclasses.field(default_factory=Counter)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def update(self, other: "Done") -> None:
         """Adds what came of other work."""
@@ -64,9 +75,13 @@ class Done:
         self.warnings += other.warnings
         self.failures += other.failures
         self.notes += other.notes
+        self.counts += other.counts
 
-    def keep(self, key: str, features: Features, cache: Cache | None) -> None:
+    def keep(self, key: str, features: Features | Noted, cache: Cache | None) -> None:
         """Adds features, as float32, and keeps them in a cache. Raises UserError if it cannot be written."""
+        if isinstance(features, Noted):
+            self.counts[features.note] += features.count
+            features = features.features
         if not isinstance(features, Missing):
             features = np.asarray(features, np.float32)
             if not np.isfinite(features).all():

@@ -85,6 +85,8 @@ def extract_features(
     progress.end()
     for note, count in done.notes.items():
         log(f"{note} in {count} recording{'s' if count > 1 else ''}")
+    for note, count in done.counts.items():
+        log(f"{count} {note}")
     features = {
         modality: [key if isinstance(key, Missing) else done.features[key] for key in found]
         for modality, found in keys.items()
