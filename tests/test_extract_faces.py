@@ -176,7 +176,7 @@ def test_of_several_faces_the_largest_is_taken(pixels, astronaut):
     large, small = extractor._faces(scene)
     assert large.x > 512 and small.x < 384
     noted = extractor(Pictures(np.stack([scene, scene, np.pad(scene[:, 512:], ((0, 0), (512, 0), (0, 0)))])))
-    assert (noted.note, noted.count) == (SEVERAL_FACES, 2)
+    assert (noted.note, noted.times) == (SEVERAL_FACES, 2)
     alone = extractor(Pictures(np.pad(scene[:, 512:], ((0, 0), (512, 0), (0, 0)))[None]))
     np.testing.assert_allclose(noted.features, alone, atol=0.05)
 

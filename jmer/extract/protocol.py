@@ -77,13 +77,13 @@ class Noted(NamedTuple):
 
     Attributes:
       features: of one utterance and modality.
-      note: what is counted, e.g. "pictures with several faces, of which the largest was taken".
-      count: how often.
+      note: what is counted, e.g. "pictures have several faces, of which the largest was taken".
+      times: how often.
     """
 
     features: Features
     note: str
-    count: int = 1
+    times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

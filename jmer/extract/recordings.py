@@ -80,7 +80,7 @@ class Done:
     def keep(self, key: str, features: Features | Noted, cache: Cache | None) -> None:
         """Adds features, as float32, and keeps them in a cache. Raises UserError if it cannot be written."""
         if isinstance(features, Noted):
-            self.counts[features.note] += features.count
+            self.counts[features.note] += features.times
             features = features.features
         if not isinstance(features, Missing):
             features = np.asarray(features, np.float32)
