@@ -188,6 +188,16 @@ def test_subtitles_alone_are_a_dialogue_with_times(tmp_path):
     assert (first.file, first.start, first.end, first.speaker) == (None, 1.0, 2.5, "Ann")
 
 
+def test_a_file_of_json_is_a_dialogue_unless_it_has_times(tmp_path):
+    rows = rows_of(write(tmp_path, "a.json", '[{"speaker": "Ann", "text": "Hi"}, "No"]'))
+    assert [(row.speaker, row.transcript, row.start) for row in rows] == [("Ann", "Hi", None), ("speaker", "No", None)]
+    (first, _) = rows_of(write(tmp_path, "b.json", json.dumps(SEGMENTS)))
+    assert (first.speaker, first.transcript, first.start) == ("S1", "hello", 0.5)
+    for text in ("{", "3", '"x"', "[]", '{"segments": 3}', "[" * 100_000):
+        with pytest.raises(UserError, match=r"c\.json"):
+            rows_of(write(tmp_path, "c.json", text))
+
+
 def test_other_sources_get_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no file .*x\.mp4: give a manifest, a recording, subtitles, or a corpus"):
         rows_of(tmp_path / "x.mp4")

@@ -54,7 +54,7 @@ def add_input_flags(parser: Parser) -> None:
         "input",
         nargs="?",
         metavar="INPUT",
-        help="a manifest (.csv, .jsonl), a recording, subtitles, or - for a dialogue as JSON on standard input; or a "
+        help="a manifest (.csv, .jsonl), a recording, subtitles, a dialogue (.json; - = standard input), or a "
         "corpus, as --corpus",
     )
     add_source_arguments(parser)

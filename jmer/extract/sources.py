@@ -21,8 +21,8 @@ def rows_of(source: Path, options: argparse.Namespace | None = None) -> list[Row
     """Returns the utterances of a manifest, of a transcript, or of a recording with its transcript.
 
     Args:
-      source: a manifest (.csv, .jsonl); or subtitles; or a recording, whose subtitles lie beside it with the same name,
-        and perhaps a .rttm file that says who speaks when.
+      source: a manifest (.csv, .jsonl); or subtitles; or a dialogue (.json, see `rows_of_json`); or a recording, whose
+        subtitles lie beside it with the same name, and perhaps a .rttm file that says who speaks when.
       options: parsed flags of `jmer.extract.arguments.add_source_arguments`, which name these files if they lie
         elsewhere; None = they do not.
 
@@ -36,6 +36,8 @@ def rows_of(source: Path, options: argparse.Namespace | None = None) -> list[Row
     suffix = source.suffix.lower()
     if suffix in MANIFESTS:
         return read_manifest(source, options.encoding if options else "utf-8-sig")
+    if suffix == ".json" and (dialogue := _dialogue(source)):
+        return rows_of_utterances(dialogue)
     speakers = (options and options.speakers) or _beside(source, (DIARIZATION,))
     if suffix in SUFFIXES:
         return rows_of_captions(source.stem, None, source, speakers)
@@ -131,6 +133,17 @@ def _parsed(text: str) -> Sequence[Any]:
             except (ValueError, RecursionError) as error:
                 raise UserError(f"line {number} of the input is no JSON ({error})") from error
     return utterances
+
+
+def _dialogue(path: Path) -> Sequence[Any]:
+    """Returns the utterances of a JSON file that is a dialogue; none if it is what a speech recogniser writes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):  # which the reader of subtitles reports
+        return ()
+    if not isinstance(found, list) or any(isinstance(one, dict) and {"start", "text"} <= one.keys() for one in found):
+        return ()
+    return found
 
 
 def _beside(source: Path, suffixes: Sequence[str]) -> Path | None:
