@@ -80,8 +80,16 @@ def test_a_card_keeps_its_extractors():
 
 @pytest.mark.parametrize(
     "found",
-    [[], "bert", {"text": "bert"}, {"text": {}}, {"text": {"extractor": 3}}, {"text": {**BERT, "packages": []}}],
-    ids=["list", "string", "identity", "empty", "name", "packages"],
+    [
+        [],
+        "bert",
+        {"text": "bert"},
+        {"text": {}},
+        {"text": {"extractor": 3}},
+        {"text": {**BERT, "packages": []}},
+        {"text": {"extractor": "bert"}},
+    ],
+    ids=["list", "string", "identity", "empty", "name", "packages", "how it was given"],
 )
 def test_anything_else_is_no_mapping_of_extractors(found):
     with pytest.raises(ValueError, match="extractors"):

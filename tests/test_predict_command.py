@@ -148,15 +148,22 @@ def test_a_corpus_whose_extractors_are_unknown_is_predicted_with_a_warning(runs,
         (["none.mp4"], b"", "no file none.mp4: give a manifest, a recording, subtitles, or a corpus"),
         (["-", "--corpus=synthetic-meld"], b"[]", r"both an input \(-\) and --corpus are given"),
         (["-", "--config.data.clip=5"], b"[]", "--config.data.clip has no effect on an input that is no corpus"),
+        (["-", "--coordinator=auto"], b"[]", "is predicted by one process: leave --coordinator out"),
         (["-", "--text=bert:x"], b'["hi"]', "x does not exist"),
         (["-", "--text=hashing,columns=32"], b'["hi"]', r"not the one of training \(columns of extractor 'hashing'"),
     ],
-    ids=["empty", "not UTF-8", "number", "no file", "corpus too", "field", "no folder", "other options"],
+    ids=["empty", "not UTF-8", "number", "no file", "corpus too", "field", "processes", "no folder", "other options"],
 )
 def test_an_input_that_cannot_be_predicted_gets_one_line(runs, told, arguments, given, line):
     status, out, err = told(runs / "one", *arguments, given=given)
     assert status == 2 and not out and len(err) == 1
     assert re.search(line, err[0]), err[0]
+
+
+def test_what_is_missing_is_said_in_python_too(runs, caplog):
+    table = jmer.load_run(runs / "one").predict([{"file": __file__}, {"transcript": "hi"}])
+    assert len(table) == 2
+    assert caplog.messages == ["warning: text is missing in 1 of 2 utterances: 1 no transcript"]
 
 
 def test_a_run_of_other_features_cannot_predict_recordings(told, corpora, tmp_path, smallest_model):

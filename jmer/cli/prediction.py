@@ -21,7 +21,6 @@ from jmer.extract.prediction import trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_json
 from jmer.files import check_new_folder
 from jmer.runs.run import Predicting
-from jmer.warning import warn
 
 
 def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
@@ -50,8 +49,6 @@ def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     cache = Cache(options.cache) if options.cache else None
     name = DIALOGUE if options.input == STANDARD_INPUT else Path(options.input).stem
     found = run.extract(rows, name=name, given=given, cache=cache, jobs=options.jobs, log=log)
-    for line in found.warnings:
-        warn(line)
     predicted = run.predictor.predict_conversations(found.corpus, "test")
     times = list(_times(rows, [len(conversation) for conversation in predicted.conversations]))
     split = PredictedSplit(predicted.conversations, predicted.predictions, times)

@@ -137,6 +137,8 @@ def _predict_input(options: argparse.Namespace, changes: dict[str, str]) -> int:
         raise UserError(f"both an input ({options.input}) and --corpus are given: give one of them")
     if is_corpus(options.input):
         return actions.use(options, changes | {"data.path": options.input}, labelled=False)
+    if options.coordinator:
+        raise UserError("an input that is no corpus is predicted by one process: leave --coordinator out")
     if options.config:
         jmer.get_config(options.config, changes)  # registers the run's model
     elif changes:
@@ -155,6 +157,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 def extract(arguments: Sequence[str]) -> int:
     """Runs `jmer extract`."""
+    check_address_space(LEAST_FOR_DATA, "Arrow")
     from jmer.extract.command import extract
 
     return extract(arguments, program="jmer extract")

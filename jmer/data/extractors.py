@@ -16,7 +16,7 @@ def check_identities(found: Any) -> None:
     if not isinstance(found, dict):
         raise ValueError("extractors is not a mapping of modalities")
     for modality, identity in found.items():
-        named = isinstance(identity, dict) and isinstance(identity.get("extractor"), str)
+        named = isinstance(identity, dict) and all(isinstance(identity.get(f), str) for f in ("extractor", GIVEN))
         if not named or not isinstance(identity.get("packages", {}), dict):
             raise ValueError(f"extractors does not say which extractor made the {modality} features")
 

@@ -11,6 +11,7 @@ from jmer.extract.corpus import missing_lines
 from jmer.extract.manifest import Row
 from jmer.extract.prediction import extract_like_training, trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_utterances
+from jmer.warning import warn
 
 Dialogue = Sequence[str | Mapping[str, Any]]
 """Utterances: texts, or mappings with fields of a manifest, such as `speaker`, `transcript`, `file`, `start`, `end`."""
@@ -21,14 +22,10 @@ class Extraction(NamedTuple):
 
     Attributes:
       corpus: with one split, `test`.
-      rows: its utterances in order, with their times.
-      warnings: lines on recordings that are damaged, on extractors that failed and on features that are missing.
       failed: whether an extractor failed for an utterance.
     """
 
     corpus: Corpus
-    rows: Sequence[Row]
-    warnings: Sequence[str]
     failed: bool
 
 
@@ -60,7 +57,7 @@ def extract_rows(
     jobs: int = 1,
     log: Callable[[str], None] = lambda line: None,
 ) -> Extraction:
-    """Makes a corpus to predict.
+    """Makes a corpus to predict; warns of damaged recordings, extractors that fail and missing features.
 
     Args:
       rows: with the utterances of each conversation together and in order.
@@ -75,5 +72,6 @@ def extract_rows(
     """
     extractors = trained_extractors(card, modalities, given or {})
     corpus, extracted = extract_like_training(rows, card, extractors, name=name, cache=cache, jobs=jobs, log=log)
-    warnings = [*extracted.warnings, *extracted.failures, *missing_lines(extracted)]
-    return Extraction(corpus, rows, warnings, bool(extracted.failures))
+    for line in (*extracted.warnings, *extracted.failures, *missing_lines(extracted)):
+        warn(line)
+    return Extraction(corpus, bool(extracted.failures))
