@@ -57,10 +57,14 @@ LAYERS = {
     "LanguageGuidedBlock": (layers.LanguageGuidedBlock(2), lambda x: (x, 2 * x, x, MASK)),
     "MaskedBatchNorm": (layers.MaskedBatchNorm(), lambda x: (x, MASK)),
     "ModalityBiGRUs": (layers.ModalityBiGRUs(4), lambda x: (both(x), MASK)),
+    "MultiHeadAttention": (layers.MultiHeadAttention(2), lambda x: (x, 2 * x, x, MASK)),
     "MultimodalGate": (layers.MultimodalGate(), lambda x: (both(x), MASKS)),
     "PositionwiseFeedForward": (layers.PositionwiseFeedForward(5), lambda x: (x,)),
+    "PostNormAttention": (layers.PostNormAttention(2), lambda x: (x, 2 * x, MASK)),
+    "PostNormFeedForward": (layers.PostNormFeedForward(5), lambda x: (x,)),
     "ResidualEnhancement": (layers.ResidualEnhancement(5), lambda x: (x, 2 * x, MASK, MASK)),
     "SegmentConvolution": (layers.SegmentConvolution(5, 3), lambda x: (x,)),
+    "TransformerEncoderLayer": (layers.TransformerEncoderLayer(2, 5), lambda x: (x, MASK)),
     "UnimodalGate": (layers.UnimodalGate(), lambda x: (x,)),
 }
 FUNCTIONS = {

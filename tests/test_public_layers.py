@@ -23,6 +23,7 @@ MASKED = [
     "MultimodalGate",
     "ResidualEnhancement",
     "Segments",
+    "TransformerEncoderLayer",
     "cross_modal_contrastive",
     "mean_pool",
     "masked_attention",

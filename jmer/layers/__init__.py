@@ -19,6 +19,12 @@ from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
+from jmer.layers.transformer import (
+    MultiHeadAttention,
+    PostNormAttention,
+    PostNormFeedForward,
+    TransformerEncoderLayer,
+)
 from jmer.layers.variational import GaussianHead
 from jmer.segments import Segments
 
@@ -36,11 +42,15 @@ __all__ = [
     "LanguageGuidedBlock",
     "MaskedBatchNorm",
     "ModalityBiGRUs",
+    "MultiHeadAttention",
     "MultimodalGate",
     "PositionwiseFeedForward",
+    "PostNormAttention",
+    "PostNormFeedForward",
     "ResidualEnhancement",
     "SegmentConvolution",
     "Segments",
+    "TransformerEncoderLayer",
     "UnimodalGate",
     "gaussian_kl",
     "kl_fusion_weights",
