@@ -147,6 +147,12 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
 
 
+def check_not_negative(name: str, value: Any) -> None:
+    """Raises ValueError if a number is below 0; the value of a traced one is not known."""
+    if is_concrete(value) and not value >= 0:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+
+
 def check_rate(name: str, value: float) -> None:
     """Raises ValueError unless a rate of dropout is in [0, 1)."""
     if not 0 <= value < 1:

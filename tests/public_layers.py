@@ -72,6 +72,7 @@ FUNCTIONS = {
     "Segments": lambda x: SEGMENTS.broadcast(SEGMENTS.mean(x, MASK)),
     "cross_entropy": lambda x: losses.cross_entropy(x, LABELS),
     "cross_modal_contrastive": lambda x: losses.cross_modal_contrastive(both(rows(x)), where=MASK.reshape(-1)),
+    "focal_loss": lambda x: losses.focal_loss(x, LABELS, gamma=0.5),
     "gaussian_kl": lambda x: layers.gaussian_kl(gaussian(x), gaussian(x[..., ::-1])),
     "kl_fusion_weights": lambda x: layers.kl_fusion_weights(gaussians(x)),
     "kl_weighted_fusion": lambda x: layers.kl_weighted_fusion(both(x), {"audio": x[..., 0]}),
@@ -79,6 +80,7 @@ FUNCTIONS = {
     "masked_mean": lambda x: losses.masked_mean(x[..., 0], MASK),
     "mean_pool": lambda x: layers.mean_pool(x, MASK),
     "predecessor_graph": lambda x: jax.tree.map(lambda edges: edges * x[:, :, :1], graph()),
+    "published_focal_loss": lambda x: losses.published_focal_loss(x, LABELS, gamma=2.5),
     "sinusoidal_positions": lambda x: x + layers.sinusoidal_positions(T, D, segments=SEGMENTS),
     "soft_label_distillation": lambda x: losses.soft_label_distillation(x, x[..., ::-1]),
     "supervised_contrastive": lambda x: losses.supervised_contrastive(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jmer.layers.gaussian import Gaussian
-from jmer.losses.classification import cross_entropy
+from jmer.losses.classification import cross_entropy, focal_loss, published_focal_loss
 from jmer.losses.distillation import soft_label_distillation, variational_distillation
 from jmer.losses.reduction import masked_mean
 
@@ -109,6 +109,107 @@ def test_cross_entropy_refuses_shapes_that_disagree():
         cross_entropy(jnp.zeros((4, 2)), jnp.zeros(4, jnp.int32), class_weights=jnp.ones(3))
     with pytest.raises(ValueError, match=r"where: expected bool \[4\], got bool \[5\]"):
         cross_entropy(jnp.zeros((4, 2)), jnp.zeros(4, jnp.int32), where=jnp.ones(5, bool))
+
+
+# Focal losses
+
+
+def reference_focal(row, label, gamma):
+    p = softmax(row)[label]
+    return -((1 - p) ** gamma) * np.log(p)
+
+
+def reference_published_focal(row, label, gamma):
+    p = softmax(row)
+    return -np.mean([(1 - (c == label) * np.log(p[c])) ** gamma * np.log(p[c]) for c in range(len(p))])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.5])
+def test_focal_losses_match_their_formulas(gamma):
+    logits, weights = 3 * normal(60, 4, 5, 6), np.exp(normal(61, 6))
+    labels, where = np.random.default_rng(62).integers(-1, 6, (4, 5)).astype(np.int32), chance(63, 4, 5)
+    expected, published = np.zeros((2, *labels.shape))
+    for i in np.ndindex(*labels.shape):
+        if where[i] and labels[i] >= 0:
+            expected[i] = reference_focal(logits[i], labels[i], gamma)
+            published[i] = reference_published_focal(logits[i], labels[i], gamma)
+    dirty, options = spoil(where & (labels >= 0), logits), {"gamma": gamma, "where": where}
+    for stop in (False, True):
+        found = focal_loss(dirty, labels, stop_factor_gradient=stop, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    found = focal_loss(dirty, labels, class_weights=weights, **options)
+    np.testing.assert_allclose(found, weights[labels] * expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(published_focal_loss(dirty, labels, **options), published, rtol=1e-5, atol=1e-6)
+
+
+def slopes(loss, logits):
+    """Central differences of a sum over utterances, in float64."""
+    result = np.zeros(logits.shape)
+    for i in np.ndindex(*logits.shape):
+        step = np.zeros(logits.shape)
+        step[i] = 1e-5
+        result[i] = (loss(logits + step) - loss(logits - step)) / 2e-5
+    return result
+
+
+def test_the_gradient_passes_through_the_factor_unless_it_is_stopped():
+    logits, labels, gamma = normal(64, 5, 4).astype(np.float64), np.array([0, 1, 2, 3, 1], np.int32), 0.5
+    p = np.stack([softmax(row)[label] for row, label in zip(logits, labels, strict=True)])
+
+    def total(reference):
+        return lambda x: sum(reference(row, label, gamma) for row, label in zip(x, labels, strict=True))
+
+    def of_entropy(x):
+        rows = zip(x, labels, (1 - p) ** gamma, strict=True)
+        return sum(-factor * np.log(softmax(row)[label]) for row, label, factor in rows)
+
+    for loss, options, expected in (
+        (focal_loss, {}, total(reference_focal)),
+        (focal_loss, {"stop_factor_gradient": True}, of_entropy),
+        (published_focal_loss, {}, total(reference_published_focal)),
+    ):
+        gradient = jax.grad(lambda x: loss(x, labels, gamma=gamma, **options).sum())(np.float32(logits))  # noqa: B023
+        np.testing.assert_allclose(gradient, slopes(expected, logits), rtol=1e-4, atol=1e-6)
+
+
+def test_focal_losses_without_gamma():
+    logits, labels = normal(65, 6, 3), np.array([0, 1, 2, -1, 0, 1], np.int32)
+    np.testing.assert_allclose(focal_loss(logits, labels, gamma=0), cross_entropy(logits, labels), rtol=1e-6)
+    everything = -jax.nn.log_softmax(logits).mean(-1)
+    expected = np.where(labels >= 0, everything, 0)
+    np.testing.assert_allclose(published_focal_loss(logits, labels, gamma=0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(7, 0.529), (6, 0.553)])
+def test_the_published_focal_loss_is_smallest_at_half_a_label(classes, expected):
+    p = np.linspace(0.01, 0.99, 9801)
+    rest = np.broadcast_to(((1 - p) / (classes - 1))[:, None], (len(p), classes - 1))
+    values = published_focal_loss(
+        np.log(np.concatenate([p[:, None], rest], axis=1), dtype=np.float32), np.zeros(len(p), np.int32), gamma=2.5
+    )
+    assert abs(p[np.argmin(values)] - expected) < 2e-3
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.5])
+def test_focal_losses_of_certain_logits_are_finite(gamma):
+    logits = jnp.array([[1e4, -1e4], [1e4, -1e4], [1e-7, 0.0], [17.0, 0.0]])
+    labels = jnp.array([0, 1, 0, 0])
+    for loss in (focal_loss, published_focal_loss):
+        values, gradient = jax.value_and_grad(lambda x: loss(x, labels, gamma=gamma).sum())(logits)  # noqa: B023
+        assert_finite((values, gradient))
+    assert focal_loss(logits, labels, gamma=gamma)[0] == 0
+
+
+def test_focal_losses_refuse_what_does_not_fit():
+    labels = jnp.zeros(2, jnp.int32)
+    for loss in (focal_loss, published_focal_loss):
+        with pytest.raises(ValueError, match="gamma: expected a number of at least 0, got -1"):
+            loss(jnp.zeros((2, 3)), labels, gamma=-1)
+        with pytest.raises(ValueError, match=r"where: expected bool \[2\], got bool \[3\]"):
+            loss(jnp.zeros((2, 3)), labels, gamma=1, where=jnp.ones(3, bool))
+        assert np.isnan(loss(jnp.zeros((2, 3)), jnp.array([3, 3]), gamma=1)).all()
+    with pytest.raises(ValueError, match=r"class_weights: expected float \[3\], got float32 \[2\]"):
+        focal_loss(jnp.zeros((2, 3)), labels, gamma=1, class_weights=jnp.ones(2))
 
 
 # Variational distillation

@@ -28,6 +28,12 @@ def check_rates(module: Any, *fields: str) -> None:
             raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(module, name)}")
 
 
+def check_gamma(gamma: float) -> None:
+    """Raises ValueError if the γ of a focal loss is below 0."""
+    if not gamma >= 0:
+        raise ValueError(f"focal_gamma must be at least 0, not {gamma}")
+
+
 def check_heads(heads: int, width: int, name: str) -> None:
     """Raises ValueError unless attention heads divide a width; `name` is that of the width's field."""
     if width % heads:
