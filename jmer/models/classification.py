@@ -70,10 +70,11 @@ class FocalClassificationLoss:
         Raises:
           ValueError: if there are class weights, but not one for each emotion.
         """
-        values_of = {
+        losses: dict[str, Callable[..., jax.Array]] = {
             "cross_entropy": cross_entropy,
             "focal": functools.partial(focal_loss, gamma=self.focal_gamma),
             "published_focal": functools.partial(published_focal_loss, gamma=self.focal_gamma),
-        }[self.criterion]
+        }
+        values_of = losses[self.criterion]
         total, count = classification_term(output.logits, batch.labels, batch.mask, self.class_weights, values_of)
         return {"classification": (1.0, total, count)}
