@@ -15,7 +15,7 @@ from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 CONFIGS = {name: str(path) for name, path in experiment_files().items()}
 MODELS = {name: get_config(path).model.name for name, path in CONFIGS.items()}
 CHOICES = [(name, variant) for name, model in MODELS.items() for variant in get_spec(model).variants]
-ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4")
+ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4", "concat_mlp_iemocap")
 TRAINED = [(name, variant) for name, variant in CHOICES if name in ONE_OF_EACH and variant != "tiny"]
 
 
@@ -29,7 +29,7 @@ def expected_terms(config):
     """The loss terms that a configuration asks for."""
     loss, modalities = config.loss, config.model.modalities or MODALITIES
     several = modalities if len(modalities) > 1 else ()
-    if config.model.name == "dagerc":
+    if config.model.name in ("dagerc", "concat_mlp"):
         return {"classification"}
     if config.model.name == "lfvd":
         wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}

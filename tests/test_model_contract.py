@@ -18,6 +18,7 @@ from jmer.errors import UserError
 from jmer.experiment import get_config
 from jmer.models import Model, Summaries, check_model, get_spec, model_names, register_model
 from jmer.models.contract import example_batch
+from jmer.models.registry import BUILT_IN
 
 C = len(EMOTIONS)
 
@@ -451,7 +452,7 @@ def test_a_sound_model_is_accepted(model):
     SOUND[model]()
 
 
-READERS = [(name, False) for name in ("lfvd", "lpgnet", "dagerc", "sdt")] + [("lpgnet", True)]
+READERS = [(module.SPEC.name, False) for module in BUILT_IN] + [("lpgnet", True)]
 
 
 @pytest.mark.parametrize(("name", "frames"), READERS)

@@ -23,6 +23,8 @@ EXPERIMENTS = {
     ("sdt", "iemocap"): "sdt_iemocap",
     ("sdt", "meld"): "sdt_meld",
     ("lpgnet", "iemocap"): "lpgnet_iemocap6",
+    ("concat_mlp", "iemocap"): "concat_mlp_iemocap",
+    ("concat_mlp", "meld"): "concat_mlp_meld",
 }
 """(model, shape) -> experiment, in the order of the table's rows."""
 

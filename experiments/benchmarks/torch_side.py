@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.plain_torch import dagerc, lfvd, lpgnet, sdt
+from experiments.benchmarks.plain_torch import concat_mlp, dagerc, lfvd, lpgnet, sdt
+from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
 from experiments.benchmarks.side import COMPILED, PYTORCH
@@ -134,7 +135,19 @@ def _lpgnet(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     )
 
 
-_BUILDERS = {"lfvd": _lfvd, "dagerc": _dagerc, "sdt": _sdt, "lpgnet": _lpgnet}
+def _concat_mlp(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(config.model, "num_classes", "d_h", "d_f", "dropout_rate")
+    load = _only_parameters(concat_mlp.load_parameters)
+    return Plain(concat_mlp.ConcatMLP(widths, **options), CrossEntropyLoss(), load)
+
+
+_BUILDERS = {
+    "lfvd": _lfvd,
+    "dagerc": _dagerc,
+    "sdt": _sdt,
+    "lpgnet": _lpgnet,
+    "concat_mlp": _concat_mlp,
+}
 
 
 def _self_distillation(config: ConfigDict) -> SelfDistillationLoss:

@@ -1,5 +1,7 @@
 """Models: networks with their losses, and what each declares to the rest of jmer."""
 
+from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
@@ -13,6 +15,9 @@ __all__ = [
     "DAGERC",
     "LFVD",
     "SDT",
+    "ClassifierOutput",
+    "ConcatMLP",
+    "CrossEntropyLoss",
     "DAGERCLoss",
     "DAGERCOutput",
     "LFVDLoss",

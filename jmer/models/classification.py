@@ -1,4 +1,4 @@
-"""The classification term of every model's loss, and the loss of models that have no other term."""
+"""The classification term of every model's loss, and the output and the loss of models that have nothing else."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from jmer.batch import Batch
 from jmer.losses.classification import cross_entropy, focal_loss, published_focal_loss
@@ -40,6 +41,37 @@ def classification_term(
             raise ValueError(f"there are {len(class_weights)} class_weights for {logits.shape[-1]} emotions")
         weights = weights * jnp.asarray(class_weights)[jnp.maximum(labels, 0)]
     return jnp.sum(weights * values), jnp.sum(weights)
+
+
+@struct.dataclass
+class ClassifierOutput:
+    """The output of a model for a batch that has nothing but the emotions.
+
+    Attributes:
+      logits: `[B, T, C]`.
+    """
+
+    logits: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropyLoss:
+    """The weighted mean of the labelled utterances' cross-entropy.
+
+    Attributes:
+      class_weights: weight of each emotion, `C` numbers; empty = all 1.
+    """
+
+    class_weights: tuple[float, ...] = ()
+
+    def __call__(self, output: Any, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
+        """Returns the one term as (weight, sum over this device's labelled utterances, their weight).
+
+        Raises:
+          ValueError: if there are class weights, but not one for each emotion.
+        """
+        total, count = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
+        return {"classification": (1.0, total, count)}
 
 
 CRITERIA = ("cross_entropy", "focal", "published_focal")

@@ -5,12 +5,8 @@ Flow of one batch: features, one modality or several side by side → layers alo
 cross-entropy.
 """
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 
 from jmer.batch import Batch
 from jmer.layers.dag import DAGEncoder, predecessor_graph
@@ -19,7 +15,7 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
-from jmer.models.classification import classification_term
+from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -27,15 +23,11 @@ SLOPES = {"linear": 1.0, "leaky_relu": 0.01}
 """How predecessors are scored -> slope of a score below zero."""
 
 
-@struct.dataclass
-class DAGERCOutput:
-    """The output of DAG-ERC for a batch.
+DAGERCOutput = ClassifierOutput
+"""The output of DAG-ERC for a batch."""
 
-    Attributes:
-      logits: `[B, T, C]`.
-    """
-
-    logits: jax.Array
+DAGERCLoss = CrossEntropyLoss
+"""The loss of DAG-ERC."""
 
 
 class DAGERC(nn.Module):
@@ -99,26 +91,6 @@ class DAGERC(nn.Module):
         check_choice("initialization", self.initialization, SCHEMES)
         check_at_least_one(self, "d_h", "dag_layers", "omega", "mlp_layers")
         check_rates(self, "dropout_rate")
-
-
-@dataclasses.dataclass(frozen=True)
-class DAGERCLoss:
-    """The cross-entropy of DAG-ERC.
-
-    Attributes:
-      class_weights: weight of each emotion, `C` numbers; empty = all 1.
-    """
-
-    class_weights: tuple[float, ...] = ()
-
-    def __call__(self, output: DAGERCOutput, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
-        """Returns the one term as (weight, sum over this device's labelled utterances, their weight).
-
-        Raises:
-          ValueError: if there are class weights, but not one for each emotion.
-        """
-        total, count = classification_term(output.logits, batch.labels, batch.mask, self.class_weights)
-        return {"classification": (1.0, total, count)}
 
 
 SPEC = ModelSpec(

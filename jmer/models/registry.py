@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.models import dagerc, lfvd, lpgnet, sdt
+from jmer.models import concat_mlp, dagerc, lfvd, lpgnet, sdt
 from jmer.models.contract import check_spec
 from jmer.models.spec import Model, ModelSpec
 
-BUILT_IN = (lfvd, lpgnet, dagerc, sdt)
+BUILT_IN = (lfvd, lpgnet, dagerc, sdt, concat_mlp)
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
 

@@ -1,6 +1,5 @@
 """DAG-ERC (Shen et al., 2021) in PyTorch: one utterance at a time over all previous states, as in its authors' code."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.benchmarks.plain_torch.classification import ClassifierOutput, CrossEntropyLoss, inputs
 from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, set_parameter
-from jmer.batch import UNLABELLED, Batch
+from jmer.batch import Batch
 
 
 def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,18 +103,6 @@ def load_graph(network: GraphNetwork, params: Mapping[str, Any]) -> None:
         load_gru(layer.context, source, "context")
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the mean over labelled utterances, of `logits` `[B, T, C]` and `labels` int32 `[B, T]`."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten().long(), ignore_index=UNLABELLED)
-
-
-@dataclasses.dataclass
-class DAGERCOutput:
-    """The output of DAG-ERC: `logits` `[B, T, C]`."""
-
-    logits: Tensor
-
-
 class DAGERC(nn.Module):
     """The network of `jmer.models.dagerc.DAGERC` with its default options, on text alone.
 
@@ -138,17 +126,15 @@ class DAGERC(nn.Module):
         self.dropout = nn.Dropout(dropout_rate)
         self.classifier = nn.Linear(d_h, num_classes)
 
-    def forward(self, batch: Batch) -> DAGERCOutput:
+    def forward(self, batch: Batch) -> ClassifierOutput:
         """Predicts every utterance's emotion; the batch holds tensors."""
-        x = batch.features["text"].masked_fill(~batch.available["text"].unsqueeze(2), 0)
-        hidden = F.relu(self.hidden(self.graph(x, *speaker_graph(batch.speakers, batch.mask))))
-        return DAGERCOutput(self.classifier(self.dropout(hidden)))
+        graph = speaker_graph(batch.speakers, batch.mask)
+        hidden = F.relu(self.hidden(self.graph(inputs(batch, "text"), *graph)))
+        return ClassifierOutput(self.classifier(self.dropout(hidden)))
 
 
-def loss(output: DAGERCOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the total, and its only term by name."""
-    classification = cross_entropy(output.logits, batch.labels)
-    return classification, {"classification": classification}
+loss = CrossEntropyLoss()
+"""The loss of DAG-ERC."""
 
 
 def load_parameters(module: DAGERC, params: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from experiments.benchmarks.plain_torch.classification import cross_entropy
 from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, load_norm, one_of, set_parameter
-from experiments.benchmarks.plain_torch.dagerc import GraphNetwork, cross_entropy, load_graph, speaker_graph
+from experiments.benchmarks.plain_torch.dagerc import GraphNetwork, load_graph, speaker_graph
 from jmer.batch import Batch
 from jmer.modalities import MODALITIES
 
