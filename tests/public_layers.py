@@ -35,6 +35,10 @@ def graph():
     return layers.predecessor_graph(SPEAKERS, MASK)
 
 
+def edge_weights():
+    return layers.relation_means(layers.neighbour_window(MASK, 1, 1), SPEAKERS, 2)
+
+
 def paths(x):
     return {path: x + i for i, path in enumerate(FOUR_PATHS)}
 
@@ -62,6 +66,7 @@ LAYERS = {
     "PositionwiseFeedForward": (layers.PositionwiseFeedForward(5), lambda x: (x,)),
     "PostNormAttention": (layers.PostNormAttention(2), lambda x: (x, 2 * x, MASK)),
     "PostNormFeedForward": (layers.PostNormFeedForward(5), lambda x: (x,)),
+    "RelationalConvolution": (layers.RelationalConvolution(5, 2), lambda x: (x, MASK, SPEAKERS, edge_weights())),
     "ResidualEnhancement": (layers.ResidualEnhancement(5), lambda x: (x, 2 * x, MASK, MASK)),
     "SegmentConvolution": (layers.SegmentConvolution(5, 3), lambda x: (x,)),
     "TransformerEncoderLayer": (layers.TransformerEncoderLayer(2, 5), lambda x: (x, MASK)),
@@ -79,8 +84,10 @@ FUNCTIONS = {
     "masked_attention": lambda x: layers.masked_attention(heads(x), heads(2 * x), heads(x), MASK),
     "masked_mean": lambda x: losses.masked_mean(x[..., 0], MASK),
     "mean_pool": lambda x: layers.mean_pool(x, MASK),
+    "neighbour_window": lambda x: layers.neighbour_window(MASK, 1, 1) * x[:, :, :1],
     "predecessor_graph": lambda x: jax.tree.map(lambda edges: edges * x[:, :, :1], graph()),
     "published_focal_loss": lambda x: losses.published_focal_loss(x, LABELS, gamma=2.5),
+    "relation_means": lambda x: edge_weights() @ x,
     "sinusoidal_positions": lambda x: x + layers.sinusoidal_positions(T, D, segments=SEGMENTS),
     "soft_label_distillation": lambda x: losses.soft_label_distillation(x, x[..., ::-1]),
     "supervised_contrastive": lambda x: losses.supervised_contrastive(

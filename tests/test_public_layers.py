@@ -21,6 +21,7 @@ MASKED = [
     "MaskedBatchNorm",
     "ModalityBiGRUs",
     "MultimodalGate",
+    "RelationalConvolution",
     "ResidualEnhancement",
     "Segments",
     "TransformerEncoderLayer",

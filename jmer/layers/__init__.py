@@ -19,6 +19,7 @@ from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
+from jmer.layers.relational import RelationalConvolution, neighbour_window, relation_means
 from jmer.layers.transformer import (
     MultiHeadAttention,
     PostNormAttention,
@@ -47,6 +48,7 @@ __all__ = [
     "PositionwiseFeedForward",
     "PostNormAttention",
     "PostNormFeedForward",
+    "RelationalConvolution",
     "ResidualEnhancement",
     "SegmentConvolution",
     "Segments",
@@ -57,7 +59,9 @@ __all__ = [
     "kl_weighted_fusion",
     "masked_attention",
     "mean_pool",
+    "neighbour_window",
     "predecessor_graph",
+    "relation_means",
     "sinusoidal_positions",
     "symmetric_kl",
 ]

@@ -58,6 +58,15 @@ def with_fan_in(init: Initializer, fan_in: int) -> Initializer:
     return FanInUniform(fan_in) if init == torch_uniform else init
 
 
+def each(init: Initializer) -> Initializer:
+    """Returns the initializer that draws each matrix of a stack by itself: the stack is not part of the fan-in."""
+
+    def stack(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+        return jax.vmap(lambda k: init(k, shape[1:], dtype))(jax.random.split(key, shape[0]))
+
+    return stack
+
+
 class Initializers(TypedDict):
     """Initializers of a layer, under the names of its arguments."""
 

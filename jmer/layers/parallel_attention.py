@@ -11,7 +11,7 @@ from flax.linen.dtypes import promote_dtype
 from jmer.checks import check_array, check_choice, check_divides, check_mapping, check_modalities, check_rate
 from jmer.layers.attention import attention_weights
 from jmer.layers.dropout import ConversationDropout
-from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
+from jmer.layers.initializers import Dtype, Initializer, each, torch_uniform, with_fan_in
 from jmer.layers.pooling import mean_pool
 from jmer.layers.stacking import unstacked
 from jmer.segments import Segments, check_segments
@@ -133,7 +133,7 @@ class FourWayParallelAttention(nn.Module):
     def _linear(self, x: jax.Array, name: str, use_bias: bool) -> jax.Array:
         """Applies to each entry of the first axis a linear layer of its own."""
         stack, width = x.shape[0], x.shape[-1]
-        kernel = self.param(name, _each(self.kernel_init), (stack, width, width), self.param_dtype)
+        kernel = self.param(name, each(self.kernel_init), (stack, width, width), self.param_dtype)
         if not use_bias:
             x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
             return jnp.einsum("p...d,pde->p...e", x, kernel)
@@ -184,12 +184,3 @@ def _pad(x: jax.Array, length: int, axis: int) -> jax.Array:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, length - x.shape[axis])
     return jnp.pad(x, widths)
-
-
-def _each(init: Initializer) -> Initializer:
-    """Returns the initializer that draws each matrix of a stack by itself: the stack is not part of the fan-in."""
-
-    def stack(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-        return jax.vmap(lambda k: init(k, shape[1:], dtype))(jax.random.split(key, shape[0]))
-
-    return stack
