@@ -69,6 +69,7 @@ LAYERS = {
     "RelationalConvolution": (layers.RelationalConvolution(5, 2), lambda x: (x, MASK, SPEAKERS, edge_weights())),
     "ResidualEnhancement": (layers.ResidualEnhancement(5), lambda x: (x, 2 * x, MASK, MASK)),
     "SegmentConvolution": (layers.SegmentConvolution(5, 3), lambda x: (x,)),
+    "StackedRNN": (layers.StackedRNN(4, cell="lstm"), lambda x: (x, MASK)),
     "TransformerEncoderLayer": (layers.TransformerEncoderLayer(2, 5), lambda x: (x, MASK)),
     "UnimodalGate": (layers.UnimodalGate(), lambda x: (x,)),
 }
@@ -85,6 +86,7 @@ FUNCTIONS = {
     "masked_mean": lambda x: losses.masked_mean(x[..., 0], MASK),
     "mean_pool": lambda x: layers.mean_pool(x, MASK),
     "neighbour_window": lambda x: layers.neighbour_window(MASK, 1, 1) * x[:, :, :1],
+    "party_order": lambda x: layers.party_order(SPEAKERS, MASK).sort(x),
     "predecessor_graph": lambda x: jax.tree.map(lambda edges: edges * x[:, :, :1], graph()),
     "published_focal_loss": lambda x: losses.published_focal_loss(x, LABELS, gamma=2.5),
     "relation_means": lambda x: edge_weights() @ x,

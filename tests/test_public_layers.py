@@ -24,6 +24,7 @@ MASKED = [
     "RelationalConvolution",
     "ResidualEnhancement",
     "Segments",
+    "StackedRNN",
     "TransformerEncoderLayer",
     "cross_modal_contrastive",
     "mean_pool",

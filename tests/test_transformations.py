@@ -55,6 +55,7 @@ def test_transformations_compose(name):
 WRITTEN_BY_HAND = {
     "BiGRU": lambda **options: (layers.BiGRU(4, **options), lambda x: (x, MASK)),
     "ModalityBiGRUs": lambda **options: (layers.ModalityBiGRUs(4, **options), lambda x: (both(x), MASK)),
+    "StackedRNN": lambda **options: (layers.StackedRNN(4, cell="lstm", **options), lambda x: (x, MASK)),
     "DAGEncoder": lambda **options: (layers.DAGEncoder(3, 4, 1, **options), lambda x: (x, *graph())),
     "DAGLayer": lambda **options: (layers.DAGLayer(D, 0.01, **options), lambda x: (x, *graph())),
 }

@@ -16,9 +16,10 @@ from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
+from jmer.layers.party import party_order
 from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
-from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
+from jmer.layers.recurrent import BiGRU, ModalityBiGRUs, StackedRNN
 from jmer.layers.relational import RelationalConvolution, neighbour_window, relation_means
 from jmer.layers.transformer import (
     MultiHeadAttention,
@@ -52,6 +53,7 @@ __all__ = [
     "ResidualEnhancement",
     "SegmentConvolution",
     "Segments",
+    "StackedRNN",
     "TransformerEncoderLayer",
     "UnimodalGate",
     "gaussian_kl",
@@ -60,6 +62,7 @@ __all__ = [
     "masked_attention",
     "mean_pool",
     "neighbour_window",
+    "party_order",
     "predecessor_graph",
     "relation_means",
     "sinusoidal_positions",

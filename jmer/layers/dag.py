@@ -8,7 +8,7 @@ from flax.linen.dtypes import promote_dtype
 from jmer.checks import check_arrays, check_at_least_one, check_choice
 from jmer.layers.dag_recurrence import Links, Weights, links, recurrence, scan_recurrence
 from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform, with_fan_in
-from jmer.layers.recurrent import GRUWeights, gru_weights
+from jmer.layers.recurrent import RecurrentWeights, recurrent_weights
 from jmer.segments import Segments, check_segments
 
 OUTPUTS = ("concat_proj", "last")
@@ -104,12 +104,13 @@ class DAGLayer(nn.Module):
         def parameter(name: str, init: Initializer, *shape: int) -> jax.Array:
             return self.param(name, init, shape, self.param_dtype)
 
-        def gru(name: str) -> GRUWeights:
-            return gru_weights(
+        def gru(name: str) -> RecurrentWeights:
+            return recurrent_weights(
                 self,
                 name,
                 width,
                 width,
+                gates=3,
                 kernel_init=self.kernel_init,
                 recurrent_kernel_init=self.kernel_init,
                 bias_init=self.bias_init,

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers.recurrent import Gates, GatesBar, GRUWeights, gru_backward, gru_gates, gru_next
+from jmer.layers.gru import Gates, GatesBar, gru_backward, gru_gates, gru_next
+from jmer.layers.recurrent import RecurrentWeights
 from jmer.layers.slices import highest_of_all, put, take
 
 # Predecessors at window 1 are rarely farther back than this, so that one piece is usually enough. On an accelerator a
@@ -37,8 +38,8 @@ class Weights(NamedTuple):
     score_bias: jax.Array
     same: jax.Array
     other: jax.Array
-    node: GRUWeights
-    context: GRUWeights
+    node: RecurrentWeights
+    context: RecurrentWeights
 
 
 class Links(NamedTuple):
@@ -236,8 +237,8 @@ def scan_recurrence(negative_slope: float, weights: Weights, x: jax.Array, graph
     return jax.lax.scan(step, start, (x, graph.adjacency, graph.same_speaker))[1]
 
 
-def _gru_weights_backward(bar: GatesBar, inputs: jax.Array, states: jax.Array) -> GRUWeights:
-    return GRUWeights(
+def _gru_weights_backward(bar: GatesBar, inputs: jax.Array, states: jax.Array) -> RecurrentWeights:
+    return RecurrentWeights(
         _outer(inputs, bar.input), bar.input.sum((0, 1)), _outer(states, bar.state), bar.state.sum((0, 1))
     )
 

@@ -46,7 +46,7 @@ def set_parameter(parameter: nn.Parameter, value: Any) -> None:
 
 
 def load_gru(layer: nn.GRU | nn.GRUCell, params: Mapping[str, Any], name: str, suffix: str = "") -> None:
-    """Copies the GRU `name` of a module's parameters (`jmer.layers.recurrent.gru_weights`) into a cell or a direction.
+    """Copies the GRU `name` of a module's parameters (`recurrent_weights`) into a cell or a direction.
 
     Args:
       layer: a cell, or an `nn.GRU` of one layer.
