@@ -9,13 +9,14 @@ from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import experiment_files, get_config
 from jmer.modalities import MODALITIES
-from jmer.models import get_spec, model_names
+from jmer.models import CrossEntropyLoss, get_spec, model_names
+from jmer.models.classification import FocalClassificationLoss
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 CONFIGS = {name: str(path) for name, path in experiment_files().items()}
 MODELS = {name: get_config(path).model.name for name, path in CONFIGS.items()}
 CHOICES = [(name, variant) for name, model in MODELS.items() for variant in get_spec(model).variants]
-ONE_OF_EACH = ("lfvd_iemocap", "dagerc_iemocap", "sdt_iemocap", "lpgnet_iemocap4", "concat_mlp_iemocap")
+ONE_OF_EACH = {model: name for name, model in reversed(MODELS.items())}.values()
 TRAINED = [(name, variant) for name, variant in CHOICES if name in ONE_OF_EACH and variant != "tiny"]
 
 
@@ -29,7 +30,7 @@ def expected_terms(config):
     """The loss terms that a configuration asks for."""
     loss, modalities = config.loss, config.model.modalities or MODALITIES
     several = modalities if len(modalities) > 1 else ()
-    if config.model.name in ("dagerc", "concat_mlp"):
+    if get_spec(config.model.name).loss in (CrossEntropyLoss, FocalClassificationLoss):
         return {"classification"}
     if config.model.name == "lfvd":
         wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}
