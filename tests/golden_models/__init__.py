@@ -1,0 +1,1 @@
+"""How each model of jmer reads the files of its published code (`golden.Adapter`)."""
