@@ -1,6 +1,7 @@
 """A call of every public layer and loss, for tests of what holds for all of them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from reference import draw_parameters, normal
 
@@ -43,6 +44,10 @@ def paths(x):
     return {path: x + i for i, path in enumerate(FOUR_PATHS)}
 
 
+def nodes(x):
+    return jnp.stack([x, 2 * x], axis=2)
+
+
 def heads(x):
     return x.reshape(*x.shape[:-1], 2, D // 2)
 
@@ -56,8 +61,10 @@ LAYERS = {
     "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),
     "DAGLayer": (layers.DAGLayer(D), lambda x: (x, *graph())),
     "FourWayParallelAttention": (layers.FourWayParallelAttention(2), lambda x: (both(x), MASKS)),
+    "FrequencyAdaptiveConvolution": (layers.FrequencyAdaptiveConvolution(), lambda x: (nodes(x), MASK)),
     "GatedReduction": (layers.GatedReduction(), lambda x: (paths(x),)),
     "GaussianHead": (layers.GaussianHead(3), lambda x: (x,)),
+    "HypergraphConvolution": (layers.HypergraphConvolution(), lambda x: (nodes(x), MASK)),
     "LanguageGuidedBlock": (layers.LanguageGuidedBlock(2), lambda x: (x, 2 * x, x, MASK)),
     "MaskedBatchNorm": (layers.MaskedBatchNorm(), lambda x: (x, MASK)),
     "ModalityBiGRUs": (layers.ModalityBiGRUs(4), lambda x: (both(x), MASK)),

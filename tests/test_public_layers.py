@@ -18,6 +18,8 @@ MASKED = [
     "DAGEncoder",
     "DAGLayer",
     "FourWayParallelAttention",
+    "FrequencyAdaptiveConvolution",
+    "HypergraphConvolution",
     "MaskedBatchNorm",
     "ModalityBiGRUs",
     "MultimodalGate",

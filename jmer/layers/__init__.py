@@ -13,6 +13,7 @@ from jmer.layers.feed_forward import PositionwiseFeedForward
 from jmer.layers.fusion import kl_fusion_weights, kl_weighted_fusion
 from jmer.layers.gates import GatedReduction, MultimodalGate, UnimodalGate
 from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
+from jmer.layers.hypergraph import FrequencyAdaptiveConvolution, HypergraphConvolution
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
@@ -38,9 +39,11 @@ __all__ = [
     "DAGEncoder",
     "DAGLayer",
     "FourWayParallelAttention",
+    "FrequencyAdaptiveConvolution",
     "GatedReduction",
     "Gaussian",
     "GaussianHead",
+    "HypergraphConvolution",
     "LanguageGuidedBlock",
     "MaskedBatchNorm",
     "ModalityBiGRUs",

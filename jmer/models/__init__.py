@@ -6,6 +6,7 @@ from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
+from jmer.models.m3net import M3NET
 from jmer.models.registry import build_model, get_spec, model_names, register_model
 from jmer.models.sdt import SDT
 from jmer.models.self_distillation import SelfDistillationLoss, SelfDistilledOutput
@@ -14,6 +15,7 @@ from jmer.models.spec import LossTerm, Model, ModelSpec, Summaries, is_off
 __all__ = [
     "DAGERC",
     "LFVD",
+    "M3NET",
     "SDT",
     "ClassifierOutput",
     "ConcatMLP",

@@ -21,6 +21,13 @@ def check_at_least_one(module: Any, *fields: str) -> None:
             raise ValueError(f"{name} must be at least 1, not {getattr(module, name)}")
 
 
+def check_even(module: Any, *fields: str) -> None:
+    """Raises ValueError for the first of these fields of `module` that is odd, though two directions share it."""
+    for name in fields:
+        if getattr(module, name) % 2:
+            raise ValueError(f"{name} must be even, as two directions share it, not {getattr(module, name)}")
+
+
 def check_rates(module: Any, *fields: str) -> None:
     """Raises ValueError for the first of these fields of `module` that is no rate of dropout."""
     for name in fields:
