@@ -38,16 +38,35 @@ def masked_mean(
     """
     check_arrays(values=(values, "float [...]"), where=(where, "bool [...]"), weights=(weights, "float [...]?"))
     counted = where.astype(values.dtype) if weights is None else jnp.where(where, weights, 0)
-    total = _sum_over_devices(jnp.sum(jnp.where(where, values, 0) * counted), axis)
-    count = _sum_over_devices(jnp.sum(counted), axis)
+    total = sum_over_devices(jnp.sum(jnp.where(where, values, 0) * counted), axis)
+    count = sum_over_devices(jnp.sum(counted), axis)
     return total / jnp.where(count > 0, count, 1)
 
 
-def _sum_over_devices(local: jax.Array, axis: AxisName) -> jax.Array:
+def sum_over_devices(local: jax.Array, axis: AxisName) -> jax.Array:
+    """Returns the sum over the devices of mapped axes, with the gradient of this device's part of it.
+
+    Args:
+      local: float `[...]`, this device's sums.
+      axis: name or names of the mapped axes; None = not mapped.
+    """
     if axis is None:
         return local
     # Added as an exact zero, the local sum passes its gradient and leaves the same bits on every device.
     return jax.lax.stop_gradient(jax.lax.psum(local, axis)) + (local - jax.lax.stop_gradient(local))
+
+
+def gather_from_devices(local: jax.Array, axis: AxisName) -> jax.Array:
+    """Returns the rows of all devices of mapped axes, with the gradient of this device's rows alone.
+
+    Args:
+      local: `[N, ...]`, this device's rows.
+      axis: name or names of the mapped axes; None = not mapped.
+    """
+    if axis is None:
+        return local
+    rows = jax.lax.all_gather(jax.lax.stop_gradient(local), axis, tiled=True)
+    return jax.lax.dynamic_update_slice_in_dim(rows, local, jax.lax.axis_index(axis) * len(local), 0)
 
 
 def zero_unless(where: jax.Array, x: jax.Array) -> jax.Array:
