@@ -20,6 +20,10 @@ def both(x):
     return {"text": x, "audio": 0.5 * x[..., ::-1]}
 
 
+def pair(x):
+    return jax.numpy.stack([x, 0.5 * x[..., ::-1]])
+
+
 def rows(x):
     return x.reshape(-1, D)
 
@@ -56,6 +60,7 @@ def heads(x):
 LAYERS = {
     "AttentionPool": (layers.AttentionPool(), lambda x: (x, MASK)),
     "BiGRU": (layers.BiGRU(4), lambda x: (x, MASK)),
+    "BilinearExchange": (layers.BilinearExchange(), lambda x: (pair(x)[:, None], MASK)),
     "ConversationAtmosphere": (layers.ConversationAtmosphere(2), lambda x: (x, MASK)),
     "ConversationDropout": (layers.ConversationDropout(0.5), lambda x: (x,)),
     "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),

@@ -32,6 +32,8 @@ def expected_terms(config):
     several = modalities if len(modalities) > 1 else ()
     if get_spec(config.model.name).loss in (CrossEntropyLoss, FocalClassificationLoss):
         return {"classification"}
+    if config.model.name == "lsdgnn":
+        return {"classification", "difference"} if loss.beta else {"classification"}
     if config.model.name == "lfvd":
         wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}
         return {"classification"} | {name for name, present in wanted.items() if present}

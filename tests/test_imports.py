@@ -17,7 +17,7 @@ GROUND = {
 }
 MAY_IMPORT = {
     "layers": {"layers", "segments", "checks"},
-    "losses": {"losses", "layers", "checks"},
+    "losses": {"losses", "layers", "segments", "checks"},
     "models": {"models", "layers", "losses", "segments", "batch", "errors", "modalities"},
     "data": {
         *("data", "batch", "command", "digests", "errors", "file_kinds", "files", "guard", "json_values"),

@@ -14,6 +14,7 @@ MULTIPLY = [name for name, (layer, _) in LAYERS.items() if "dtype" in {f.name fo
 MASKED = [
     "AttentionPool",
     "BiGRU",
+    "BilinearExchange",
     "ConversationAtmosphere",
     "DAGEncoder",
     "DAGLayer",

@@ -22,6 +22,7 @@ CONTRACT_FIELDS = {"name", "parent", "logits", "num_classes", "modalities", "cla
 """Fields that `ModelSpec` requires of any model, and those of every Linen module."""
 COMMON_WORDS = {
     "attention": "a summary of any model, see `jmer.models.spec.Summaries`",
+    "beta": "a distribution of NumPy's generators",
     "dropout": "the random stream",
     "features": "of a conversation",
     "mode": "the command line's",

@@ -5,6 +5,7 @@ and `row_ids` (random draws that do not depend on the number of devices) are opt
 """
 
 from jmer.layers.attention import masked_attention
+from jmer.layers.bilinear_exchange import BilinearExchange
 from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
@@ -34,6 +35,7 @@ from jmer.segments import Segments
 __all__ = [
     "AttentionPool",
     "BiGRU",
+    "BilinearExchange",
     "ConversationAtmosphere",
     "ConversationDropout",
     "DAGEncoder",
