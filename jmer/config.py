@@ -1,6 +1,6 @@
 """Configurations: the fields that all runs have, their checks, and what a corpus fills in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +75,20 @@ FIELDS = {
     ),
     "optimizer.learning_rate": Field(1e-4, "peak learning rate"),
     "optimizer.weight_decay": Field(0.0, "weight decay or L2 coefficient of all parameters, biases included"),
+    "optimizer.epsilon": Field(1e-8, "what adam_l2 and adamw add to the root of the second moment"),
+    "optimizer.amsgrad": Field(
+        False, "True = adam_l2 and adamw divide by the largest second moment so far, as PyTorch's amsgrad does"
+    ),
     "optimizer.clip_norm": Field(0.0, "maximum norm of the whole gradient; 0 = no clipping"),
-    "optimizer.schedule": Field("constant", "learning rate after warm-up: constant, or linear or cosine decay to 0"),
+    "optimizer.schedule": Field(
+        "constant",
+        "learning rate after warm-up: constant, linear or cosine decay to 0, or plateau (times plateau_factor whenever "
+        "the cross-entropy on the validation split has not fallen for plateau_patience epochs)",
+    ),
+    "optimizer.plateau_factor": Field(0.1, "factor of the learning rate with schedule plateau"),
+    "optimizer.plateau_patience": Field(
+        10, "epochs without a lower loss with schedule plateau; 1 more than the patience of PyTorch's ReduceLROnPlateau"
+    ),
     "optimizer.warmup_epochs": Field(0, "epochs over which the learning rate rises linearly from 0"),
     "training.epochs": Field(60, "epochs to train"),
     "training.patience": Field(
@@ -109,6 +121,15 @@ FIELDS = {
     "training.devices": Field(0, "number of this process's devices to use; 0 = all"),
 }
 """`section.field` -> default and documentation of the fields that all models share."""
+
+PLATEAU = "plateau"
+"""Value of `optimizer.schedule` that looks at the validation split."""
+
+CLASS_WEIGHT_RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "inverse_freq": lambda inverse: inverse,
+    "log_inverse_freq": np.log,
+}
+"""Value of `loss.class_weights` -> weights of the emotions, of the reciprocals of their shares."""
 
 LARGEST = {"seeds": 1_000, "training.epochs": 100_000, "training.batch_size": 1_000_000, "training.buckets": 1_000}
 """`section.field` -> its largest value: lists of that length, or arrays of that size, are made before training."""
@@ -206,7 +227,7 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
 
     Returns:
       A copy in which `model.num_classes` and `model.modalities` are set, and `loss.class_weight_values` where
-      `loss.class_weights` is `inverse_freq`: labelled training utterances divided by those of each emotion.
+      `loss.class_weights` names a rule (`CLASS_WEIGHT_RULES`).
 
     Raises:
       UserError: if the corpus lacks a modality that the configuration names, or has another number of emotions; if only
@@ -257,12 +278,16 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
             "utterance at a time: set it to 0"
         )
     check_metric(config, corpus.card.emotions)
-    split = configured_selection(config).split
-    if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
-        raise UserError(
-            f"selection={config.selection} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: "
-            "convert it with --holdout, or choose selection=last"
-        )
+    schedule, selection = config.optimizer.schedule, configured_selection(config)
+    needed = {f"selection={config.selection}": (selection.split, "selection=last")}
+    if schedule == PLATEAU:
+        needed |= {f"optimizer.schedule={schedule}": ("validation", "another schedule")}
+    for field, (split, otherwise) in needed.items():
+        if split is not None and not (split in corpus.splits and any_labelled(corpus.conversations(split))):
+            raise UserError(
+                f"{field} needs labels in split '{split}', but corpus '{corpus.card.name}' has none: convert it with "
+                f"--holdout, or choose {otherwise}"
+            )
 
 
 def check_values(config: ConfigDict) -> None:
@@ -324,11 +349,11 @@ def _check_mode(config: ConfigDict, card: Card) -> None:
 def _class_weights(rule: str, card: Card, training: Iterable[Conversation]) -> tuple[float, ...]:
     if rule == "none":
         return ()
-    if rule != "inverse_freq":
-        raise UserError(f"loss.class_weights is '{rule}': choose none or inverse_freq")
+    if rule not in CLASS_WEIGHT_RULES:
+        raise UserError(f"loss.class_weights is '{rule}': choose one of none, {', '.join(CLASS_WEIGHT_RULES)}")
     labels = np.concatenate([conversation.labels for conversation in training])
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(card.emotions))
     absent = [emotion for emotion, count in zip(card.emotions, counts, strict=True) if not count]
     if absent:
-        raise UserError(f"loss.class_weights=inverse_freq, but no training utterance is labelled {', '.join(absent)}")
-    return tuple((counts.sum() / counts).tolist())
+        raise UserError(f"loss.class_weights={rule}, but no training utterance is labelled {', '.join(absent)}")
+    return tuple(CLASS_WEIGHT_RULES[rule](counts.sum() / counts).tolist())

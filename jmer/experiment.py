@@ -23,7 +23,7 @@ from jmer.models.registry import model_names
 # Fields that nobody can change, and what to do instead.
 FIXED = {
     "model.name": "it comes with the experiment; choose another one",
-    "loss.class_weight_values": "they come from the corpus; choose loss.class_weights=inverse_freq or none",
+    "loss.class_weight_values": "they come from the corpus; choose a rule with loss.class_weights",
 }
 
 

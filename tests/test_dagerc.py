@@ -354,7 +354,7 @@ MISTAKES = [
     ("model.omega", "-1", "model.omega is -1: give at least 1"),
     ("model.mlp_layers", "0", "model.mlp_layers is 0: give at least 1"),
     ("model.dropout_rate", "1", "dropout_rate must be at least 0 and below 1, not 1.0"),
-    ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose none or inverse_freq"),
+    ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose one of none, inverse_freq, "),
 ]
 
 

@@ -13,8 +13,12 @@ CONFIG = {
     "name": "adam_l2",
     "learning_rate": 0.01,
     "weight_decay": 0.0,
+    "epsilon": 1e-8,
+    "amsgrad": False,
     "clip_norm": 0.0,
     "schedule": "constant",
+    "plateau_factor": 0.1,
+    "plateau_patience": 10,
     "warmup_epochs": 0,
 }
 START = {"kernel": np.array([[0.5, -1.5], [2.0, 0.1]]), "bias": np.array([0.3, -0.2])}
@@ -27,41 +31,53 @@ def gradients():
     return [{name: scale * rng.normal(size=x.shape) for name, x in START.items()} for scale in (3, 0.1, 1, 0.2, 5, 2)]
 
 
-def adam(gradient, state, t, rate):
-    """Kingma and Ba (2015), algorithm 1; returns the update."""
+def adam(gradient, state, t, rate, epsilon=1e-8, amsgrad=False):
+    """Kingma and Ba (2015), algorithm 1, with PyTorch's `amsgrad`; returns the update."""
     first = 0.9 * state.get("first", 0) + 0.1 * gradient
     second = 0.999 * state.get("second", 0) + 0.001 * gradient**2
-    state |= {"first": first, "second": second}
-    return -rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    largest = np.maximum(state.get("largest", 0), second)
+    state |= {"first": first, "second": second, "largest": largest}
+    return -rate * (first / (1 - 0.9**t)) / (np.sqrt((largest if amsgrad else second) / (1 - 0.999**t)) + epsilon)
 
 
-def reference(name, rates, weight_decay=0.0, clip_norm=0.0):
+def fading_gradients(steps):
+    """Gradients whose second moment falls in the end."""
+    rng = np.random.default_rng(1)
+    return [
+        {name: 2.0 ** (-step / 100) * rng.normal(size=x.shape) for name, x in START.items()} for step in range(steps)
+    ]
+
+
+def reference(name, rates, weight_decay=0.0, clip_norm=0.0, given=None, **adams):
     """torch.nn.utils.clip_grad_norm_, then torch.optim.Adam, AdamW or SGD with weight_decay."""
     parameters, states = dict(START), {part: {} for part in START}
-    for t, (gradient, rate) in enumerate(zip(gradients(), rates, strict=True), 1):
+    for t, (gradient, rate) in enumerate(zip(given or gradients(), rates, strict=True), 1):
         norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
         scale = min(1, clip_norm / norm) if clip_norm else 1
         for part, x in parameters.items():
             g = scale * gradient[part]
             if name == "adam_l2":
-                parameters[part] = x + adam(g + weight_decay * x, states[part], t, rate)
+                parameters[part] = x + adam(g + weight_decay * x, states[part], t, rate, **adams)
             elif name == "adamw":
-                parameters[part] = x * (1 - rate * weight_decay) + adam(g, states[part], t, rate)
+                parameters[part] = x * (1 - rate * weight_decay) + adam(g, states[part], t, rate, **adams)
             else:
                 parameters[part] = x - rate * (g + weight_decay * x)
     return parameters
 
 
-def run(config, steps=(2, 2, 2), first=None):
-    """Returns the parameters after six updates; `first` = what differs in the optimizer that makes the first state."""
+def run(config, steps=(2, 2, 2), first=None, given=None):
+    """Returns the parameters after all updates; `first` = what differs in the optimizer that makes the first state."""
     optimizer = make_optimizer(CONFIG | config, steps=steps)
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START)
     state = make_optimizer(CONFIG | config | (first or {}), steps=steps).init(parameters)
-    for gradient in gradients():
-        gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
+
+    def update(carry, gradient):
+        parameters, state = carry
         updates, state = optimizer.update(gradient, state, parameters)
-        parameters = optax.apply_updates(parameters, updates)
-    return parameters
+        return (optax.apply_updates(parameters, updates), state), None
+
+    stacked = jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows), jnp.float32), *(given or gradients()))
+    return jax.lax.scan(update, (parameters, state), stacked)[0][0]
 
 
 @pytest.mark.parametrize("name", ["adam_l2", "adamw", "sgd"])
@@ -70,6 +86,35 @@ def test_update_rules_are_pytorchs(name, changes):
     found, expected = run({"name": name} | changes), reference(name, [0.01] * STEPS, **changes)
     for part in START:
         np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam_l2", "adamw"])
+@pytest.mark.parametrize("changes", [{"epsilon": 0.5}, {"amsgrad": True}, {"epsilon": 0.5, "amsgrad": True}], ids=str)
+def test_the_options_of_adam_are_pytorchs(name, changes):
+    count, decay = 1000, {"weight_decay": 0.1}
+    options = {"rates": [0.01] * count, "given": fading_gradients(count), **decay}
+    expected, plain = reference(name, **options, **changes), reference(name, **options)
+    found = run({"name": name} | decay | changes, steps=(count,), given=options["given"])
+    for part in START:
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-4, atol=1e-6)
+        assert np.abs(expected[part] - plain[part]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["adam_l2", "adamw"])
+def test_the_options_of_adam_are_those_of_the_installed_pytorch(name):
+    torch = pytest.importorskip("torch")
+    parameters = {part: torch.tensor(x, requires_grad=True) for part, x in START.items()}
+    options = {"lr": 0.01, "eps": 0.5, "weight_decay": 0.1, "amsgrad": True}
+    rule = {"adam_l2": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters.values(), **options)
+    given = fading_gradients(1000)
+    for gradient in given:
+        for part, x in parameters.items():
+            x.grad = torch.tensor(gradient[part])
+        rule.step()
+    changes = {"name": name, "epsilon": 0.5, "weight_decay": 0.1, "amsgrad": True}
+    found = run(changes, steps=(1000,), given=given)
+    for part, x in parameters.items():
+        np.testing.assert_allclose(found[part], x.detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adam_l2", "adamw", "sgd"])
@@ -123,14 +168,22 @@ def test_epochs_may_differ_in_length():
         np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
 
 
+def test_amsgrad_is_of_adam():
+    with pytest.raises(UserError, match=r"^optimizer.amsgrad is of Adam, but optimizer.name is 'sgd': set it to False"):
+        make_optimizer(CONFIG | {"name": "sgd", "amsgrad": True}, steps=(2,))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         ("name", "lion", "optimizer.name is 'lion': choose one of adam_l2, adamw, sgd"),
-        ("schedule", "step", "optimizer.schedule is 'step': choose one of constant, linear, cosine"),
+        ("schedule", "step", "optimizer.schedule is 'step': choose one of constant, linear, cosine, plateau"),
         ("learning_rate", -0.1, "optimizer.learning_rate is -0.1: give a number that is not negative"),
         ("weight_decay", float("nan"), "optimizer.weight_decay is nan: give a number that is not negative"),
         ("clip_norm", -1.0, "optimizer.clip_norm is -1.0: give a number that is not negative"),
+        ("epsilon", 0.0, "optimizer.epsilon is 0.0: give a positive number"),
+        ("plateau_patience", 0, "optimizer.plateau_patience is 0: give at least 1"),
+        ("plateau_factor", 1.5, "optimizer.plateau_factor is 1.5: give a number between 0 and 1"),
         ("warmup_epochs", 4, "optimizer.warmup_epochs is more than training.epochs: lower it"),
     ],
 )

@@ -114,6 +114,17 @@ def test_the_configuration_is_fitted_to_the_corpus():
     assert config.model.num_classes == 0 and config.loss.class_weight_values == ()
 
 
+def test_weights_of_emotions_may_grow_slower_than_the_emotions_are_rare():
+    found = {}
+    for rule in ("inverse_freq", "log_inverse_freq"):
+        config = Pipeline.for_training(tiny_config(loss__class_weights=rule), corpus()).config
+        found[rule] = config.loss.class_weight_values
+    labels = np.concatenate([c.labels for c in corpus().conversations("train")])
+    shares = np.array([(labels == i).sum() / (labels >= 0).sum() for i in range(len(EMOTIONS))])
+    np.testing.assert_allclose(found["log_inverse_freq"], -np.log(shares))
+    np.testing.assert_allclose(found["log_inverse_freq"], np.log(found["inverse_freq"]))
+
+
 MISTAKES = {
     "training__epochs": (0, "training.epochs is 0: give at least 1"),
     "training__batch_size": (0, "training.batch_size is 0: give at least 1"),

@@ -596,7 +596,7 @@ MISTAKES = [
     ("model.dropout_rate", "1", "dropout_rate must be at least 0 and below 1, not 1.0"),
     ("loss.tau", "0", "tau must be above 0, not 0.0"),
     ("loss.gamma_soft", "-1", "loss.gamma_soft is -1.0: give a number that is not negative"),
-    ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose none or inverse_freq"),
+    ("loss.class_weights", "balanced", "loss.class_weights is 'balanced': choose one of none, inverse_freq, "),
 ]
 
 

@@ -124,6 +124,22 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_clas
     return counts.reshape(num_classes, num_classes)
 
 
+def mean_cross_entropy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Returns the mean of -log p over the labelled utterances, p the probability of the gold emotion.
+
+    Args:
+      labels: int `[N]`, gold emotion indices; -1 = unlabelled, not counted.
+      probabilities: float `[N, C]`; those that are 0 by rounding count as the least positive number of float32.
+
+    >>> round(mean_cross_entropy([0, 1, -1], [[0.5, 0.5], [0.75, 0.25], [0.0, 1.0]]), 6)
+    1.039721
+    """
+    labels = np.asarray(labels)
+    labelled = np.flatnonzero(labels != UNLABELLED)
+    gold = np.asarray(probabilities, np.float64)[labelled, labels[labelled]]
+    return float(-np.log(np.maximum(gold, np.finfo(np.float32).tiny)).mean())
+
+
 def scores_from_confusion(confusion: npt.ArrayLike, emotions: Sequence[str], majority_emotion: str = "") -> Scores:
     """Returns the scores of a confusion matrix.
 

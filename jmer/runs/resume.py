@@ -27,6 +27,7 @@ from jmer.selection import MICRO_F1
 from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import newest_progress
 from jmer.training.early_stopping import is_finished
+from jmer.training.optimizer import OF_ALL_STEPS
 from jmer.training.progress import Progress
 from jmer.training.sweep import RATES
 
@@ -125,7 +126,7 @@ def _changes(request: Request) -> list[Change]:
 def _check_epochs(workdir: Path, progress: Progress, config: ConfigDict) -> None:
     """Raises UserError if a run cannot become what it would be if it was trained for so many epochs from the start."""
     planned, asked, schedule = read_config(workdir).training.epochs, config.training.epochs, config.optimizer.schedule
-    if asked != planned and schedule != "constant":
+    if asked != planned and schedule in OF_ALL_STEPS:
         raise UserError(
             f"{workdir} belongs to another configuration: training.epochs is {planned} there and {asked} here, and "
             f"optimizer.schedule={schedule} depends on it; choose another workdir"

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jmer.config import PLATEAU
 from jmer.evaluation.forward import Predictions
-from jmer.evaluation.metrics import classification_report, scores_from_confusion
+from jmer.evaluation.metrics import classification_report, mean_cross_entropy, scores_from_confusion
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.selection import configured_selection, metric_value
@@ -19,6 +20,7 @@ from jmer.training.early_stopping import is_finished, is_stopped, stopping_reaso
 from jmer.training.metric_writers import MetricWriter
 from jmer.training.optimizer import make_optimizer, with_rates
 from jmer.training.parallel import is_main_process
+from jmer.training.plateau import rates
 from jmer.training.progress import Progress, mean_losses, not_finite_message
 from jmer.training.step import Metrics
 from jmer.training.train_state import TrainState, create_train_state
@@ -78,14 +80,29 @@ class ActiveRun:
         newest = self._checkpoints.newest
         if newest is not None:
             restored = self._checkpoints.restore(newest, state, pipeline.normalization, sharding)
+            self.progress = restored.progress
             # A run that resumes may have been given other rates.
-            rates = with_rates(restored.state.opt_state, self.config.optimizer)
-            state, self.progress = dataclasses.replace(restored.state, opt_state=rates), restored.progress
+            state = self.at_its_rates(restored.state)
             epochs = self.config.training.epochs
             done, batch = self.progress.epoch, self.progress.batch
             steps = schedule.steps[min(done, epochs - 1)]
             log(f"{self.workdir}: resumes after {done} of {epochs} epochs and {batch} of {steps} steps")
         return state
+
+    def at_its_rates(self, state: TrainState) -> TrainState:
+        """Returns a state with the rates that the configuration and the run's progress give its next step."""
+        found = rates(self.config.optimizer, self.progress.plateau)
+        return dataclasses.replace(state, opt_state=with_rates(state.opt_state, found))
+
+    @property
+    def lowered_rate(self) -> str:
+        """The learning rate that the schedule `plateau` has lowered after the last epoch, in one line."""
+        section = self.config.optimizer
+        rate = rates(section, self.progress.plateau)["learning_rate"]
+        return (
+            f"{self.workdir}: learning rate {rate:.3g} from epoch {self.progress.epoch + 1} on: the validation "
+            f"loss had not fallen for {section.plateau_patience} epoch{'' if section.plateau_patience == 1 else 's'}"
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -133,8 +150,12 @@ class ActiveRun:
             for name in dict.fromkeys(("weighted_f1", "accuracy", selection.metric)):
                 values[f"{split}/{name}"] = metric_value(scores, name)
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
-        score = values.get(f"{selection.split}/{selection.metric}")
-        self.progress = self.progress.next_epoch(score)
+        score, plateau = values.get(f"{selection.split}/{selection.metric}"), self.progress.plateau
+        if self.config.optimizer.schedule == PLATEAU:
+            probabilities = np.concatenate(predictions["validation"].probabilities)
+            loss = values["validation/cross_entropy"] = mean_cross_entropy(pipeline.labels("validation"), probabilities)
+            plateau = plateau.after(loss, self.config.optimizer)
+        self.progress = self.progress.next_epoch(score, plateau)
         # The metrics come first: a line whose checkpoint was never written is dropped and made again.
         if self._writer is not None:
             self._writer.write(int(state.step), values)

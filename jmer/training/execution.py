@@ -48,7 +48,7 @@ class Execution(Protocol):
         """Where a restored state of one run goes."""
 
     def load(self, states: Sequence[TrainState]) -> None:
-        """Takes the state of each run."""
+        """Takes the state of each run, in place of those that it had."""
 
     def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
         """Trains the rest of an epoch.
@@ -167,6 +167,7 @@ class VmappedRuns:
         self._pipeline, self._seeds = pipeline, seeds
         self._mapping = map_runs(len(seeds), devices)
         self._loss_weights = self._mapping.stack(loss_weights)
+        self._resident: Any = None
 
         def epoch(state, resident, plan, loss_weights):
             options = {"length": pipeline.packing.length, "loss_weights": loss_weights}
@@ -185,7 +186,9 @@ class VmappedRuns:
     def load(self, states: Sequence[TrainState]) -> None:
         """Takes the state of each run, and puts the training split on the devices."""
         self._state = self._mapping.stack(states)
-        self._resident = self._mapping.replicate(make_resident(self._pipeline.examples["train"], self._pipeline.widths))
+        if self._resident is None:
+            resident = make_resident(self._pipeline.examples["train"], self._pipeline.widths)
+            self._resident = self._mapping.replicate(resident)
 
     def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields once, after the epoch; see `Execution`."""

@@ -103,6 +103,10 @@ def train(
                 runs[i].finish_epoch(states[i], {split: found[i] for split, found in predictions.items()})
                 for i in complete
             ]
+            # The schedule `plateau` acts on the rates in the states.
+            lowered = [i for i in complete if runs[i].progress.plateau.reductions > training[i].plateau.reductions]
+            if lowered:
+                execution.load([run.at_its_rates(state) for run, state in zip(runs, states, strict=True)])
             for i, message in failures.items():
                 raise UserError(message if len(runs) == 1 else f"seed {runs[i].config.seed}: {message}")
 
@@ -116,6 +120,8 @@ def train(
                 for p in after.values()
             )
             log(progress_line(epoch + 1, mean_values(values), config, seconds_left=left))
+            for i in lowered:
+                log(runs[i].lowered_rate)
             for reason in filter(None, (runs[i].stopped for i in complete)):
                 log(reason)
             if preemption.agreed:

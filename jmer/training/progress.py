@@ -12,9 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.selection import configured_selection
+from jmer.training.plateau import Plateau
 from jmer.training.step import Metrics
 
 CONSOLE_COLUMNS = 120
+START = Plateau()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Progress:
       batch_seconds: training time of these batches.
       best: the best score of a finished epoch; None = no epoch has one.
       best_epoch: the first epoch that has it, counted from 1; 0 = no epoch has one.
+      plateau: what the schedule `plateau` has seen.
     """
 
     epoch: int = 0
@@ -42,17 +45,20 @@ class Progress:
     batch_seconds: float = 0.0
     best: float | None = None
     best_epoch: int = 0
+    plateau: Plateau = START
 
-    def next_epoch(self, score: float | None) -> "Progress":
+    def next_epoch(self, score: float | None, plateau: Plateau = START) -> "Progress":
         """Returns the position at the start of the epoch after this one.
 
         Args:
           score: of the epoch that is finished, higher is better; None or a number that is not finite = never the best.
+          plateau: what the schedule `plateau` has seen, that epoch included.
         """
         epoch, best, best_epoch = self.epoch + 1, self.best, self.best_epoch
         if score is not None and math.isfinite(score) and (best is None or score > best):
             best, best_epoch = score, epoch
-        return Progress(epoch=epoch, seconds=self.seconds + self.batch_seconds, best=best, best_epoch=best_epoch)
+        seconds = self.seconds + self.batch_seconds
+        return Progress(epoch=epoch, seconds=seconds, best=best, best_epoch=best_epoch, plateau=plateau)
 
 
 def count_steps(progress: Progress, metrics: Metrics, taken: np.ndarray, seconds: float) -> tuple[Metrics, Progress]:
