@@ -44,6 +44,14 @@ def edge_weights():
     return layers.relation_means(layers.neighbour_window(MASK, 1, 1), SPEAKERS, 2)
 
 
+def by_modality(x):
+    return jnp.stack(list(both(x).values()), axis=1)
+
+
+def angles(x):
+    return layers.angle_graph(by_modality(x), np.stack([MASK, MASK], axis=1))
+
+
 def paths(x):
     return {path: x + i for i, path in enumerate(FOUR_PATHS)}
 
@@ -65,6 +73,7 @@ LAYERS = {
     "ConversationDropout": (layers.ConversationDropout(0.5), lambda x: (x,)),
     "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),
     "DAGLayer": (layers.DAGLayer(D), lambda x: (x, *graph())),
+    "DeepGraphConvolution": (layers.DeepGraphConvolution(2, recurrence="lstm"), lambda x: (by_modality(x), angles(x))),
     "FourWayParallelAttention": (layers.FourWayParallelAttention(2), lambda x: (both(x), MASKS)),
     "FrequencyAdaptiveConvolution": (layers.FrequencyAdaptiveConvolution(), lambda x: (nodes(x), MASK)),
     "GatedReduction": (layers.GatedReduction(), lambda x: (paths(x),)),
@@ -87,10 +96,12 @@ LAYERS = {
 }
 FUNCTIONS = {
     "Gaussian": lambda x: gaussian(x),
+    "MultimodalGraph": lambda x: angles(x).propagate(by_modality(x))[:, 0],
     "Segments": lambda x: SEGMENTS.broadcast(SEGMENTS.mean(x, MASK)),
     "concordance": lambda x: losses.concordance(losses.concordance_moments(x[..., 0], x[..., 1])),
     "concordance_loss": lambda x: losses.concordance_loss(x[..., 0], x[..., 1], where=MASK),
     "concordance_moments": lambda x: losses.concordance_moments(x[..., 0], x[..., 1], where=MASK),
+    "angle_graph": lambda x: angles(x),
     "cross_entropy": lambda x: losses.cross_entropy(x, LABELS),
     "cross_modal_contrastive": lambda x: losses.cross_modal_contrastive(both(rows(x)), where=MASK.reshape(-1)),
     "focal_loss": lambda x: losses.focal_loss(x, LABELS, gamma=0.5),

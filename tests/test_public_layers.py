@@ -27,6 +27,7 @@ MASKED = [
     "RelationalConvolution",
     "ResidualEnhancement",
     "Segments",
+    "angle_graph",
     "StackedRNN",
     "TransformerEncoderLayer",
     "cross_modal_contrastive",

@@ -16,6 +16,7 @@ from jmer.layers.gates import GatedReduction, MultimodalGate, UnimodalGate
 from jmer.layers.gaussian import Gaussian, gaussian_kl, symmetric_kl
 from jmer.layers.hypergraph import FrequencyAdaptiveConvolution, HypergraphConvolution
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
+from jmer.layers.multimodal_graph import DeepGraphConvolution, MultimodalGraph, angle_graph
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.party import party_order
@@ -40,6 +41,7 @@ __all__ = [
     "ConversationDropout",
     "DAGEncoder",
     "DAGLayer",
+    "DeepGraphConvolution",
     "FourWayParallelAttention",
     "FrequencyAdaptiveConvolution",
     "GatedReduction",
@@ -51,6 +53,7 @@ __all__ = [
     "ModalityBiGRUs",
     "MultiHeadAttention",
     "MultimodalGate",
+    "MultimodalGraph",
     "PositionwiseFeedForward",
     "PostNormAttention",
     "PostNormFeedForward",
@@ -61,6 +64,7 @@ __all__ = [
     "StackedRNN",
     "TransformerEncoderLayer",
     "UnimodalGate",
+    "angle_graph",
     "gaussian_kl",
     "kl_fusion_weights",
     "kl_weighted_fusion",

@@ -1,12 +1,14 @@
 """Models: networks with their losses, and what each declares to the rest of jmer."""
 
-from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.classification import ClassifierOutput, CrossEntropyLoss, FocalClassificationLoss
 from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
 from jmer.models.m3net import M3NET
+from jmer.models.mmdfn import MMDFN, MMDFNLoss
+from jmer.models.mmgcn import MMGCN
 from jmer.models.registry import build_model, get_spec, model_names, register_model
 from jmer.models.sdt import SDT
 from jmer.models.self_distillation import SelfDistillationLoss, SelfDistilledOutput
@@ -16,16 +18,20 @@ __all__ = [
     "DAGERC",
     "LFVD",
     "M3NET",
+    "MMDFN",
+    "MMGCN",
     "SDT",
     "ClassifierOutput",
     "ConcatMLP",
     "CrossEntropyLoss",
     "DAGERCLoss",
     "DAGERCOutput",
+    "FocalClassificationLoss",
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",
     "LossTerm",
+    "MMDFNLoss",
     "Model",
     "ModelSpec",
     "SelfDistillationLoss",
