@@ -74,6 +74,31 @@ def test_the_comparison_shows_what_its_runs_wrote(corpora, told, tmp_path):
     assert again[-12:] == lines[-12:]
 
 
+def test_settings_of_a_model_are_rows_that_are_compared_with_the_base(corpora, told, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "linear", models.Experiments("linear"))
+    out, variants = tmp_path / "out", ("--variant", "", "--variant", "slow")
+    arguments = ("--corpus", corpora[0], "--models", "linear", "--seeds", 2, "--out", out, *variants)
+    status, lines, errors = told(comparison, *arguments, "--base", "linear-slow")
+    assert (status, errors) == (0, [])
+    runs = {
+        name: [json.loads((out / "talks" / name / f"seed{seed}" / "scores.json").read_text()) for seed in range(2)]
+        for name in ("linear-published", "linear-slow")
+    }
+    scores = {name: [run["splits"]["validation"]["weighted_f1"] for run in each] for name, each in runs.items()}
+    assert [row["W-F1 %"] for row in table_of(lines)[:2]] == [by_hand(values) for values in scores.values()]
+    assert scores["linear-published"] != scores["linear-slow"]
+    (heading,) = [i for i, line in enumerate(lines) if line.endswith(": against linear-slow")]
+    (tested,) = table_of(lines[heading:])
+    differences = np.subtract(*scores.values())
+    assert (tested["row"], tested["difference"], tested["n"]) == ("linear-published", by_hand(differences), "2")
+    (sentence,) = [line for line in lines if line.startswith("Over conversations: ")]
+    assert (
+        f"linear-published, the best other row, minus linear-slow is {100 * differences.mean():.2f} points" in sentence
+    )
+    wrong = told(comparison, *arguments, "--base", "linear")[2]
+    assert "--base is 'linear': choose one of the rows linear-published, linear-slow" in " ".join(wrong)
+
+
 OUTSIDE = """
 from typing import Any, NamedTuple
 

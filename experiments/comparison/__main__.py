@@ -2,25 +2,29 @@
 
     python -m experiments.comparison --corpus corpora/iemocap4 --corpus corpora/iemocap6 --corpus corpora/mosi
     python -m experiments.comparison --models lfvd,sdt --seeds 3 --jobs 2 --config.training.epochs=3
-    python -m experiments.comparison --models lfvd,path/to/mine.py         # an experiment with a model of your own
+    python -m experiments.comparison --models lfvd,path/to/mine.py          # an experiment with a model of your own
+    python -m experiments.comparison --variant '' --variant plain_features  # published settings, and smaller ones
 
-All scores are those of the validation split. The table is printed and written to OUT/table.md and OUT/table.csv; each
-run is a folder OUT/<corpus>/<model>/seed<n>. The same command again resumes, and a command with more seeds or models
-adds to what is there.
+All scores are those of the validation split. Each row is compared with one of them, `--base`, seed by seed, and the
+best of the others by a bootstrap of whole conversations. The table is printed and written to OUT/table.md and
+OUT/table.csv; each run is a folder OUT/<corpus>/<model>/seed<n>. The same command again resumes, and a command with
+more seeds or models adds to what is there.
 """
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
 from experiments import tables
 from experiments.baselines.context_regression import regress
-from experiments.grid import cli
-from experiments.grid.cells import Outcome, Row, failure_lines, selection_rule
+from experiments.grid import cli, paired
+from experiments.grid.cells import Outcome, Row, failure_lines, run_folder, selection_rule
 from experiments.grid.corpora import corpus_name, training_corpus
 from experiments.grid.executor import run_grid
 from experiments.grid.models import MODELS, choose_models, model_row, row_name
@@ -28,10 +32,14 @@ from jmer.config import fit_to_corpus
 from jmer.errors import UserError
 from jmer.evaluation.predictions import corpus_title
 from jmer.runs.directory import read_json, write_json
+from jmer.runs.predictions import read_split
 
 PROGRAM = "experiments.comparison"
 CORPORA = ("synthetic-iemocap4", "synthetic-iemocap6")
 CONTEXTS = (0, 3)
+# The model without context and speakers, which the others should be above.
+FLOOR = "concat_mlp"
+PUBLISHED = "published"
 UNUSABLE = "cannot use the corpus"
 
 
@@ -61,7 +69,9 @@ class Regression:
     error: str = ""
 
 
-def candidate(model: str, corpus: str, *, variant: str, changes: Mapping[str, str]) -> Candidate:
+def candidate(
+    model: str, corpus: str, *, variant: str, changes: Mapping[str, str], name: str | None = None
+) -> Candidate:
     """Returns a model on a corpus.
 
     Args:
@@ -69,16 +79,30 @@ def candidate(model: str, corpus: str, *, variant: str, changes: Mapping[str, st
       corpus: what `--corpus` takes.
       variant: of the experiment, besides those after its colon.
       changes: `section.field` -> text.
+      name: of the row; None = the model's.
 
     Raises:
       UserError: if the corpus, the experiment, the variant or a change is invalid.
     """
-    row = model_row(model, corpus, name=row_name(model), variant=variant, changes=changes)
+    row = model_row(model, corpus, name=name or row_name(model), variant=variant, changes=changes)
     loaded, config = training_corpus(corpus), row.config
     try:
         return Candidate(row, tuple(fit_to_corpus(config, loaded.card, loaded.conversations("train")).model.modalities))
     except UserError as error:
         return Candidate(row, tuple(config.model.modalities), str(error))
+
+
+def candidates_of(
+    models: Sequence[str], variants: Sequence[str], corpora: Sequence[str], changes: Mapping[str, str]
+) -> list[Candidate]:
+    """Returns every model with every variant on every corpus; experiments of others have no variants of jmer's."""
+    found = []
+    for corpus, model in itertools.product(corpora, models):
+        for variant in variants if model in MODELS else [""]:
+            several = model in MODELS and len(variants) > 1
+            name = f"{model}-{row_name(variant or PUBLISHED)}" if several else None
+            found.append(candidate(model, corpus, variant=variant, changes=changes, name=name))
+    return found
 
 
 def regressions(candidates: Sequence[Candidate], out: Path) -> Iterator[Regression]:
@@ -107,9 +131,19 @@ def _regression(path: str, modalities: tuple[str, ...], context: int, out: Path)
 
 
 def report(
-    candidates: Sequence[Candidate], outcomes: Mapping[Row, Outcome], baselines: Sequence[Regression]
+    candidates: Sequence[Candidate],
+    outcomes: Mapping[Row, Outcome],
+    baselines: Sequence[Regression],
+    *,
+    base: str = "",
+    predictions: Callable[[Row, int], pd.DataFrame] | None = None,
 ) -> tuple[str, list[dict[str, object]]]:
     """Returns the text of the comparison, and its rows with unrounded values.
+
+    Args:
+      candidates, outcomes, baselines: what was run.
+      base: name of the row that the others are compared with; none is, where it has no results.
+      predictions: returns those of a row's run on the validation split; None = no bootstrap over conversations.
 
     Raises:
       UserError: if no run succeeded.
@@ -132,10 +166,34 @@ def report(
         "Logistic regression is deterministic and has no seeds. Utterances/s: in training, median over epochs, mean "
         f"over seeds, on {devices}, which other runs may have used at the same time.",
         tables.markdown(shown),
+        *_paired_sections(ran, base, predictions),
         *tables.bullets("Left out:", _left_out(candidates, baselines)),
         *tables.bullets("Failed runs:", failure_lines(ran)),
     ]
     return "\n\n".join(text), values
+
+
+def _paired_sections(
+    outcomes: Sequence[Outcome], base: str, predictions: Callable[[Row, int], pd.DataFrame] | None
+) -> list[str]:
+    """Returns the paragraphs that compare the rows of each corpus with the base."""
+    parts = []
+    for corpus in dict.fromkeys(outcome.row.corpus for outcome in outcomes):
+        found = {outcome.row.name: outcome for outcome in outcomes if outcome.row.corpus == corpus and outcome.results}
+        if base not in found or len(found) == 1:
+            continue
+        scores = {name: outcome.scores("weighted_f1") for name, outcome in found.items()}
+        compared = paired.compare_with(scores.pop(base), scores)
+        card = training_corpus(corpus).card
+        parts += [f"## {corpus_title(card)}: against {base}", paired.explanation(base, compared)]
+        parts.append(tables.markdown([paired.cells(*item) for item in compared.items()]))
+        if predictions is not None:
+            rival = max(compared, key=lambda name: compared[name].comparison.mean)
+            runs = {
+                name: [predictions(found[name].row, seed) for seed in found[name].results] for name in (base, rival)
+            }
+            parts.append(paired.over_conversations(base, rival, runs, card.emotions))
+    return parts
 
 
 def _left_out(candidates: Sequence[Candidate], baselines: Sequence[Regression]) -> list[str]:
@@ -212,9 +270,18 @@ def _regression_values(regression: Regression) -> dict[str, object]:
     }
 
 
+def _base(wanted: str | None, names: Sequence[str]) -> str:
+    """Returns the name of the row that the others are compared with. Raises UserError if there is no such row."""
+    if wanted is None:
+        return next((name for name in names if name.partition("-")[0] == FLOOR), names[0])
+    if wanted not in names:
+        raise UserError(f"--base is '{wanted}': choose one of the rows {', '.join(dict.fromkeys(names))}")
+    return wanted
+
+
 def main(arguments: Sequence[str]) -> int:
     """Trains the runs of the comparison and prints its table; returns the exit status."""
-    parser = cli.make_parser(PROGRAM, __doc__, seeds=5, corpora=CORPORA)
+    parser = cli.make_parser(PROGRAM, __doc__, seeds=5, corpora=CORPORA, several_variants=True)
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"), help="default: runs/comparison")
     parser.add_argument(
         "--models",
@@ -222,13 +289,16 @@ def main(arguments: Sequence[str]) -> int:
         metavar="MODEL,...",
         help=f"names, or paths of experiment files such as mine.py:variant (default: {','.join(MODELS)})",
     )
+    parser.add_argument(
+        "--base",
+        metavar="ROW",
+        help=f"row that the others are compared with (default: the first of {FLOOR}, else the first)",
+    )
     options, changes = cli.parse(parser, arguments)
     models = choose_models("--models", options.models)
-    candidates = [
-        candidate(model, corpus, variant=options.variant if model in MODELS else "", changes=changes)
-        for corpus in options.corpora
-        for model in models
-    ]
+    variants = list(dict.fromkeys(options.variant or [cli.PLAIN]))
+    candidates = candidates_of(models, variants, options.corpora, changes)
+    base = _base(options.base, [candidate.row.name for candidate in candidates])
     rows = [candidate.row for candidate in candidates if not candidate.obstacle]
     if not rows:
         raise UserError(f"no model can use the corpus: {candidates[0].obstacle}")
@@ -240,7 +310,13 @@ def main(arguments: Sequence[str]) -> int:
         baselines.append(regression)
     parallel = {"jobs": options.jobs, "vectorize": options.vectorize}
     outcomes = run_grid(rows, range(options.seeds), options.out, **parallel, log=cli.log)
-    text, values = report(candidates, dict(zip(rows, outcomes, strict=True)), baselines)
+    text, values = report(
+        candidates,
+        dict(zip(rows, outcomes, strict=True)),
+        baselines,
+        base=base,
+        predictions=lambda row, seed: read_split(run_folder(options.out, row, seed), "validation"),
+    )
     tables.write(options.out, text, values)
     return cli.print_report(text, outcomes, options.out)
 

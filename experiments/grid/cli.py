@@ -11,11 +11,20 @@ from jmer.cli.flags import FIELD
 from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
 
+PLAIN = "plain_features"
+
 # Fields that the grid sets for each run -> the flag to use instead.
 RESERVED = {"seed": "--seeds", "seeds": "--seeds"}
 
 
-def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence[str] | None) -> Parser:
+def make_parser(
+    program: str,
+    description: str,
+    *,
+    seeds: int,
+    corpora: Sequence[str] | None,
+    several_variants: bool = False,
+) -> Parser:
     """Returns a parser with the flags that all studies have.
 
     Args:
@@ -24,6 +33,7 @@ def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence
       seeds: default of `--seeds`.
       corpora: default of `--corpus`; empty = the flag is required; None = the program chooses, and receives an empty
         list.
+      several_variants: whether `--variant` can be repeated, and is a list.
     """
     parser = Parser(
         prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -52,9 +62,10 @@ def make_parser(program: str, description: str, *, seeds: int, corpora: Sequence
     )
     parser.add_argument(
         "--variant",
-        default="plain_features",
+        action="append" if several_variants else "store",
+        default=None if several_variants else PLAIN,
         help="variants of jmer's experiments, separated by commas; '' = the published hyperparameters (default: "
-        "plain_features, for features that were not fine-tuned)",
+        f"{PLAIN}, for features that were not fine-tuned)" + ("; can be repeated" if several_variants else ""),
     )
     parser.epilog = f"{FIELD}SECTION.FIELD=VALUE changes a field of every run; {FIELD}data.path=PATH is --corpus PATH."
     return parser

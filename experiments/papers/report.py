@@ -1,36 +1,19 @@
 """The text, the CSV rows and the LaTeX table of a finished study."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from experiments import tables
+from experiments.grid import paired
 from experiments.grid.cells import Outcome, Row, failure_lines, selection_rule
+from experiments.grid.paired import Compared, compare_with
 from experiments.papers.declaration import Entry, Printed
 from experiments.papers.planning import Line
 from experiments.papers.study import Study
 from jmer.evaluation.predictions import corpus_title
-from jmer.evaluation.significance import PairedComparison, bootstrap_conversations, compare_paired, holm, verdict
 
-# With fewer conversations, the bootstrap interval is too narrow.
-ENOUGH_CONVERSATIONS = 20
 SCORES = {"accuracy": "accuracy %", "weighted_f1": "W-F1 %"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Compared:
-    """The comparison of an entry with the table's base over the same seeds.
-
-    Attributes:
-      comparison: of weighted F1.
-      adjusted: p of the paired t-test after Holm's correction over the study.
-      verdict: better, worse or not distinguishable.
-    """
-
-    comparison: PairedComparison
-    adjusted: float
-    verdict: str
 
 
 def compare_with_base(study: Study) -> dict[str, Compared]:
@@ -41,12 +24,7 @@ def compare_with_base(study: Study) -> dict[str, Compared]:
         return {}
     # Entries that share the runs of the base are not compared with it.
     own = {line.entry.title for line, _ in study.finished if line.row is _base_row(study)}
-    found = {title: compare_paired(values, base) for title, values in by_title.items() if title not in own}
-    adjusted = holm([comparison.t_p for comparison in found.values()])
-    return {
-        title: Compared(comparison, p, verdict(p, comparison.mean))
-        for (title, comparison), p in zip(found.items(), adjusted, strict=True)
-    }
+    return compare_with(base, {title: values for title, values in by_title.items() if title not in own})
 
 
 def markdown(study: Study, compared: Mapping[str, Compared], pictures: Sequence[str], *, same_features: bool) -> str:
@@ -66,8 +44,8 @@ def markdown(study: Study, compared: Mapping[str, Compared], pictures: Sequence[
         tables.markdown([_cells(study, line, compared) for line in _shown(study)]),
     ]
     if compared:
-        parts += [_explain_tests(study, compared), tables.markdown([_test(*item) for item in compared.items()])]
-        parts += [_bootstrap(study, compared)]
+        tests = tables.markdown([paired.cells(*item) for item in compared.items()])
+        parts += [paired.explanation(study.table.base, compared), tests, _bootstrap(study, compared)]
     parts += ["Size and speed (on a machine that may have run other programs, too):", tables.markdown(_sizes(study))]
     parts += [f"![{study.table.source}, {corpus_title(study.card)}]({name})" for name in pictures]
     parts += tables.bullets("Left out:", _obstacles(study))
@@ -155,48 +133,11 @@ def _class_f1(outcome: Outcome | None, split: str, emotion: str) -> list[float]:
     return [result.scores[split].classes[emotion].f1 for result in results]
 
 
-def _explain_tests(study: Study, compared: Mapping[str, Compared]) -> str:
-    fewest = min((own.comparison for own in compared.values()), key=lambda comparison: comparison.n)
-    return (
-        f"Weighted F1 against {study.table.base}, seed by seed, in percentage points. p: paired t-test, with Holm's "
-        f"correction for the {len(compared)} in this table; below 0.05 the verdict is better or worse. "
-        f"Wilcoxon's signed-rank test (not corrected) can reach no p below {fewest.smallest_wilcoxon_p:.3g} with "
-        f"{fewest.n} seeds. d: mean over standard deviation of the differences. Seeds measure the variation of "
-        "training, not that over other samples of conversations."
-    )
-
-
-def _test(title: str, own: Compared) -> dict[str, str]:
-    comparison = own.comparison
-    low, high = (100 * bound for bound in comparison.interval)
-    return {
-        "row": title,
-        "difference": tables.percent(comparison.differences),
-        "95 % interval": tables.NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",
-        "p (t)": tables.statistic(comparison.t_p),
-        "p (Holm)": tables.statistic(own.adjusted),
-        "p (Wilcoxon)": tables.statistic(comparison.wilcoxon_p),
-        "d": tables.statistic(comparison.effect_size),
-        "n": str(comparison.n),
-        "verdict": own.verdict,
-    }
-
-
 def _bootstrap(study: Study, compared: Mapping[str, Compared]) -> str:
     """Describes the comparison of the base with the best other row on resampled conversations."""
     base, rival = study.table.base, max(compared, key=lambda title: compared[title].comparison.mean)
     runs = {title: [*study.predictions()[title].values()] for title in (base, rival)}
-    found = bootstrap_conversations(runs[base], runs[rival], study.emotions)
-    low, high = (100 * bound for bound in found.interval)
-    few = (
-        "" if found.conversations >= ENOUGH_CONVERSATIONS else " With so few conversations the interval is too narrow."
-    )
-    return (
-        f"Over conversations: {rival}, the best other row, minus {base} is {100 * found.difference:.2f} points of "
-        f"weighted F1, 95 % interval {low:.2f} to {high:.2f}, p: {tables.statistic(found.p)} (bootstrap of "
-        f"{found.conversations} whole conversations, {found.resamples} resamples, averaged over seeds). The row was "
-        f"selected by its score, so p is optimistic.{few}"
-    )
+    return paired.over_conversations(base, rival, runs, study.emotions)
 
 
 def _sizes(study: Study) -> list[dict[str, str]]:
