@@ -226,12 +226,14 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
       training: conversations of the training split.
 
     Returns:
-      A copy in which `model.num_classes` and `model.modalities` are set, and `loss.class_weight_values` where
-      `loss.class_weights` names a rule (`CLASS_WEIGHT_RULES`).
+      A copy in which `model.num_classes` and `model.modalities` are set, the fields that follow from the names of the
+      emotions (`ModelSpec.from_emotions`), and `loss.class_weight_values` where `loss.class_weights` names a rule
+      (`CLASS_WEIGHT_RULES`).
 
     Raises:
       UserError: if the corpus lacks a modality that the configuration names, or has another number of emotions; if only
-        one of the two has frames; if an emotion to be weighted never occurs, or the loss has no class weights.
+        one of the two has frames; if an emotion to be weighted never occurs, or the loss has no class weights; if the
+        model needs to know more of an emotion than its name tells.
     """
     _check_mode(config, card)
     config = config.copy_and_resolve_references()
@@ -255,7 +257,11 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
     config.model.modalities = wanted
     config.model.num_classes = len(card.emotions)
     config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
-    return config
+    try:
+        values = get_spec(config.model.name).from_emotions(flatten(config), card.emotions)
+    except ValueError as error:
+        raise UserError(f"corpus '{card.name}': {error}") from error
+    return _updated(config, values, f"what model '{config.model.name}' derives from the emotions of '{card.name}'")
 
 
 def check_config(config: ConfigDict, corpus: Corpus) -> None:

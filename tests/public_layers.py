@@ -36,12 +36,16 @@ def gaussians(x):
     return {m: gaussian(value) for m, value in both(x).items()}
 
 
+def window():
+    return layers.neighbour_window(MASK, 1, 1)
+
+
 def graph():
     return layers.predecessor_graph(SPEAKERS, MASK)
 
 
 def edge_weights():
-    return layers.relation_means(layers.neighbour_window(MASK, 1, 1), SPEAKERS, 2)
+    return layers.relation_means(window(), SPEAKERS, 2)
 
 
 def by_modality(x):
@@ -71,6 +75,10 @@ LAYERS = {
     "BilinearExchange": (layers.BilinearExchange(), lambda x: (pair(x)[:, None], MASK)),
     "ConversationAtmosphere": (layers.ConversationAtmosphere(2), lambda x: (x, MASK)),
     "ConversationDropout": (layers.ConversationDropout(0.5), lambda x: (x,)),
+    "CrossModalConvolutions": (
+        layers.CrossModalConvolutions(2),
+        lambda x: (nodes(x), layers.normalized_adjacency(window())),
+    ),
     "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),
     "DAGLayer": (layers.DAGLayer(D), lambda x: (x, *graph())),
     "DeepGraphConvolution": (layers.DeepGraphConvolution(2, recurrence="lstm"), lambda x: (by_modality(x), angles(x))),
@@ -112,8 +120,9 @@ FUNCTIONS = {
     "masked_attention": lambda x: layers.masked_attention(heads(x), heads(2 * x), heads(x), MASK),
     "masked_mean": lambda x: losses.masked_mean(x[..., 0], MASK),
     "mean_pool": lambda x: layers.mean_pool(x, MASK),
-    "neighbour_window": lambda x: layers.neighbour_window(MASK, 1, 1) * x[:, :, :1],
+    "neighbour_window": lambda x: window() * x[:, :, :1],
     "party_order": lambda x: layers.party_order(SPEAKERS, MASK).sort(x),
+    "normalized_adjacency": lambda x: layers.normalized_adjacency(window()) * x[:, :, :1],
     "predecessor_graph": lambda x: jax.tree.map(lambda edges: edges * x[:, :, :1], graph()),
     "published_focal_loss": lambda x: losses.published_focal_loss(x, LABELS, gamma=2.5),
     "relation_means": lambda x: edge_weights() @ x,

@@ -34,6 +34,8 @@ def expected_terms(config):
         return {"classification"}
     if config.model.name == "lsdgnn":
         return {"classification", "difference"} if loss.beta else {"classification"}
+    if config.model.name == "graphsmile":
+        return {name for name in ("emotion", "sentiment", "shift") if loss[f"lambda_{name}"]}
     if config.model.name == "lfvd":
         wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}
         return {"classification"} | {name for name, present in wanted.items() if present}

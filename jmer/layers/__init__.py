@@ -7,6 +7,7 @@ and `row_ids` (random draws that do not depend on the number of devices) are opt
 from jmer.layers.attention import masked_attention
 from jmer.layers.bilinear_exchange import BilinearExchange
 from jmer.layers.convolution import SegmentConvolution
+from jmer.layers.cross_modal_graph import CrossModalConvolutions, normalized_adjacency
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import ResidualEnhancement
@@ -39,6 +40,7 @@ __all__ = [
     "BilinearExchange",
     "ConversationAtmosphere",
     "ConversationDropout",
+    "CrossModalConvolutions",
     "DAGEncoder",
     "DAGLayer",
     "DeepGraphConvolution",
@@ -71,6 +73,7 @@ __all__ = [
     "masked_attention",
     "mean_pool",
     "neighbour_window",
+    "normalized_adjacency",
     "party_order",
     "predecessor_graph",
     "relation_means",

@@ -4,6 +4,7 @@ from jmer.models.classification import ClassifierOutput, CrossEntropyLoss, Focal
 from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
+from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
 from jmer.models.m3net import M3NET
@@ -27,6 +28,9 @@ __all__ = [
     "DAGERCLoss",
     "DAGERCOutput",
     "FocalClassificationLoss",
+    "GraphSmile",
+    "GraphSmileLoss",
+    "GraphSmileOutput",
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",

@@ -6,11 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.models import concat_mlp, dagerc, lfvd, lpgnet, lsdgnn, m3net, mmdfn, mmgcn, sdt
+from jmer.models import (
+    concat_mlp,
+    dagerc,
+    graphsmile,
+    lfvd,
+    lpgnet,
+    lsdgnn,
+    m3net,
+    mmdfn,
+    mmgcn,
+    sdt,
+)
 from jmer.models.contract import check_spec
 from jmer.models.spec import Model, ModelSpec
 
-BUILT_IN = (lfvd, lpgnet, dagerc, sdt, concat_mlp, m3net, lsdgnn, mmgcn, mmdfn)
+BUILT_IN = (
+    lfvd,
+    lpgnet,
+    dagerc,
+    sdt,
+    concat_mlp,
+    m3net,
+    lsdgnn,
+    mmgcn,
+    mmdfn,
+    graphsmile,
+)
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
 

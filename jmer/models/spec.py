@@ -77,6 +77,9 @@ class ModelSpec:
       derived: `(model, loss)`, the two sections -> values of those fields of `module` and of `loss` that follow from
         the sections and are no part of them.
       derived_model_fields, derived_loss_fields: their names.
+      from_emotions: `(fields, emotions)`, `section.field` -> value of the configuration and the names of the corpus'
+        emotions in the order of their labels -> values of those fields that follow from the names, which
+        `jmer.config.fit_to_corpus` sets. A ValueError names the emotion from which none follows, and the remedy.
       loss_weights: fields of `loss` that do nothing but weigh a term. Runs that differ by them alone can be trained in
         one program; `loss` then sees arrays there (see `is_off`).
       rng_streams: random streams that the module draws from in training.
@@ -96,6 +99,7 @@ class ModelSpec:
     derived: Callable[[Mapping, Mapping], tuple[dict[str, Any], dict[str, Any]]] = lambda model, loss: ({}, {})
     derived_model_fields: Sequence[str] = ()
     derived_loss_fields: Sequence[str] = ()
+    from_emotions: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]] = lambda fields, emotions: {}
     loss_weights: Sequence[str] = ()
     rng_streams: Sequence[str] = ("dropout",)
     packing: bool = False

@@ -1,0 +1,32 @@
+"""GraphSmile on MELD, with the hyperparameters of its authors' code; 5.7 million parameters.
+
+Paper: Li et al., *Tracing intricate cues in dialogue: joint graph structure and sentiment dynamics for multimodal
+  emotion recognition*, 2025.
+Command: jmer train --config graphsmile_meld --corpus FOLDER
+Expected: nothing that jmer could check; the authors choose the epoch on the test split, with RoBERTa, openSMILE and
+  DenseNet features, which jmer does not ship, and have MELD's own labels of sentiment.
+Variants: of GraphSmile: parts left out, such as `without_shift`, other modalities, `plain_features` and `tiny`.
+"""
+
+from ml_collections import ConfigDict
+
+from jmer.config import base_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the experiment's configuration."""
+    config = base_config("graphsmile")
+    config.data.path = "synthetic-meld"
+    config.model.d_h = 384
+    config.model.window_past = 3
+    config.model.window_future = 3
+    config.model.pair_layers = (5, 5, 5)
+    config.model.shift_window = 3
+    config.loss.lambda_sentiment = 0.5
+    config.loss.lambda_shift = 0.2
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 7e-5
+    config.optimizer.weight_decay = 1e-4
+    config.training.batch_size = 16
+    config.training.epochs = 50
+    return config
