@@ -14,9 +14,9 @@ UNLABELLED = -1
 class Batch:
     """Rows of one length, each with one conversation or, packed, several in sequence.
 
-    Axes: `B` rows, `T` utterances, `D` features of a modality, `K` conversations in a row at most. If utterances are
-    sequences of frames (word pieces, 20 ms of audio), features have another axis, `F` frames of an utterance, whose
-    padded number may differ between modalities.
+    Axes: `B` rows, `T` utterances, `D` features of a modality, `K` conversations in a row at most, `A` attributes. If
+    utterances are sequences of frames (word pieces, 20 ms of audio), features have another axis, `F` frames of an
+    utterance, whose padded number may differ between modalities.
 
     Attributes:
       features: modality name -> float32 `[B, T, D_m]`, or with frames `[B, T, F_m, D_m]`; zero where padded or
@@ -30,6 +30,8 @@ class Batch:
       segment_ids: int32 `[B, T]`, the conversation within its row to which an utterance belongs (see `Segments`);
         None = one per row.
       frames: modality name -> bool `[B, T, F_m]`, True where a frame is real; None = one vector per utterance.
+      attributes: float32 `[B, T, A]`, dimensional targets such as valence, with the ends of their scales at -1 and 1;
+        NaN = unlabelled or padded. None = none are learned.
     """
 
     features: Mapping[str, jax.Array]
@@ -40,6 +42,7 @@ class Batch:
     conversation_ids: jax.Array | None = None
     segment_ids: jax.Array | None = None
     frames: Mapping[str, jax.Array] | None = None
+    attributes: jax.Array | None = None
 
     @property
     def segments(self) -> Segments:

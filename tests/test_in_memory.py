@@ -307,7 +307,7 @@ LABELLED = make_conversation({"text": TEXT}, labels=[0, 1, 1])
         ),
         (
             {"card": Card("mine", {"text": 2}, EMOTIONS, "By hand.", False)},
-            "emotions, name, provenance and synthetic are on the card: expected a card or these, got both",
+            "emotions, name, provenance, synthetic and attributes are on the card: expected a card or these, got both",
         ),
         ({"splits": {"dev": [LABELLED]}}, "unknown split 'dev': the splits are train, validation, test"),
         ({"splits": {"train": []}}, "the corpus has no modality: expected features of text, audio, visual"),

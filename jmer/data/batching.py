@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import UNLABELLED, Batch
+from jmer.data.attributes import Scales, scaled
 from jmer.data.corpus import Conversation
 from jmer.data.packing import (
     Packing,
@@ -35,6 +36,7 @@ def batches(
     row_multiple: int = 1,
     start: int = 0,
     subset: np.ndarray | None = None,
+    attributes: Scales | None = None,
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch, which hold every conversation exactly once.
 
@@ -54,6 +56,7 @@ def batches(
       seed, epoch, subset: see `plan_padded` or `jmer.data.packing.plan_packed`.
       row_multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
+      attributes: names the attributes that the batches carry, with their scales; None = none.
 
     Returns:
       An iterator over batches whose leaves are NumPy arrays; no JAX backend is initialised.
@@ -67,7 +70,8 @@ def batches(
     else:
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
     rows = round_up(rows, row_multiple)
-    return (_fill(conversations, conversation_ids, widths, rows, length) for conversation_ids, length in plan[start:])
+    carried = attributes or {}
+    return (_fill(conversations, ids, widths, rows, length, carried) for ids, length in plan[start:])
 
 
 def plan_padded(
@@ -241,6 +245,7 @@ def _fill(
     widths: Mapping[str, int],
     rows: int,
     length: int,
+    attributes: Scales,
 ) -> Batch:
     has_frames = conversations[conversation_ids.max()].has_frames
     positions = (rows, 1) if has_frames else (rows, length)
@@ -252,6 +257,7 @@ def _fill(
     labels = np.full(positions, UNLABELLED, np.int32)
     speakers = np.full(positions, -1, np.int32)
     segment_ids = np.zeros(positions, np.int32)
+    targets = np.full((*positions, len(attributes)), np.nan, np.float32) if attributes else None
     for position, row, slot, real in locate(conversation_ids, conversations):
         conversation = conversations[position]
         mask[row, real] = True
@@ -259,6 +265,8 @@ def _fill(
         speakers[row, real] = number_speakers(conversation.speakers)
         # Padding belongs to the row's last conversation.
         segment_ids[row, real.start :] = slot
+        if targets is not None:
+            targets[row, real] = scaled(conversation, attributes)
         for m in widths:
             available[m][row, real] = conversation.available[m]
             if has_frames:
@@ -279,5 +287,6 @@ def _fill(
         "conversation_ids": conversation_ids,
         "segment_ids": segment_ids,
         "frames": frames if has_frames else None,
+        "attributes": targets,
     }
     return Batch(**fields)

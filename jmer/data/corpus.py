@@ -9,12 +9,14 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import Scales, checked_scales
 from jmer.data.dataset_folders import load_datasets
 from jmer.data.extractors import Identities, check_identities
 from jmer.data.identity import Identity, identify
@@ -51,6 +53,7 @@ class Conversation:
         float32 `[F_i, D_m]`, with `F_i = 0` where unavailable.
       available: modality -> bool `[n]`.
       sentences: `n` transcripts, "" where unknown.
+      attributes: dimensional targets, e.g. valence: name -> float32 `[n]` on the scale of the card, NaN = unlabelled.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Conversation:
     features: Mapping[str, Features]
     available: Mapping[str, np.ndarray]
     sentences: Sequence[str]
+    attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +88,8 @@ class Card:
         is one vector.
       extractors: modality -> what identifies the extractor of its features; features that `jmer.extract` did not make
         have none.
+      attributes: dimensional targets that utterances may have -> the ends of their scales, e.g. valence from 1 to 5,
+        see `jmer.data.attributes`; usually none.
     """
 
     name: str
@@ -93,9 +99,11 @@ class Card:
     synthetic: bool
     frames: bool = False
     extractors: Identities = dataclasses.field(default_factory=dict)
+    attributes: Scales = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_identities(self.extractors)
+        object.__setattr__(self, "attributes", checked_scales(self.attributes))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -108,7 +116,8 @@ class Corpus:
     """Splits (a subset of train, validation, test), with one row per conversation, and their card.
 
     Columns of a row: `conversation`, `utterances`, `speakers`, `sentences`, `labels`, and for each modality `m` the
-    columns `m` (a list of `D_m` floats per utterance, or a list of such lists, its frames) and `m_available`.
+    columns `m` (a list of `D_m` floats per utterance, or a list of such lists, its frames) and `m_available`; for each
+    attribute `a` the column `attribute_a`.
 
     Attributes:
       splits: the rows.
@@ -240,10 +249,16 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
     with atomically(path) as temporary:
         with _no_progress_bars():
             datasets.DatasetDict(rows).save_to_disk(temporary)
-        (temporary / CARD_FILE).write_text(json.dumps(dataclasses.asdict(corpus.card), indent=2) + "\n")
+        (temporary / CARD_FILE).write_text(json.dumps(_card_fields(corpus.card), indent=2) + "\n")
         if corpus.folds:
             (temporary / FOLDS_FILE).write_text(json.dumps(corpus.folds, indent=2) + "\n")
         write_digests(temporary, {split: identity.fingerprint for split, identity in corpus.identity.splits.items()})
+
+
+def _card_fields(card: Card) -> dict[str, Any]:
+    """Returns the fields of a card; without attributes, those that a card had before there were any."""
+    fields = dataclasses.asdict(card)
+    return fields if card.attributes else {name: value for name, value in fields.items() if name != "attributes"}
 
 
 def load_saved(path: str | Path) -> Corpus:
@@ -303,7 +318,12 @@ def _row_features(card: Card) -> datasets.Features:
         vector = datasets.List(datasets.Value("float32"), length=width)
         columns[modality] = datasets.List(datasets.List(vector) if card.frames else vector)
         columns[f"{modality}_available"] = datasets.List(datasets.Value("bool"))
+    columns |= {_column(name): datasets.List(datasets.Value("float32")) for name in card.attributes}
     return datasets.Features(columns)
+
+
+def _column(attribute: str) -> str:
+    return f"attribute_{attribute}"
 
 
 def _to_table(conversations: Sequence[Conversation], card: Card) -> pa.Table:
@@ -329,6 +349,9 @@ def _to_table(conversations: Sequence[Conversation], card: Card) -> pa.Table:
         columns[modality] = ragged(_lists(vectors, map(len, parts)) if card.frames else vectors)
         available = np.concatenate([c.available[modality] for c in conversations])
         columns[f"{modality}_available"] = ragged(pa.array(available, pa.bool_()))
+    for name in card.attributes:
+        values = np.concatenate([c.attributes[name] for c in conversations])
+        columns[_column(name)] = ragged(pa.array(values, pa.float32()))
     return pa.table(columns).cast(_row_features(card).arrow_schema)
 
 
@@ -354,12 +377,12 @@ def _check_table(table: pa.Table, card: Card) -> None:
         for name in rows.schema.names[1:]:
             if not rows.column(name).value_lengths().equals(rows.column("labels").value_lengths()):
                 raise ValueError(f"{name} and labels differ in length")
-        for modality in card.modalities:
-            values = rows.column(modality)
+        for name in (*card.modalities, *map(_column, card.attributes)):
+            values = rows.column(name)
             while pa.types.is_nested(values.type):
                 values = values.flatten()
                 if values.null_count:
-                    raise ValueError(f"{modality} contains nulls")
+                    raise ValueError(f"{name} contains nulls")
 
 
 def _from_rows(rows: pa.RecordBatch, card: Card) -> list[Conversation]:
@@ -375,12 +398,14 @@ def _from_rows(rows: pa.RecordBatch, card: Card) -> list[Conversation]:
         else:
             features[modality] = utterances.flatten().to_numpy().reshape(-1, width)
         available[modality] = rows.column(f"{modality}_available").flatten().to_numpy(zero_copy_only=False)
+    attributes = {name: rows.column(_column(name)).flatten().to_numpy() for name in card.attributes}
     return [
         Conversation(
             id=name,
             labels=labels[start:end],
             features={m: values[start:end] for m, values in features.items()},
             available={m: values[start:end] for m, values in available.items()},
+            attributes={name: values[start:end] for name, values in attributes.items()},
             **{field: values[start:end] for field, values in strings.items()},
         )
         for name, (start, end) in zip(rows.column("conversation").to_pylist(), bounds, strict=True)

@@ -55,4 +55,5 @@ def _keep(conversation: Conversation, chosen: np.ndarray) -> Conversation:
         features={m: pick(values) for m, values in conversation.features.items()},
         available={m: pick(values) for m, values in conversation.available.items()},
         sentences=pick(conversation.sentences),
+        attributes={name: pick(values) for name, values in conversation.attributes.items()},
     )

@@ -109,6 +109,9 @@ def _description(corpus: Corpus, dest: Path, held_out: bool) -> str:
             f"{split:12}{len(conversations):14}{labels.size:12}{np.count_nonzero(labels != UNLABELLED):10}"
             + "  held out of train" * (held_out and split == "validation")
         )
+        for name, (low, high) in corpus.card.attributes.items():
+            found = sum(np.count_nonzero(~np.isnan(c.attributes[name])) for c in conversations)
+            notes.append(f"{split}: {name} ({low:g} to {high:g}) of {found} utterances")
         for modality in corpus.card.modalities:
             missing = sum(np.count_nonzero(~c.available[modality]) for c in conversations)
             if missing:

@@ -19,6 +19,7 @@ def single_utterances(conversations: Sequence[Conversation]) -> list[Conversatio
             features={m: values[own] for m, values in conversation.features.items()},
             available={m: values[own] for m, values in conversation.available.items()},
             sentences=conversation.sentences[own],
+            attributes={name: values[own] for name, values in conversation.attributes.items()},
         )
         for conversation in conversations
         for own in (slice(i, i + 1) for i in range(len(conversation)))

@@ -24,7 +24,8 @@ class SplitIdentity:
       conversations: their number.
       utterances: their number.
       digests: of its parts: `utterances` (the conversations' ids, the utterances' names and their order), `speakers`,
-        `labels`, `sentences`, and each modality (features, widths, frames and availability).
+        `labels`, `sentences`, each modality (features, widths, frames and availability), and each attribute as
+        `attribute_<name>` (values and scale).
     """
 
     conversations: int
@@ -64,21 +65,25 @@ def identify(splits: Mapping[str, Sequence["Conversation"]], card: "Card") -> Id
     return Identity(card.emotions, {split: _identify(found, card) for split, found in splits.items()})
 
 
-def difference(there: Identity, here: Identity, modalities: Collection[str]) -> str:
+def difference(there: Identity, here: Identity, modalities: Collection[str], attributes: Collection[str] = ()) -> str:
     """Says what a model that reads some modalities would find different in two corpora.
 
     Args:
       there: of the one corpus.
       here: of the other one.
       modalities: those that the model reads; transcripts and other modalities may differ.
+      attributes: those that the model learns; others may differ.
 
     Returns:
       E.g. "the labels and text features of train differ"; empty if nothing differs.
     """
-    return ", ".join(_differences(there, here, modalities))
+    parts = {"speakers": "speakers", "labels": "labels"} | {m: f"{m} features" for m in modalities}
+    parts |= {f"attribute_{name}": f"{name} values" for name in attributes}
+    return ", ".join(_differences(there, here, parts))
 
 
-def _differences(there: Identity, here: Identity, modalities: Collection[str]) -> Iterator[str]:
+def _differences(there: Identity, here: Identity, parts: Mapping[str, str]) -> Iterator[str]:
+    """Yields the differences of two corpora; `parts` names what is compared of utterances that are the same."""
     if there.emotions != here.emotions:
         yield f"the emotions differ ({', '.join(there.emotions)} there and {', '.join(here.emotions)} here)"
     for split in dict.fromkeys((*there.splits, *here.splits)):
@@ -90,7 +95,6 @@ def _differences(there: Identity, here: Identity, modalities: Collection[str]) -
         if one.digests.get("utterances") != other.digests.get("utterances"):
             yield f"the utterances of {split} differ ({_size(one)} there and {_size(other)} here)"
             continue
-        parts = {"speakers": "speakers", "labels": "labels"} | {m: f"{m} features" for m in modalities}
         found = [name for part, name in parts.items() if one.digests.get(part) != other.digests.get(part)]
         if found:
             *others, last = found
@@ -114,6 +118,9 @@ def _identify(conversations: Sequence["Conversation"], card: "Card") -> SplitIde
     for modality, width in card.widths.items():
         kind = json.dumps([width, card.frames]).encode()
         digests[modality] = digest(kind, *(piece for c in conversations for piece in _features(c, modality)))
+    for name, scale in card.attributes.items():
+        values = (_bytes(c.attributes[name], np.float32) for c in conversations)
+        digests[f"attribute_{name}"] = digest(json.dumps(scale).encode(), *values)
     return SplitIdentity(len(conversations), sum(map(len, conversations)), digests)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import checked_scales, unlabelled
 from jmer.data.corpus import Card, Conversation, Corpus, Features, Folds, feature_width
 from jmer.data.validation import checked_corpus, mark_missing
 from jmer.errors import UserError
@@ -28,6 +29,7 @@ def make_conversation(
     utterances: Iterable[str | int] | None = None,
     sentences: Iterable[str] | None = None,
     available: Mapping[str, ArrayLike] | None = None,
+    attributes: Mapping[str, ArrayLike | Sequence[float | None]] | None = None,
 ) -> Conversation:
     """Makes a conversation of `n` utterances from arrays or lists.
 
@@ -44,6 +46,8 @@ def make_conversation(
       sentences: `n` transcripts; None = unknown.
       available: modality -> bool `[n]`, False = the modality is unavailable for that utterance whatever its features
         are. None = available unless `features` says otherwise.
+      attributes: dimensional targets, e.g. valence: name -> `n` numbers on its scale, NaN or None = unlabelled. None =
+        the conversation has none.
 
     Raises:
       UserError: naming the argument, what is expected and what was given.
@@ -84,6 +88,7 @@ def make_conversation(
         features={m: _masked(values[m], masks[m]) for m in values},
         available=masks,
         sentences=_strings("sentences", sentences, count) if sentences is not None else [""] * count,
+        attributes=_attribute_values(attributes or {}, count),
     )
 
 
@@ -96,11 +101,12 @@ def make_corpus(
     provenance: str = PROVENANCE,
     synthetic: bool = False,
     folds: Folds | None = None,
+    attributes: Mapping[str, tuple[float, float]] | None = None,
 ) -> Corpus:
     """Makes a corpus in memory from conversations and checks it.
 
     A conversation without an id gets one from its split and position. A conversation that lacks one of the corpus'
-    modalities has it unavailable in every utterance.
+    modalities has it unavailable in every utterance; one that lacks an attribute has no value of it.
 
     Args:
       splits: split name (`train`, `validation`, `test`) -> conversations. A corpus that is only predicted needs neither
@@ -112,15 +118,18 @@ def make_corpus(
       synthetic: whether the data are artificial.
       folds: for cross-validation (`data.folds=corpus`): name -> split -> ids of its conversations; a fold without a
         validation split holds one out. None = the corpus declares none.
+      attributes: dimensional targets that conversations have -> the ends of their scales, e.g. `{"valence": (1, 5)}`.
 
     Raises:
       UserError: with one line per defect, the first ten of them; or if an argument has the wrong type.
     """
     listed = _listed(splits)
     if card is None:
-        card = _derive_card(listed, emotions, name, provenance, synthetic)
-    elif emotions is not None or (name, provenance, synthetic) != (NAME, PROVENANCE, False):
-        raise UserError("emotions, name, provenance and synthetic are on the card: expected a card or these, got both")
+        card = _derive_card(listed, emotions, name, provenance, synthetic, attributes or {})
+    elif (emotions, name, provenance, synthetic, attributes) != (None, NAME, PROVENANCE, False, None):
+        raise UserError(
+            "emotions, name, provenance, synthetic and attributes are on the card: expected a card or these, got both"
+        )
     completed = {
         split: [_complete(c, f"{split}-{position:04}", card) for position, c in enumerate(conversations)]
         for split, conversations in listed.items()
@@ -276,6 +285,21 @@ def _label_index(argument: str, label: Any, emotions: tuple[str, ...] | None) ->
     return int(label)
 
 
+def _attribute_values(attributes: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+    if not isinstance(attributes, Mapping):
+        raise UserError(f"attributes must be a mapping of name -> numbers, got {type(attributes).__name__}")
+    return {name: _numbers(f"attributes[{name!r}]", given, count) for name, given in attributes.items()}
+
+
+def _numbers(argument: str, given: Any, count: int) -> np.ndarray:
+    items = [np.nan if item is None else item for item in _items(argument, given, count)]
+    for position, item in enumerate(items):
+        if isinstance(item, bool) or not isinstance(item, int | float | np.integer | np.floating):
+            raise UserError(f"{argument}[{position}] is {item!r}: expected a number, or None for none")
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is reported
+        return np.array(items, np.float32)
+
+
 def _emotion_names(emotions: Any) -> tuple[str, ...]:
     if isinstance(emotions, str) or not isinstance(emotions, Iterable):
         raise UserError(f"emotions is {emotions!r}: expected a sequence of names")
@@ -312,14 +336,24 @@ def _derive_card(
     name: str,
     provenance: str,
     synthetic: bool,
+    attributes: Mapping[str, tuple[float, float]],
 ) -> Card:
     conversations = [conversation for of_split in splits.values() for conversation in of_split]
     if emotions is None and any((np.asarray(c.labels) != UNLABELLED).any() for c in conversations):
         raise UserError("emotions is missing: expected the names of the emotions in the order of their labels")
+    for c in conversations:
+        for attribute in c.attributes.keys() - attributes:
+            raise UserError(
+                f"attributes has no '{attribute}': expected its scale, attributes={{'{attribute}': (1, 5)}}"
+            )
     present = {modality for conversation in conversations for modality in conversation.features}
     # Unknown modalities go last, for the check to report.
     modalities = [*(m for m in MODALITIES if m in present), *sorted(present - set(MODALITIES))]
     examples = {m: next(c.features[m] for c in conversations if m in c.features) for m in modalities}
+    try:
+        scales = checked_scales(attributes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return Card(
         name=name,
         widths={m: feature_width(values) for m, values in examples.items()},
@@ -327,6 +361,7 @@ def _derive_card(
         provenance=provenance,
         synthetic=synthetic,
         frames=any(c.has_frames for c in conversations),
+        attributes=scales,
     )
 
 
@@ -345,4 +380,5 @@ def _complete(conversation: Conversation, name: str, card: Card) -> Conversation
         id=conversation.id or name,
         features={**conversation.features, **empty},
         available={**conversation.available, **{m: np.zeros(count, bool) for m in absent}},
+        attributes={name: unlabelled(count) for name in card.attributes} | dict(conversation.attributes),
     )

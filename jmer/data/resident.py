@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 
 from jmer.batch import UNLABELLED, Batch
+from jmer.data.attributes import Scales, scaled
 from jmer.data.batching import number_speakers
 from jmer.data.corpus import Conversation
 
@@ -24,6 +25,7 @@ class Resident:
       available: modality -> bool `[N]`.
       first: int32 `[K]`, where each conversation begins.
       length: int32 `[K]`, its number of utterances.
+      attributes: float32 `[N, A]`, see `jmer.batch.Batch`; None = none.
     """
 
     features: Mapping[str, jax.Array]
@@ -32,14 +34,18 @@ class Resident:
     available: Mapping[str, jax.Array]
     first: jax.Array
     length: jax.Array
+    attributes: jax.Array | None = None
 
 
-def make_resident(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Resident:
+def make_resident(
+    conversations: Sequence[Conversation], widths: Mapping[str, int], attributes: Scales | None = None
+) -> Resident:
     """Returns conversations without frames, at least one, as NumPy arrays; no JAX backend is initialised.
 
     Args:
       conversations: those of one split.
       widths: modality -> width; names the modalities that are taken.
+      attributes: names the attributes that are taken, with their scales; None = none.
     """
     lengths = np.array([len(c) for c in conversations], np.int32)
     fields: dict[str, Any] = dict(  # NumPy arrays in the place of JAX's, until they are put on a device
@@ -49,13 +55,16 @@ def make_resident(conversations: Sequence[Conversation], widths: Mapping[str, in
         available={m: np.concatenate([c.available[m] for c in conversations]) for m in widths},
         first=np.cumsum(lengths, dtype=np.int32) - lengths,
         length=lengths,
+        attributes=np.concatenate([scaled(c, attributes) for c in conversations]) if attributes else None,
     )
     return Resident(**fields)
 
 
-def resident_bytes(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> int:
+def resident_bytes(
+    conversations: Sequence[Conversation], widths: Mapping[str, int], attributes: Scales | None = None
+) -> int:
     """Returns how many bytes `make_resident` would give."""
-    utterance = sum(4 * width + 1 for width in widths.values()) + 8
+    utterance = sum(4 * width + 1 for width in widths.values()) + 8 + 4 * len(attributes or {})
     return sum(len(c) for c in conversations) * utterance + 8 * len(conversations)
 
 
@@ -91,4 +100,5 @@ def gather(resident: Resident, conversation_ids: jax.Array, length: int) -> Batc
         available={m: padded(x, False) for m, x in resident.available.items()},
         conversation_ids=conversation_ids,
         segment_ids=segment_ids,
+        attributes=None if resident.attributes is None else padded(resident.attributes, jnp.float32(jnp.nan)),
     )

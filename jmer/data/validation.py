@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import attribute_defects
 from jmer.data.corpus import SPLITS, Card, Conversation, Corpus, Folds, build_corpus
 from jmer.errors import UserError
 from jmer.modalities import MODALITIES
@@ -266,6 +267,7 @@ def _conversation_defects(conversation: Conversation, card: Card) -> Iterator[st
             yield from _vector_defects(conversation, modality, width)
     for modality in sorted(set(conversation.features) - set(card.widths)):
         yield f"{modality} features, but the card has no {modality}"
+    yield from attribute_defects(conversation, card.attributes)
 
 
 def _label_defects(conversation: Conversation, emotions: int) -> Iterator[str]:

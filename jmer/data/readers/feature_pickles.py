@@ -41,6 +41,7 @@ import numpy as np
 from jmer.data.corpus import Card, Conversation, Corpus, feature_width
 from jmer.data.emotions import EMORYNLP, IEMOCAP6, MELD
 from jmer.data.readers import split_lists, utterance_dictionaries
+from jmer.data.readers.attribute_columns import add_attribute_argument
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.limits import reading
 from jmer.data.readers.pickle_conversations import conversation
@@ -100,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the text features of a file with four RoBERTa vectors per utterance (default: first, the last layer)",
     )
     add_regression_argument(parser)
+    add_attribute_argument(parser, "of a dictionary of splits, a key with a number per utterance")
     add_alone_argument(parser)
     add_pool_argument(parser)
 
@@ -120,6 +122,10 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
             if len(contents) > 1:
                 raise UserError(f"{path} is a dictionary of splits: give no other source with it")
             return utterance_dictionaries.read(path, content, options)
+    if options.attributes:
+        raise UserError(
+            f"--attributes: {next(iter(contents))} is no dictionary of splits, which alone has them: drop it"
+        )
     features = _feature_files(contents)
     found = {path: parts_of(path, contents[path], options.layout) for path in contents if path not in features}
     # The lists of COSMIC's file count, so that --splits need not fit the other.

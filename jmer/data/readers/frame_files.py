@@ -23,6 +23,7 @@ from typing import overload
 import numpy as np
 
 from jmer.data.corpus import Card, Conversation, Corpus
+from jmer.data.readers.attribute_columns import scales_of
 from jmer.data.readers.mapping import COLUMN_FLAGS, add_mapping_arguments, read_mapping
 from jmer.data.readers.table import read_splits
 from jmer.data.validation import checked_corpus
@@ -69,6 +70,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         f"{', '.join(f'{m} from {folder.name}' for m, folder in folders.items())}.",
         synthetic=False,
         frames=True,
+        attributes=scales_of(columns.attributes),
     )
     framed = {split: [_with_frames(c, files) for c in conversations] for split, conversations in splits.items()}
     options.dest.parent.mkdir(parents=True, exist_ok=True)

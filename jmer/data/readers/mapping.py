@@ -9,6 +9,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from jmer.data.readers.attribute_columns import (
+    NOTATION,
+    AttributeColumn,
+    add_attribute_argument,
+    attribute_columns,
+)
 from jmer.data.readers.conventions import SPLIT_NAMES
 from jmer.data.readers.labels import add_label_arguments
 from jmer.data.readers.presets import PRESETS
@@ -36,6 +42,7 @@ class Columns:
     text: str | None = None
     audio: str | None = None
     visual: str | None = None
+    attributes: tuple[AttributeColumn, ...] = ()
     ids_per_split: bool = False
 
     def id_columns(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -95,6 +102,7 @@ _YAML_KINDS = dict.fromkeys(COLUMN_FLAGS, _Kind((str,), "the name of a column"))
     "conversation": _Kind((str, list), "the name of a column, or a list of them"),
     "emotions": _Kind((list,), "a list of names"),
     "split_per_fold": _Kind((list,), "a list of columns"),
+    "attributes": _Kind((list,), f"a list of {NOTATION}"),
     "ids_per_split": _Kind((bool,), "true or false"),
 }
 
@@ -107,6 +115,7 @@ def add_mapping_arguments(parser: argparse.ArgumentParser, fields: Sequence[str]
         meaning = COLUMN_FLAGS[field]
         parser.add_argument(f"--{field}", metavar="COLUMN", help=f"the column of {meaning}; overrides both")
     add_label_arguments(parser, "those of the preset or the YAML file")
+    add_attribute_argument(parser, "a column of numbers")
     parser.add_argument(
         "--split-per-fold",
         type=lambda text: tuple(name.strip() for name in text.split(",")),
@@ -144,7 +153,7 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
         fields |= PRESETS[options.preset]
     if options.columns is not None:
         fields |= _yaml_mapping(options.columns)
-    given = (*flags, "split_per_fold", "ids_per_split")
+    given = (*flags, "split_per_fold", "attributes", "ids_per_split")
     fields |= {f: getattr(options, f) for f in given if getattr(options, f) is not None}
     if options.emotions is not None:
         fields["emotions"] = options.emotions
@@ -155,7 +164,7 @@ def read_mapping(options: argparse.Namespace, flags: Sequence[str]) -> Columns:
         raise UserError("no column for the label: give --label COLUMN, or --predict-only to do without")
     if fields.get("fold") and fields.get("split_per_fold"):
         raise UserError("--fold and --split-per-fold both say the folds: give one of them")
-    return Columns(**fields)
+    return Columns(**fields | {"attributes": attribute_columns(fields.get("attributes", ()))})
 
 
 class _NoAliases(yaml.SafeLoader):

@@ -40,6 +40,7 @@ class Rows:
     sentence: list[str]
     features: dict[str, np.ndarray]
     available: dict[str, np.ndarray]
+    attributes: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Tables:
     def other_columns(self, columns: Columns) -> dict[str, list]:
         """Returns the columns that no field is mapped to and that have one value per row, for a remedy."""
         mapped = {*columns.texts(), columns.order, *columns.modalities.values()}
+        mapped |= {attribute.column for attribute in columns.attributes}
         numbered = {
             n for group in numbered_columns(self.tables[0].names).values() if len(group) > 2 for n in group.values()
         }
@@ -92,6 +94,7 @@ def concatenated(parts: Sequence[Rows]) -> Rows:
         split_per_fold=join_columns("split_per_fold"),
         features=stack("features"),
         available=stack("available"),
+        attributes=stack("attributes"),
     )
 
 
@@ -133,6 +136,7 @@ def conversations_of(rows: Rows, columns: Columns, tables: Tables) -> dict[str, 
             features={m: values[ordered] for m, values in rows.features.items()},
             available={m: values[ordered] for m, values in rows.available.items()},
             sentences=[rows.sentence[i] for i in ordered],
+            attributes={name: values[ordered] for name, values in rows.attributes.items()},
         )
         splits.setdefault(split, []).append(conversation)
     return splits

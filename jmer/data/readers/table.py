@@ -13,6 +13,7 @@ the one before (an empty name, such as `--audio=`, leaves the column out):
     utterance: utt_id              # optional (default: utterances are numbered)
     sentence: sentence             # optional
     text: text_minilm384           # at least one of text, audio, visual
+    attributes: [valence=V:1:5]    # optional: dimensional targets, numbers on a scale from 1 to 5, empty = unlabelled
     ids_per_split: false           # true if conversations of different splits have the same ids
 
 If the ids of conversations restart, as scenes do in every episode, name all columns that form them:
@@ -42,6 +43,7 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, Folds, feature_width
+from jmer.data.readers.attribute_columns import attribute_values, scales_of
 from jmer.data.readers.conventions import SPLIT_NAMES, fix_encoding, split_named
 from jmer.data.readers.fold_columns import declared_folds
 from jmer.data.readers.grouping import repeated_rows
@@ -82,6 +84,7 @@ def read(sources: Sequence[Path], options: argparse.Namespace) -> Corpus:
         emotions=emotions,
         provenance=f"Converted from the table {', '.join(source.name for source in sources)}: {features}.",
         synthetic=False,
+        attributes=scales_of(columns.attributes),
     )
     return checked_corpus(splits, card, for_training=not options.predict_only, folds=folds)
 
@@ -186,12 +189,14 @@ def _read_rows(table: Table, columns: Columns, names: LabelNames) -> Rows:
         sentence=_sentences(table, columns.sentence) if columns.sentence else [""] * count,
         features=features,
         available=available,
+        attributes={attribute.name: attribute_values(table, attribute) for attribute in columns.attributes},
     )
     mapped = (f for f in COLUMN_FLAGS if f not in ("conversation", *MODALITIES) and getattr(columns, f))
     lengths = {column: len(values) for column, values in zip(ids, parts, strict=True)}
     lengths |= {getattr(columns, field): len(getattr(rows, field)) for field in mapped}
     lengths |= {column: len(values) for column, values in rows.split_per_fold.items()}
     lengths |= {column: len(features[modality]) for modality, column in columns.modalities.items()}
+    lengths |= {attribute.column: len(rows.attributes[attribute.name]) for attribute in columns.attributes}
     for name, length in lengths.items():
         if length != count:
             raise UserError(

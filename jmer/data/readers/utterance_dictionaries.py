@@ -18,6 +18,7 @@ import numpy as np
 
 from jmer.data.corpus import Card, Conversation, Corpus, Features
 from jmer.data.emotions import in_standard_order
+from jmer.data.readers.attribute_columns import AttributeColumn, attribute_columns, scales_of
 from jmer.data.readers.conventions import fix_encoding, split_named
 from jmer.data.readers.labels import LabelNames, labels_of
 from jmer.data.readers.limits import reading
@@ -47,6 +48,7 @@ class _Rows:
       places: of the utterances.
       features: modality -> vectors `[N, D]`, or a sequence of frames `[F_i, D]` per utterance.
       replaced: number of values in sequences that are not finite and became 0.
+      attributes: name -> float32 `[N]`, NaN = unlabelled.
     """
 
     where: str
@@ -55,6 +57,7 @@ class _Rows:
     places: Sequence[Place]
     features: Mapping[str, np.ndarray | list[np.ndarray]]
     replaced: int
+    attributes: Mapping[str, np.ndarray]
 
     @property
     def has_frames(self) -> bool:
@@ -76,7 +79,7 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     Args:
       path: the file.
       content: what it contains.
-      options: with `layout`, `splits`, `emotions`, `regression`, `alone`, `pool` and `dest`.
+      options: with `layout`, `splits`, `emotions`, `regression`, `attributes`, `alone`, `pool` and `dest`.
 
     Raises:
       UserError: naming the split and the field that is missing or invalid.
@@ -84,12 +87,14 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     if options.splits:
         raise UserError(f"--splits: {path} names its splits: drop the flag")
     rows: dict[str, _Rows] = {}
+    attributes = attribute_columns(options.attributes or ())
     for key, part in content.items():
         split = str(split_named(_string(key)))
         if split in rows:
             raise UserError(f"{path} has two {split} splits: remove one")
         with reading(path):
-            rows[split] = _rows(f"{path}, {_string(key)}", {_string(k): v for k, v in part.items()}, options)
+            named = {_string(k): v for k, v in part.items()}
+            rows[split] = _rows(f"{path}, {_string(key)}", named, options, attributes)
     names = LabelNames.of(_emotions(path, rows, options), options)
     shared = _shared(rows)
     if shared and all("ids" in one.fields for one in rows.values()):
@@ -115,6 +120,7 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
         provenance=f"Converted from {path.name}, a dictionary of splits with a row per utterance.{labels}{note}",
         synthetic=False,
         frames=frames,
+        attributes=scales_of(attributes),
     )
     if not frames:
         return checked_corpus(chosen, card)
@@ -122,7 +128,9 @@ def read(path: Path, content: Mapping[Any, Mapping[Any, Any]], options: argparse
     return checked_corpus(chosen, card, folder=options.dest.parent)
 
 
-def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _Rows:
+def _rows(
+    where: str, part: Mapping[str, Any], options: argparse.Namespace, attributes: Sequence[AttributeColumn]
+) -> _Rows:
     fields = _fields(where, part, options.layout)
     key, labels = _labels(where, part, fields, options.regression)
     if not len(labels):
@@ -146,7 +154,23 @@ def _rows(where: str, part: Mapping[str, Any], options: argparse.Namespace) -> _
             f"{where} has no features, only {', '.join(part)}: name them with --layout text=KEY,audio=KEY,visual=KEY"
         )
     found = _places(where, fields, len(labels), alone=options.alone)
-    return _Rows(where, fields, (key, labels), found, features, replaced)
+    numbers = {attribute.name: _numbers(where, part, attribute, len(labels)) for attribute in attributes}
+    return _Rows(where, fields, (key, labels), found, features, replaced, numbers)
+
+
+def _numbers(where: str, part: Mapping[str, Any], attribute: AttributeColumn, count: int) -> np.ndarray:
+    """Returns the values of an attribute, float32 `[N]`."""
+    key = attribute.column
+    if key not in part:
+        raise UserError(f"{where} has no '{key}' for {attribute.name}, only {', '.join(part)}")
+    check_nesting(f"{where}: {key}", part[key], 2)
+    try:
+        values = np.asarray(part[key], np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {key} is not a number per utterance ({error}): correct it") from error
+    if values.ndim == 0 or len(values) != count or values.size != count:
+        raise UserError(f"{where}: {key} has shape {list(values.shape)}: expected a number for each of {count} rows")
+    return values.reshape(-1)
 
 
 def _fields(where: str, part: Mapping[str, Any], layout: Mapping[int | str, str] | None) -> dict[str, Any]:
@@ -254,6 +278,7 @@ def _conversations(
                 fix_encoding(_string(rows.fields["sentences"][row])) if "sentences" in rows.fields else ""
                 for row in own
             ],
+            attributes={name: values[own] for name, values in rows.attributes.items()},
             **_features_of(rows.features, own, frames=frames),
         )
         for name, own in grouped(rows.places).items()
