@@ -68,7 +68,7 @@ class Adapter:
       losses: further loss in the file -> the fields of the section `loss` by which it differs from the first.
       outputs: the network's output, the means of the loss' terms and the batch -> name in the file -> value, scalars
         or values of utterances `[B, T, ...]`.
-      tolerance: relative and absolute, in float64, to which the file itself is exact.
+      tolerance: of a file -> relative and absolute, in float64, to which it is exact itself.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Adapter:
     statistics: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda params: {}
     losses: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     outputs: Callable[[Any, Mapping[str, Any], Batch], Mapping[str, Any]] = lambda output, terms, batch: {}
-    tolerance: float = 1e-10
+    tolerance: Callable[[Golden], float] = lambda golden: 1e-10
 
 
 def from_golden(path: str | Path) -> tuple[Model, dict[str, Any], Batch, dict[str, np.ndarray]]:

@@ -79,6 +79,31 @@ def bigru(p, x, bidirectional=True):
     return np.concatenate(outputs, axis=1)
 
 
+def lstm_cell(p, name, x, state):
+    """PyTorch's gates: input, forget, candidate, output. The state is (output, memory)."""
+    h, c = state
+    of_input = x @ p[f"{name}_input_kernel"] + p[f"{name}_input_bias"]
+    i, f, g, o = np.split(of_input + h @ p[f"{name}_state_kernel"] + p[f"{name}_state_bias"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def stacked_rnn(p, x, cell, layers=2):
+    """x [n, D] -> [n, both directions], each layer on the whole output of the one below."""
+    for layer in range(layers):
+        outputs = []
+        for direction, order in (("forward", 1), ("backward", -1)):
+            name = f"layer_{layer}_{direction}"
+            zero, states = np.zeros(len(p[f"{name}_state_kernel"])), []
+            state = (zero, zero) if cell == "lstm" else zero
+            for row in x[::order]:
+                state = lstm_cell(p, name, row, state) if cell == "lstm" else gru_cell(p, name, row, state)
+                states.append(state[0] if cell == "lstm" else state)
+            outputs.append(np.stack(states[::order]))
+        x = np.concatenate(outputs, axis=1)
+    return x
+
+
 def predecessors(speakers, window=1):
     """For each utterance the earlier ones it is linked to, found by walking back."""
     linked = []

@@ -61,7 +61,7 @@ def computed(path, batch, dtype):
 def check(path, batch, dtype, logits_of, tolerance=None):
     """Compares everything; `logits_of` picks a file's utterances from values `[B, T, ...]`."""
     file, adapter, results = computed(path, batch, dtype)
-    tolerance = {"rtol": tolerance or adapter.tolerance, "atol": tolerance or adapter.tolerance}
+    tolerance = dict.fromkeys(("rtol", "atol"), tolerance or adapter.tolerance(file))
     assert set(file.gradients) <= set(results), "a loss of the file that the adapter does not name"
     for name, ((loss, (logits, _)), gradients) in results.items():
         np.testing.assert_allclose(logits_of(logits), file.logits, **tolerance)

@@ -78,11 +78,12 @@ def relation_means(
     """
     check_arrays(edges=(edges, "bool [B, T, T]"), speakers=(speakers, "int [B, T]"))
     check_choice("relations", relations, RELATIONS)
-    weights = jnp.zeros(edges.shape, jnp.float32)
+    dtype = jnp.result_type(float)
+    weights = jnp.zeros(edges.shape, dtype)
     for directed in _by_direction(edges):
         if relations == "speakers":
-            spoken = _one_hot(speakers, num_speakers, jnp.float32)
-            count = directed.astype(jnp.float32) @ spoken
+            spoken = _one_hot(speakers, num_speakers, dtype)
+            count = directed.astype(dtype) @ spoken
             share = (1 / jnp.maximum(count, 1)) @ jnp.swapaxes(spoken, 1, 2)
             weights += jnp.where(directed, share, 0)
         else:

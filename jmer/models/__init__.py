@@ -5,6 +5,12 @@ from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
+from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.cogmen import COGMEN
+from jmer.models.concat_mlp import ConcatMLP
+from jmer.models.contract import check_model
+from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
+from jmer.models.dialoguegcn import DialogueGCN
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
 from jmer.models.m3net import M3NET
@@ -16,6 +22,7 @@ from jmer.models.self_distillation import SelfDistillationLoss, SelfDistilledOut
 from jmer.models.spec import LossTerm, Model, ModelSpec, Summaries, is_off
 
 __all__ = [
+    "COGMEN",
     "DAGERC",
     "LFVD",
     "M3NET",
@@ -31,6 +38,7 @@ __all__ = [
     "GraphSmile",
     "GraphSmileLoss",
     "GraphSmileOutput",
+    "DialogueGCN",
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",

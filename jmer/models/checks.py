@@ -14,11 +14,16 @@ def check_modalities(modalities: Sequence[str]) -> None:
         raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, each once, not {modalities}")
 
 
+def check_at_least(module: Any, least: int, *fields: str) -> None:
+    """Raises ValueError for the first of these fields of `module` that is below a number."""
+    for name in fields:
+        if getattr(module, name) < least:
+            raise ValueError(f"{name} must be at least {least}, not {getattr(module, name)}")
+
+
 def check_at_least_one(module: Any, *fields: str) -> None:
     """Raises ValueError for the first of these fields of `module` that is below 1."""
-    for name in fields:
-        if getattr(module, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(module, name)}")
+    check_at_least(module, 1, *fields)
 
 
 def check_even(module: Any, *fields: str) -> None:

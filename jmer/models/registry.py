@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.models import (
+from jmer.models import (, cogmen, dialoguegcn
     concat_mlp,
     dagerc,
     graphsmile,
@@ -21,18 +21,7 @@ from jmer.models import (
 from jmer.models.contract import check_spec
 from jmer.models.spec import Model, ModelSpec
 
-BUILT_IN = (
-    lfvd,
-    lpgnet,
-    dagerc,
-    sdt,
-    concat_mlp,
-    m3net,
-    lsdgnn,
-    mmgcn,
-    mmdfn,
-    graphsmile,
-)
+BUILT_IN = (lfvd, lpgnet, dagerc, sdt, concat_mlp, m3net, lsdgnn, mmgcn, mmdfn, graphsmile, dialoguegcn, cogmen)
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
 

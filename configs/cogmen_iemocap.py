@@ -1,0 +1,24 @@
+"""COGMEN on IEMOCAP, six emotions, with the hyperparameters of its authors' code.
+
+Paper: Joshi et al., *COGMEN: contextualized GNN based multimodal emotion recognition*, NAACL 2022.
+Command: jmer train --config cogmen_iemocap --corpus FOLDER
+Expected: accuracy 68.2, weighted F1 67.6 on the test split, of the epoch that is best on a tenth of the training
+  dialogues, with 100 audio, 768 sentence-BERT and 512 visual features, which jmer does not ship.
+Variants: of COGMEN, such as `narrow_encoder` (for features wider than the published 1380), `same_or_other` and `tiny`.
+"""
+
+from ml_collections import ConfigDict
+
+from jmer.config import base_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the experiment's configuration."""
+    config = base_config("cogmen")
+    config.data.path = "synthetic-iemocap6"
+    config.model.speakers = 2
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-8
+    config.training.batch_size = 32
+    config.training.epochs = 55
+    return config
