@@ -1,16 +1,12 @@
 """Models: networks with their losses, and what each declares to the rest of jmer."""
 
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss, FocalClassificationLoss
-from jmer.models.concat_mlp import ConcatMLP
-from jmer.models.contract import check_model
-from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
-from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
-from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
 from jmer.models.cogmen import COGMEN
 from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.dialoguegcn import DialogueGCN
+from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
 from jmer.models.m3net import M3NET
@@ -34,11 +30,11 @@ __all__ = [
     "CrossEntropyLoss",
     "DAGERCLoss",
     "DAGERCOutput",
+    "DialogueGCN",
     "FocalClassificationLoss",
     "GraphSmile",
     "GraphSmileLoss",
     "GraphSmileOutput",
-    "DialogueGCN",
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",

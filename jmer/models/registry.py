@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.models import (, cogmen, dialoguegcn
+from jmer.models import (
+    cogmen,
     concat_mlp,
     dagerc,
+    dialoguegcn,
     graphsmile,
     lfvd,
     lpgnet,
