@@ -25,6 +25,10 @@ EXPERIMENTS = {
     ("lpgnet", "iemocap"): "lpgnet_iemocap6",
     ("concat_mlp", "iemocap"): "concat_mlp_iemocap",
     ("concat_mlp", "meld"): "concat_mlp_meld",
+    ("dialoguegcn", "iemocap"): "dialoguegcn_iemocap",
+    ("dialoguegcn", "meld"): "dialoguegcn_meld",
+    ("cogmen", "iemocap"): "cogmen_iemocap",
+    ("cogmen", "meld"): "cogmen_meld",
 }
 """(model, shape) -> experiment, in the order of the table's rows."""
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.plain_torch import concat_mlp, dagerc, lfvd, lpgnet, sdt
+from experiments.benchmarks.plain_torch import cogmen, concat_mlp, dagerc, dialoguegcn, lfvd, lpgnet, sdt
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
@@ -141,12 +141,31 @@ def _concat_mlp(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     return Plain(concat_mlp.ConcatMLP(widths, **options), CrossEntropyLoss(), load)
 
 
+def _dialoguegcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    sizes = ("d_rnn", "num_bases", "d_h1", "d_h2", "d_hidden", "window_past", "window_future", "speakers")
+    network = dialoguegcn.DialogueGCN(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
+    loss = CrossEntropyLoss(tuple(config.loss.class_weight_values))
+    return Plain(network, loss, _only_parameters(dialoguegcn.load_parameters))
+
+
+def _cogmen(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    def load(network: cogmen.COGMEN, variables: Mapping) -> None:
+        cogmen.load_parameters(network, variables["params"])
+        cogmen.load_statistics(network, variables["batch_stats"])
+
+    sizes = ("encoder_width", "encoder_layers", "d_ff", "d_h", "hears_back", "hears_ahead", "speakers", "graph_heads")
+    network = cogmen.COGMEN(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
+    return Plain(network, CrossEntropyLoss(), load)
+
+
 _BUILDERS = {
     "lfvd": _lfvd,
     "dagerc": _dagerc,
     "sdt": _sdt,
     "lpgnet": _lpgnet,
     "concat_mlp": _concat_mlp,
+    "dialoguegcn": _dialoguegcn,
+    "cogmen": _cogmen,
 }
 
 

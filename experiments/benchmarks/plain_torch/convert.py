@@ -45,8 +45,8 @@ def set_parameter(parameter: nn.Parameter, value: Any) -> None:
         parameter.copy_(value)
 
 
-def load_gru(layer: nn.GRU | nn.GRUCell, params: Mapping[str, Any], name: str, suffix: str = "") -> None:
-    """Copies the GRU `name` of a module's parameters (`recurrent_weights`) into a cell or a direction.
+def load_gru(layer: nn.RNNBase | nn.RNNCellBase, params: Mapping[str, Any], name: str, suffix: str = "") -> None:
+    """Copies the GRU or LSTM `name` of a module's parameters (`recurrent_weights`) into a cell or a direction.
 
     Args:
       layer: a cell, or an `nn.GRU` of one layer.
@@ -57,3 +57,10 @@ def load_gru(layer: nn.GRU | nn.GRUCell, params: Mapping[str, Any], name: str, s
     for source, target in (("input", "ih"), ("state", "hh")):
         set_parameter(getattr(layer, f"weight_{target}{suffix}"), np.asarray(params[f"{name}_{source}_kernel"]).T)
         set_parameter(getattr(layer, f"bias_{target}{suffix}"), params[f"{name}_{source}_bias"])
+
+
+def load_stacked(layer: nn.GRU | nn.LSTM, params: Mapping[str, Any]) -> None:
+    """Copies a `jmer.layers.recurrent.StackedRNN` into PyTorch's layers."""
+    for i in range(layer.num_layers):
+        for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+            load_gru(layer, params, f"layer_{i}_{direction}", f"_l{i}{suffix}")
