@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.loss.beta = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
+    config.optimizer.epsilon = 1e-6
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 16
     config.training.epochs = 30

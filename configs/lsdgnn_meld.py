@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.loss.beta = 0.2
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-5
+    config.optimizer.epsilon = 1e-6
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 64
     config.training.epochs = 30

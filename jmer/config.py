@@ -310,9 +310,10 @@ def check_values(config: ConfigDict) -> None:
             raise UserError(f"{field} is {values[field]}: give at most {largest:,}")
     if config.seed < 0:
         raise UserError(f"seed is {config.seed}: give a whole number from 0")
-    defaults = get_spec(config.model.name).sections()
+    spec = get_spec(config.model.name)
+    defaults = spec.sections()
     for name, value in config.model.items():
-        if type(value) is int and value < 1 <= defaults["model"][name]:
+        if type(value) is int and value < 1 <= defaults["model"][name] and name not in spec.may_be_zero:
             raise UserError(f"model.{name} is {value}: give at least 1")
     for name, value in config.loss.items():
         if type(value) is float and value < 0 <= defaults["loss"][name]:

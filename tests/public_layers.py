@@ -73,6 +73,7 @@ LAYERS = {
     "AttentionPool": (layers.AttentionPool(), lambda x: (x, MASK)),
     "BiGRU": (layers.BiGRU(4), lambda x: (x, MASK)),
     "BilinearExchange": (layers.BilinearExchange(), lambda x: (pair(x)[:, None], MASK)),
+    "CognitiveReasoning": (layers.CognitiveReasoning(2), lambda x: (jax.numpy.concatenate([x, x], -1), x, MASK)),
     "ConversationAtmosphere": (layers.ConversationAtmosphere(2), lambda x: (x, MASK)),
     "ConversationDropout": (layers.ConversationDropout(0.5), lambda x: (x,)),
     "CrossModalConvolutions": (

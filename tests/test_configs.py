@@ -9,8 +9,7 @@ from jmer.data.synthetic import Size, generate
 from jmer.errors import UserError
 from jmer.experiment import experiment_files, get_config
 from jmer.modalities import MODALITIES
-from jmer.models import CrossEntropyLoss, MMDFNLoss, get_spec, model_names
-from jmer.models.classification import FocalClassificationLoss
+from jmer.models import CrossEntropyLoss, FocalClassificationLoss, FocalMeanLoss, get_spec, model_names
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 CONFIGS = {name: str(path) for name, path in experiment_files().items()}
@@ -30,7 +29,7 @@ def expected_terms(config):
     """The loss terms that a configuration asks for."""
     loss, modalities = config.loss, config.model.modalities or MODALITIES
     several = modalities if len(modalities) > 1 else ()
-    if get_spec(config.model.name).loss in (CrossEntropyLoss, FocalClassificationLoss, MMDFNLoss):
+    if get_spec(config.model.name).loss in (CrossEntropyLoss, FocalClassificationLoss, FocalMeanLoss):
         return {"classification"}
     if config.model.name == "lsdgnn":
         return {"classification", "difference"} if loss.beta else {"classification"}

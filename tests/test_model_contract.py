@@ -170,6 +170,10 @@ UNDECLARED = {
         spec(variants={"small": ("model.dropout_rate", 0.5)}),
         "model 'mine': variant 'small' must map 'section.field' to a value, not ('model.dropout_rate', 0.5)",
     ),
+    "zero for no field": (
+        spec(may_be_zero=("rate",)),
+        f"model 'mine': may_be_zero names model.rate, but the section has only {MODEL_FIELDS}",
+    ),
     "a default of no field": (
         spec(defaults={"model.rate": 0.5}),
         f"model 'mine': defaults names model.rate, but the section has only {MODEL_FIELDS}",

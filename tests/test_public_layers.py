@@ -15,6 +15,7 @@ MASKED = [
     "AttentionPool",
     "BiGRU",
     "BilinearExchange",
+    "CognitiveReasoning",
     "ConversationAtmosphere",
     "DAGEncoder",
     "DAGLayer",

@@ -23,6 +23,7 @@ from jmer.layers.parallel_attention import FourWayParallelAttention
 from jmer.layers.party import party_order
 from jmer.layers.pooling import AttentionPool, mean_pool
 from jmer.layers.positions import sinusoidal_positions
+from jmer.layers.reasoning import CognitiveReasoning
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs, StackedRNN
 from jmer.layers.relational import RelationalConvolution, neighbour_window, relation_means
 from jmer.layers.transformer import (
@@ -38,6 +39,7 @@ __all__ = [
     "AttentionPool",
     "BiGRU",
     "BilinearExchange",
+    "CognitiveReasoning",
     "ConversationAtmosphere",
     "ConversationDropout",
     "CrossModalConvolutions",

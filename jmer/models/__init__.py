@@ -1,16 +1,18 @@
 """Models: networks with their losses, and what each declares to the rest of jmer."""
 
-from jmer.models.classification import ClassifierOutput, CrossEntropyLoss, FocalClassificationLoss
+from jmer.models.classification import ClassifierOutput, CrossEntropyLoss, FocalClassificationLoss, FocalMeanLoss
 from jmer.models.cogmen import COGMEN
 from jmer.models.concat_mlp import ConcatMLP
 from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
+from jmer.models.dialoguecrn import DialogueCRN
 from jmer.models.dialoguegcn import DialogueGCN
 from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
+from jmer.models.lsdgnn import LSDGNN, LSDGNNLoss, LSDGNNOutput
 from jmer.models.m3net import M3NET
-from jmer.models.mmdfn import MMDFN, MMDFNLoss
+from jmer.models.mmdfn import MMDFN
 from jmer.models.mmgcn import MMGCN
 from jmer.models.registry import build_model, get_spec, model_names, register_model
 from jmer.models.sdt import SDT
@@ -21,6 +23,7 @@ __all__ = [
     "COGMEN",
     "DAGERC",
     "LFVD",
+    "LSDGNN",
     "M3NET",
     "MMDFN",
     "MMGCN",
@@ -30,16 +33,19 @@ __all__ = [
     "CrossEntropyLoss",
     "DAGERCLoss",
     "DAGERCOutput",
+    "DialogueCRN",
     "DialogueGCN",
     "FocalClassificationLoss",
+    "FocalMeanLoss",
     "GraphSmile",
     "GraphSmileLoss",
     "GraphSmileOutput",
     "LFVDLoss",
     "LFVDOutput",
     "LPGNet",
+    "LSDGNNLoss",
+    "LSDGNNOutput",
     "LossTerm",
-    "MMDFNLoss",
     "Model",
     "ModelSpec",
     "SelfDistillationLoss",

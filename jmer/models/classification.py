@@ -110,3 +110,32 @@ class FocalClassificationLoss:
         values_of = losses[self.criterion]
         total, count = classification_term(output.logits, batch.labels, batch.mask, self.class_weights, values_of)
         return {"classification": (1.0, total, count)}
+
+
+@dataclasses.dataclass(frozen=True)
+class FocalMeanLoss:
+    """The focal loss of DialogueCRN and MM-DFN: a mean over utterances, not over the weights of their emotions.
+
+    Attributes:
+      focal_gamma: γ, at least 0; 0 = a cross-entropy.
+      focal_detach: whether the factor (1 - p)^γ is a constant to the gradient, as in the authors' code.
+      class_weights: weight of each emotion, `C` numbers; empty = all 1.
+    """
+
+    focal_gamma: float = 0.0
+    focal_detach: bool = True
+    class_weights: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        check_gamma(self.focal_gamma)
+
+    def __call__(self, output: Any, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
+        """Returns the one term as (weight, sum over this device's labelled utterances, their number).
+
+        Raises:
+          ValueError: if there are class weights, but not one for each emotion.
+        """
+        values_of = functools.partial(focal_loss, gamma=self.focal_gamma, stop_factor_gradient=self.focal_detach)
+        total, _ = classification_term(output.logits, batch.labels, batch.mask, self.class_weights, values_of)
+        count = jnp.sum(batch.mask & (batch.labels >= 0)).astype(total.dtype)
+        return {"classification": (1.0, total, count)}

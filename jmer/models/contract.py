@@ -81,8 +81,10 @@ def _check_overrides(spec: ModelSpec) -> None:
     sections = spec.sections()
     known = {f"{section}.{name}" for section, fields in sections.items() for name in fields}
     frames_when = {f"model.{name}": value for name, value in (spec.frames_when or {}).items()}
+    may_be_zero = {f"model.{name}": 0 for name in spec.may_be_zero}
     variants = {f"variant '{name}'": values for name, values in spec.variants.items()}
-    for where, values in {"defaults": spec.defaults, **variants, "frames_when": frames_when}.items():
+    named = {"defaults": spec.defaults, **variants, "frames_when": frames_when, "may_be_zero": may_be_zero}
+    for where, values in named.items():
         if not isinstance(values, Mapping):
             raise _broken(spec, f"{where} must map 'section.field' to a value, not {values!r}")
         for name in values:

@@ -6,9 +6,6 @@ angles → graph convolutions, along which an LSTM decides what is propagated �
 modalities → emotion. The loss is a focal loss.
 """
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,18 +15,16 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.multimodal_graph import RECURRENCES
 from jmer.layers.party import party_order
 from jmer.layers.stacking import unstacked
-from jmer.losses.classification import focal_loss
 from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
     check_choice,
-    check_gamma,
     check_modalities,
     check_no_frames,
     check_rates,
 )
-from jmer.models.classification import ClassifierOutput, classification_term
+from jmer.models.classification import ClassifierOutput, FocalMeanLoss
 from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn, present_modalities
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
@@ -152,40 +147,11 @@ class MMDFN(nn.Module):
         return dict(zip(names, unstacked(states, axis=2), strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class MMDFNLoss:
-    """The focal loss of MM-DFN: a mean over utterances, not over their weights.
-
-    Attributes:
-      focal_gamma: γ, at least 0; 0 = a cross-entropy.
-      focal_detach: whether the factor (1 - p)^γ is a constant to the gradient, as in the authors' code.
-      class_weights: weight of each emotion, `C` numbers; empty = all 1.
-    """
-
-    focal_gamma: float = 0.5
-    focal_detach: bool = True
-    class_weights: tuple[float, ...] = ()
-
-    def __post_init__(self):
-        check_gamma(self.focal_gamma)
-
-    def __call__(self, output: ClassifierOutput, batch: Batch, axis: str | None = None) -> dict[str, tuple]:
-        """Returns the one term as (weight, sum over this device's labelled utterances, their number).
-
-        Raises:
-          ValueError: if there are class weights, but not one for each emotion.
-        """
-        values_of = functools.partial(focal_loss, gamma=self.focal_gamma, stop_factor_gradient=self.focal_detach)
-        total, _ = classification_term(output.logits, batch.labels, batch.mask, self.class_weights, values_of)
-        count = jnp.sum(batch.mask & (batch.labels >= 0)).astype(total.dtype)
-        return {"classification": (1.0, total, count)}
-
-
 SPEC = ModelSpec(
     name="mmdfn",
     module=MMDFN,
-    loss=MMDFNLoss,
-    defaults={"model.modalities": ()},
+    loss=FocalMeanLoss,
+    defaults={"model.modalities": (), "loss.focal_gamma": 0.5},
     packing=True,
     handles_missing=True,
     variants={

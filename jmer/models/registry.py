@@ -10,6 +10,7 @@ from jmer.models import (
     cogmen,
     concat_mlp,
     dagerc,
+    dialoguecrn,
     dialoguegcn,
     graphsmile,
     lfvd,
@@ -23,7 +24,21 @@ from jmer.models import (
 from jmer.models.contract import check_spec
 from jmer.models.spec import Model, ModelSpec
 
-BUILT_IN = (lfvd, lpgnet, dagerc, sdt, concat_mlp, m3net, lsdgnn, mmgcn, mmdfn, graphsmile, dialoguegcn, cogmen)
+BUILT_IN = (
+    lfvd,
+    lpgnet,
+    dagerc,
+    sdt,
+    concat_mlp,
+    m3net,
+    lsdgnn,
+    mmgcn,
+    mmdfn,
+    graphsmile,
+    dialoguegcn,
+    cogmen,
+    dialoguecrn,
+)
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
 
