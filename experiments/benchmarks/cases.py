@@ -29,6 +29,10 @@ EXPERIMENTS = {
     ("dialoguegcn", "meld"): "dialoguegcn_meld",
     ("cogmen", "iemocap"): "cogmen_iemocap",
     ("cogmen", "meld"): "cogmen_meld",
+    ("m3net", "iemocap"): "m3net_iemocap",
+    ("m3net", "meld"): "m3net_meld",
+    ("graphsmile", "iemocap"): "graphsmile_iemocap",
+    ("graphsmile", "meld"): "graphsmile_meld",
 }
 """(model, shape) -> experiment, in the order of the table's rows."""
 

@@ -1,6 +1,7 @@
 """PyTorch's side of the comparison: the plain networks, with jmer's configuration and its parameters."""
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,17 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.plain_torch import cogmen, concat_mlp, dagerc, dialoguegcn, lfvd, lpgnet, sdt
+from experiments.benchmarks.plain_torch import (
+    cogmen,
+    concat_mlp,
+    dagerc,
+    dialoguegcn,
+    graphsmile,
+    lfvd,
+    lpgnet,
+    m3net,
+    sdt,
+)
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
@@ -125,14 +136,9 @@ def _sdt(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
 
 
 def _lpgnet(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    def load(network: lpgnet.LPGNet, variables: Mapping) -> None:
-        lpgnet.load_parameters(network, variables["params"])
-        lpgnet.load_statistics(network, variables["batch_stats"])
-
     loss = _self_distillation(config)
-    return Plain(
-        lpgnet.LPGNet(widths, loss=loss, **_fields(config.model, "num_classes", "d", "dropout_rate")), loss, load
-    )
+    options = _fields(config.model, "num_classes", "d", "dropout_rate")
+    return Plain(lpgnet.LPGNet(widths, loss=loss, **options), loss, _with_statistics(lpgnet))
 
 
 def _concat_mlp(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
@@ -149,13 +155,28 @@ def _dialoguegcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
 
 
 def _cogmen(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    def load(network: cogmen.COGMEN, variables: Mapping) -> None:
-        cogmen.load_parameters(network, variables["params"])
-        cogmen.load_statistics(network, variables["batch_stats"])
-
     sizes = ("encoder_width", "encoder_layers", "d_ff", "d_h", "hears_back", "hears_ahead", "speakers", "graph_heads")
     network = cogmen.COGMEN(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
-    return Plain(network, CrossEntropyLoss(), load)
+    return Plain(network, CrossEntropyLoss(), _with_statistics(cogmen))
+
+
+def _m3net(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(
+        config.model,
+        *("num_classes", "d_g", "d_q", "rnn_layers", "hyperedge_layers", "gate_layers", "speakers", "dropout_rate"),
+    )
+    loss = CrossEntropyLoss(tuple(config.loss.class_weight_values))
+    return Plain(m3net.M3NET(widths, **options), loss, _with_statistics(m3net))
+
+
+def _graphsmile(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(
+        config.model,
+        *("num_classes", "d_h", "window_past", "window_future", "pair_layers", "shift_window", "dropout_rate"),
+    )
+    weights = _fields(config.loss, "lambda_emotion", "lambda_sentiment", "lambda_shift", "emotion_sentiments")
+    loss = graphsmile.GraphSmileLoss(**weights)
+    return Plain(graphsmile.GraphSmile(widths, **options), loss, _with_statistics(graphsmile))
 
 
 _BUILDERS = {
@@ -166,6 +187,8 @@ _BUILDERS = {
     "concat_mlp": _concat_mlp,
     "dialoguegcn": _dialoguegcn,
     "cogmen": _cogmen,
+    "m3net": _m3net,
+    "graphsmile": _graphsmile,
 }
 
 
@@ -178,6 +201,14 @@ def _self_distillation(config: ConfigDict) -> SelfDistillationLoss:
 
 def _only_parameters(load: Callable[[nn.Module, Mapping], None]) -> Callable[[nn.Module, Mapping], None]:
     return lambda network, variables: load(network, variables["params"])
+
+
+def _with_statistics(module: ModuleType) -> Callable[[nn.Module, Mapping], None]:
+    def load(network: nn.Module, variables: Mapping) -> None:
+        module.load_parameters(network, variables["params"])
+        module.load_statistics(network, variables["batch_stats"])
+
+    return load
 
 
 def _fields(section: ConfigDict, *names: str) -> dict[str, Any]:

@@ -26,10 +26,16 @@ def load_linear(layer: nn.Linear, params: Mapping[str, Any]) -> None:
         set_parameter(layer.bias, params["bias"])
 
 
-def load_norm(layer: nn.LayerNorm, params: Mapping[str, Any]) -> None:
-    """Copies a Linen `LayerNorm` (`scale` and `bias`, `[D]` each) into a layer norm."""
+def load_norm(layer: nn.LayerNorm | nn.BatchNorm1d, params: Mapping[str, Any]) -> None:
+    """Copies the `scale` and `bias`, `[D]` each, of a layer norm or a batch norm."""
     set_parameter(layer.weight, params["scale"])
     set_parameter(layer.bias, params["bias"])
+
+
+def load_norm_statistics(layer: nn.BatchNorm1d, statistics: Mapping[str, Any]) -> None:
+    """Copies the running statistics of a `jmer.layers.MaskedBatchNorm`."""
+    set_parameter(layer.running_mean, statistics["mean"])
+    set_parameter(layer.running_var, statistics["var"])
 
 
 def set_parameter(parameter: nn.Parameter, value: Any) -> None:
