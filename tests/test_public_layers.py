@@ -19,6 +19,7 @@ MASKED = [
     "ConversationAtmosphere",
     "DAGEncoder",
     "DAGLayer",
+    "DialogueRNNs",
     "FourWayParallelAttention",
     "FrequencyAdaptiveConvolution",
     "HypergraphConvolution",

@@ -9,6 +9,7 @@ from jmer.layers.bilinear_exchange import BilinearExchange
 from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.cross_modal_graph import CrossModalConvolutions, normalized_adjacency
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+from jmer.layers.dialogue_rnn import DialogueRNNs
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import ResidualEnhancement
 from jmer.layers.feed_forward import PositionwiseFeedForward
@@ -46,6 +47,7 @@ __all__ = [
     "DAGEncoder",
     "DAGLayer",
     "DeepGraphConvolution",
+    "DialogueRNNs",
     "FourWayParallelAttention",
     "FrequencyAdaptiveConvolution",
     "GatedReduction",

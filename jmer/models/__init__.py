@@ -7,6 +7,7 @@ from jmer.models.contract import check_model
 from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.dialoguecrn import DialogueCRN
 from jmer.models.dialoguegcn import DialogueGCN
+from jmer.models.dialoguernn import DialogueRNN
 from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
@@ -35,6 +36,7 @@ __all__ = [
     "DAGERCOutput",
     "DialogueCRN",
     "DialogueGCN",
+    "DialogueRNN",
     "FocalClassificationLoss",
     "FocalMeanLoss",
     "GraphSmile",
