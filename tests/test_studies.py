@@ -1,6 +1,7 @@
 """The comparison and the study of interpretations show the results of their runs, and name obstacles and failures."""
 
 import csv
+import itertools
 import json
 import math
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.grid.corpora import training_corpus
 from experiments.grid.models import model_row
 from experiments.interpretations import __main__ as interpretations
 from experiments.interpretations.factors import FACTORS, Value
+from experiments.tuning import __main__ as tuning
 from jmer.config import fit_to_corpus, flatten
 from jmer.models import build_model
 from jmer.selection import get_selection
@@ -97,6 +99,33 @@ def test_settings_of_a_model_are_rows_that_are_compared_with_the_base(corpora, t
     )
     wrong = told(comparison, *arguments, "--base", "linear")[2]
     assert "--base is 'linear': choose one of the rows linear-published, linear-slow" in " ".join(wrong)
+
+
+def test_the_search_tries_every_combination_and_names_the_best(corpora, told, tmp_path):
+    values = ("--learning-rates", "0.01,0.001", "--dropout-rates", "0.2,0.5", "--variant", "")
+    arguments = ("--corpus", corpora[0], "--models", "linear", "--seeds", 2, "--out", tmp_path / "out", *values)
+    status, lines, errors = told(tuning, *arguments)
+    assert (status, errors) == (0, [])
+    found = {}
+    for rate, dropout in itertools.product(("0.01", "0.001"), ("0.2", "0.5")):
+        folders = [
+            tmp_path / "out" / "talks" / f"linear-lr{rate}-dropout{dropout}" / f"seed{seed}" for seed in range(2)
+        ]
+        configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+        assert {(c["optimizer"]["learning_rate"], c["model"]["dropout_rate"]) for c in configs} == {
+            (float(rate), float(dropout))
+        }
+        scores = [json.loads((folder / "scores.json").read_text())["splits"]["validation"] for folder in folders]
+        found[f"optimizer.learning_rate={rate}, model.dropout_rate={dropout}"] = [s["weighted_f1"] for s in scores]
+    rows = table_of(lines)
+    assert {row["changes"]: row["W-F1 %"] for row in rows} == {name: by_hand(each) for name, each in found.items()}
+    (best,) = [row["changes"] for row in rows if row["best"]]
+    assert np.mean(found[best]) == max(map(np.mean, found.values())) > min(map(np.mean, found.values()))
+    fields = " ".join(f"--config.{field}" for field in best.split(", "))
+    (command,) = [line for line in lines if "--config linear" in line]
+    assert command.endswith(fields)
+    wrong = told(tuning, *arguments, "--learning-rates", "fast")[2]
+    assert "--learning-rates has 'fast': give numbers separated by commas" in " ".join(wrong)
 
 
 OUTSIDE = """

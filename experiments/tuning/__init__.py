@@ -1,0 +1,1 @@
+"""Search for hyperparameters, the same for every model."""
