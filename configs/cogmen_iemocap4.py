@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.model.speakers = 2
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-8
+    config.optimizer.schedule = "plateau"
+    config.optimizer.plateau_patience = 11
     config.training.batch_size = 32
     config.training.epochs = 55
     return config

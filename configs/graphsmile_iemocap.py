@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.loss.lambda_sentiment = 1.0
     config.loss.lambda_shift = 0.7
     config.optimizer.name = "adamw"
+    config.optimizer.amsgrad = True
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-4
     config.training.batch_size = 16

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.loss.lambda_sentiment = 0.6
     config.loss.lambda_shift = 0.6
     config.optimizer.name = "adamw"
+    config.optimizer.amsgrad = True
     config.optimizer.learning_rate = 3e-4
     config.optimizer.weight_decay = 1e-4
     config.training.batch_size = 16

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.loss.lambda_sentiment = 0.5
     config.loss.lambda_shift = 0.2
     config.optimizer.name = "adamw"
+    config.optimizer.amsgrad = True
     config.optimizer.learning_rate = 7e-5
     config.optimizer.weight_decay = 1e-4
     config.training.batch_size = 16

@@ -1,7 +1,7 @@
 """LSDGNN on MELD with its authors' hyperparameters.
 
 Two graph networks over text, audio and visual features side by side, trained on easy conversations first;
-`--config.training.curriculum=0` trains on all conversations from the start.
+`--config.curriculum.measure=none` trains on all conversations from the start.
 
 Paper: *LSDGNN: long-short distance graph neural network with improved curriculum learning*, ECAI 2025.
 Command: jmer train --config lsdgnn_meld --corpus FOLDER
@@ -28,5 +28,6 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 64
     config.training.epochs = 30
-    config.training.curriculum = 12
+    config.curriculum.measure = "weighted_shift"
+    config.curriculum.buckets = 12
     return config

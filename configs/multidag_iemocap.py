@@ -1,7 +1,7 @@
 """MultiDAG+CL on IEMOCAP, six emotions, with its authors' hyperparameters.
 
 DAG-ERC over the concatenation of all modalities of the corpus (text, audio and visual in the paper), trained on easy
-conversations first; `--config.training.curriculum=0` trains on all of them from the start.
+conversations first; `--config.curriculum.measure=none` trains on all of them from the start.
 
 Paper: Nguyen et al., *Curriculum learning meets directed acyclic graph for multimodal emotion recognition*, 2024.
 Command: jmer train --config multidag_iemocap --corpus FOLDER
@@ -27,5 +27,6 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 5.0
     config.training.batch_size = 16
     config.training.epochs = 30
-    config.training.curriculum = 12
+    config.curriculum.measure = "shift"
+    config.curriculum.buckets = 12
     return config

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from jmer.batch import UNLABELLED
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
+from jmer.data.curriculum import make_curriculum
 from jmer.errors import UserError
 from jmer.json_values import from_json
 from jmer.models.registry import get_spec
@@ -68,6 +69,21 @@ FIELDS = {
         "what is not divided there, and between a number of folds: conversation, speaker (all conversations that are "
         "connected by speakers) or session",
     ),
+    "curriculum.measure": Field(
+        "none",
+        "conversations that epochs add, the easy ones first: none (all from the start), shift (those with the fewest "
+        "emotion shifts, as MultiDAG does) or weighted_shift (shifts between emotions that are alike count more: "
+        "improved curriculum learning)",
+    ),
+    "curriculum.buckets": Field(5, "parts of the training split, from easy to hard"),
+    "curriculum.epochs_per_bucket": Field(1, "epochs after which the next bucket is added"),
+    "curriculum.scale": Field(1.0, "weight of the emotions' similarity in what a shift counts with weighted_shift"),
+    "curriculum.offset": Field(0.4, "what any shift counts at least with weighted_shift"),
+    "curriculum.angles": Field(
+        (),
+        "places of emotions on the wheel of valence and arousal with weighted_shift: emotion=degrees or "
+        "emotion=neutral, in place of the usual ones",
+    ),
     "optimizer.name": Field(
         "adam_l2",
         "adam_l2 (Adam with L2 regularization, PyTorch's Adam), adamw (decoupled weight decay) or sgd (with L2 "
@@ -103,9 +119,6 @@ FIELDS = {
         "random weights",
     ),
     "training.batch_size": Field(16, "conversations per batch"),
-    "training.curriculum": Field(
-        0, "buckets of conversations, from easy to hard, of which each epoch adds one; 0 = all from the start"
-    ),
     "training.buckets": Field(3, "with frames, maximum number of padded lengths per epoch; each is compiled once"),
     "training.resident_megabytes": Field(
         1024,
@@ -122,6 +135,9 @@ FIELDS = {
 }
 """`section.field` -> default and documentation of the fields that all models share."""
 
+SECTIONS = dict.fromkeys(name.partition(".")[0] for name in FIELDS if "." in name)
+"""The sections of `FIELDS`, in their order."""
+
 PLATEAU = "plateau"
 """Value of `optimizer.schedule` that looks at the validation split."""
 
@@ -131,7 +147,14 @@ CLASS_WEIGHT_RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Value of `loss.class_weights` -> weights of the emotions, of the reciprocals of their shares."""
 
-LARGEST = {"seeds": 1_000, "training.epochs": 100_000, "training.batch_size": 1_000_000, "training.buckets": 1_000}
+LARGEST = {
+    "seeds": 1_000,
+    "curriculum.buckets": 100_000,
+    "curriculum.epochs_per_bucket": 100_000,
+    "training.epochs": 100_000,
+    "training.batch_size": 1_000_000,
+    "training.buckets": 1_000,
+}
 """`section.field` -> its largest value: lists of that length, or arrays of that size, are made before training."""
 
 
@@ -145,7 +168,7 @@ def base_config(model: str) -> ConfigDict:
       UserError: for an unknown model, or one whose defaults do not fit.
     """
     spec = get_spec(model)
-    config = ConfigDict({"data": {}, "optimizer": {}, "training": {}, **spec.sections()})
+    config = ConfigDict({**{section: {} for section in SECTIONS}, **spec.sections()})
     for name, field in FIELDS.items():
         section, _, last = name.rpartition(".")
         (config[section] if section else config)[last] = field.default
@@ -278,10 +301,10 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
             f"data.folds={config.data.folds} takes a run for each fold: call jmer.train for all of them, or name one "
             "with data.fold"
         )
-    if config.training.curriculum and corpus.card.frames:
+    if make_curriculum(config.curriculum, corpus.card.emotions) and corpus.card.frames:
         raise UserError(
-            f"training.curriculum sorts conversations, but corpus '{corpus.card.name}' has frames and is trained one "
-            "utterance at a time: set it to 0"
+            f"curriculum.measure={config.curriculum.measure} sorts conversations, but corpus '{corpus.card.name}' has "
+            "frames and is trained one utterance at a time: set it to none"
         )
     check_metric(config, corpus.card.emotions)
     schedule, selection = config.optimizer.schedule, configured_selection(config)
@@ -328,8 +351,6 @@ def check_values(config: ConfigDict) -> None:
     if plan.resident_megabytes < 0:
         size = plan.resident_megabytes
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
-    if plan.curriculum < 0:
-        raise UserError(f"training.curriculum is {plan.curriculum}: give a number of buckets, or 0 for none")
     if plan.matmul_precision not in PRECISIONS:
         raise UserError(
             f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"

@@ -14,7 +14,7 @@ from jmer.config import check_config, fit_to_corpus
 from jmer.data import normalization
 from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
-from jmer.data.curriculum import EpochSchedule, epoch_schedule
+from jmer.data.curriculum import EpochSchedule, epoch_schedule, make_curriculum
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
 from jmer.data.packing import EpochPlan, Packing, make_epoch_plan, make_packing, plan_packed, round_up
@@ -79,9 +79,8 @@ class Pipeline:
     def schedule(self) -> EpochSchedule:
         """What each epoch trains on."""
         plan = self.config.training
-        return epoch_schedule(
-            self.examples["train"], buckets=plan.curriculum, epochs=plan.epochs, batch_size=plan.batch_size
-        )
+        curriculum = make_curriculum(self.config.curriculum, self.card.emotions)
+        return epoch_schedule(self.examples["train"], curriculum, epochs=plan.epochs, batch_size=plan.batch_size)
 
     @functools.cached_property
     def packing(self) -> Packing:

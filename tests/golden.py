@@ -7,6 +7,7 @@ for each model: which files are its own, what their settings are in jmer's confi
 import dataclasses
 import functools
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -111,6 +112,11 @@ def read_golden(path: str | Path) -> Golden:
             gradients.setdefault(kind.removeprefix("grad_") if kind != "grad" else "loss", {})[parameter] = x
     logits = arrays["logits"]
     return Golden(arrays, params, features, logits[arrays["mask"]] if logits.ndim == 3 else logits, gradients)
+
+
+def folders() -> list[Path]:
+    """Returns the folders with files: this one, and that with more files of the same layouts to be checked alike."""
+    return [GOLDEN, *map(Path, filter(None, [os.environ.get("JMER_GOLDEN_FILES")]))]
 
 
 @functools.cache

@@ -121,11 +121,11 @@ FLAGS = {
     "field without section": (["--config", MELD, "--config.batch_size=1"], ["did you mean training.batch_size?"]),
     "foreign field": (
         ["--config", MELD, "--config.lrr=1"],
-        ["unknown field 'lrr'", "data, loss, majority_emotion, model, optimizer, seed"],
+        ["unknown field 'lrr'", "curriculum, data, loss, majority_emotion, model, optimizer, seed"],
     ),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
-        ["section training has batch_size, buckets, curriculum, devices, epochs, init_from, "],
+        ["section training has batch_size, buckets, devices, epochs, init_from, "],
     ),
     "a section": (["--config", MELD, "--config.training=1"], ["section training has batch_size"]),
     "fraction": (

@@ -8,7 +8,7 @@ import math
 import pytest
 from test_resume import Countdown, log, newest
 from test_together import assert_close, assert_same
-from tiny import linear_config, start, tiny_corpus, train, train_together
+from tiny import by_shifts, linear_config, start, tiny_corpus, train, train_together
 
 import jmer
 from jmer.errors import UserError
@@ -154,8 +154,12 @@ def test_what_counts_as_better(scores, best, stops):
 def test_epochs_of_an_unfinished_curriculum_do_not_count():
     progress = Progress(epoch=4, best=0.5, best_epoch=1)
     assert is_stopped(progress, settings())
-    assert not is_stopped(progress, settings(training__curriculum=3))
-    assert is_stopped(Progress(epoch=5, best=0.5, best_epoch=1), settings(training__curriculum=3))
+    assert not is_stopped(progress, settings(**by_shifts(3)))
+    assert is_stopped(Progress(epoch=5, best=0.5, best_epoch=1), settings(**by_shifts(3)))
+    # With two epochs for a bucket, the fifth is the first with all of them.
+    slow = by_shifts(3) | {"curriculum__epochs_per_bucket": 2}
+    assert not is_stopped(Progress(epoch=6, best=0.5, best_epoch=1), settings(**slow))
+    assert is_stopped(Progress(epoch=7, best=0.5, best_epoch=1), settings(**slow))
 
 
 @pytest.mark.parametrize(

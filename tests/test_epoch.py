@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tiny import LINEAR, WIDTHS, linear_model, start, tiny_config, tiny_corpus
+from tiny import LINEAR, WIDTHS, by_shifts, linear_model, start, tiny_config, tiny_corpus
 
 from jmer.config import base_config
 from jmer.data.packing import PlannedBatch, make_epoch_plan
@@ -27,7 +27,7 @@ CHANGES = {
     "optimizer__name": "sgd",
     "optimizer__learning_rate": 0.02,
     "training__batch_size": 3,
-    "training__curriculum": 2,
+    **by_shifts(2),
     "training__epochs": len(STEPS),
     "loss__kl_estimator": "mc",
     "loss__recon_weight": 0.1,

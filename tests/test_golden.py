@@ -1,19 +1,14 @@
 """Every model against the published code's own numbers: logits, losses and gradients of its parameters."""
 
-import os
-from pathlib import Path
-
 import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_methods import method_of
 from packed import apart, packed
 
-# More files of the same layouts, to be checked alike.
-FOLDERS = [golden.GOLDEN, *filter(None, [os.environ.get("JMER_GOLDEN_FILES")])]
-METHODS = ("icl", "cggm")
-FILES = [path for folder in FOLDERS for path in sorted(Path(folder).glob("*.npz")) if path.stem not in METHODS]
+FILES = [path for folder in golden.folders() for path in sorted(folder.glob("*.npz")) if not method_of(path)]
 
 
 def padded(batch, columns):

@@ -7,7 +7,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from tiny import EMOTIONS, LINEAR, WIDTHS, tiny_config, tiny_corpus
+from tiny import EMOTIONS, LINEAR, WIDTHS, by_shifts, tiny_config, tiny_corpus
 
 from jmer.config import base_config
 from jmer.data import make_corpus, normalization
@@ -166,7 +166,7 @@ def planned(made, epoch, **options):
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("curriculum", CURRICULA)
 def test_plans_and_batches_hold_the_same_conversations_in_the_same_order(curriculum, multiple):
-    config = tiny_config(training__curriculum=curriculum, training__epochs=4, seed=3)
+    config = tiny_config(**by_shifts(curriculum), training__epochs=4, seed=3)
     made = Pipeline.for_training(config, corpus())
     shapes = set()
     for epoch in range(4):

@@ -76,7 +76,10 @@ REFUSED = {
     "another selection": ({"selection": "last"}, f"{BELONGS}: selection is 'validation' there and 'last' here"),
     "another seed": ({"seed": 1}, f"{BELONGS}: seed is 0 there and 1 here"),
     "another batch size": ({"training__batch_size": 5}, f"{BELONGS}: training.batch_size is 4 there and 5 here"),
-    "a curriculum": ({"training__curriculum": 2}, f"{BELONGS}: training.curriculum is 0 there and 2 here"),
+    "a curriculum": (
+        {"curriculum__measure": "shift"},
+        f"{BELONGS}: curriculum.measure is 'none' there and 'shift' here",
+    ),
     "patience": ({"training__patience": 1}, f"{BELONGS}: training.patience is 0 there and 1 here"),
     "no normalization": ({"data__normalization": "none"}, f"{BELONGS}: data.normalization is 'standard' there"),
     "another context": ({"data__context": "drop_unlabelled"}, f"{BELONGS}: data.context is 'mask_unlabelled' there"),

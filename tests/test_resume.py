@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import linear_config, start, tiny_config, tiny_corpus, train
+from tiny import by_shifts, linear_config, start, tiny_config, tiny_corpus, train
 
 from jmer.data import make_corpus
 from jmer.data.corpus import save_corpus
@@ -143,7 +143,7 @@ def test_stopped_at_every_step(run, whole, tmp_path):
 @pytest.mark.parametrize("curriculum", [0, 3])
 def test_stopped_after_every_epoch_on_the_device(run, tmp_path, curriculum):
     """Without a curriculum epochs have three steps, with it one, two and three."""
-    changes = {"training__curriculum": curriculum}
+    changes = by_shifts(curriculum)
     run(tmp_path / "whole", **changes)
     for epoch in range(1, EPOCHS + 1):
         with pytest.raises(Interrupted, match=f"SIGTERM: saved after epoch {epoch}$"):
@@ -171,7 +171,7 @@ def test_stopped_in_mid_epoch_and_resumed_on_the_device(run, whole, tmp_path, lo
 
 def test_stopped_within_and_between_the_epochs_of_a_curriculum(run, tmp_path):
     """Epochs of one, two and three steps."""
-    changes = {"training__curriculum": 3} | BY_STEP
+    changes = by_shifts(3) | BY_STEP
     run(tmp_path / "whole", **changes)
     for looks, saved in ((1, "epoch 1"), (1, "step 2"), (2, "step 4")):
         with pytest.raises(Interrupted, match=f"SIGTERM: saved after {saved}$"):

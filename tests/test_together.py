@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from test_resume import BY_STEP, EPOCHS, STEPS, Countdown, lfvd, linear, log, newest
-from tiny import start, tiny_corpus, train, train_together
+from tiny import by_shifts, start, tiny_corpus, train, train_together
 
 from jmer.errors import UserError
 from jmer.runs import read_config, train_runs
@@ -75,7 +75,7 @@ MAPPINGS = [(3, ONE), (0, EIGHT)] + [pytest.param(*case, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize(("curriculum", "devices"), MAPPINGS)
 def test_each_run_is_what_it_would_be_alone(at_once, tmp_path, curriculum, devices):
-    changes = {"training__curriculum": curriculum}
+    changes = by_shifts(curriculum)
     trained, lines = at_once(tmp_path / "together", **changes, **devices)
     assert trained and sum(line.startswith("epoch ") for line in lines) == EPOCHS
     for one, other in zip(folders(tmp_path / "together"), alone(tmp_path / "alone", **changes), strict=True):

@@ -63,6 +63,11 @@ def _changed(config, changes):
     return config
 
 
+def by_shifts(buckets):
+    """The changes for a curriculum of so many buckets, 0 = for none."""
+    return {"curriculum__measure": "shift" if buckets else "none", "curriculum__buckets": max(buckets, 1)}
+
+
 def defaults(name):
     """The sections `model` and `loss` of a model's base configuration."""
     config = base_config(name).to_dict()

@@ -163,7 +163,8 @@ def report(
         *tables.banner(any(training_corpus(candidate.row.corpus).card.synthetic for candidate in candidates)),
         "Scores of the VALIDATION split, mean ± sample standard deviation over seeds. The epoch of a run was "
         f"{selection_rule(ran)}, so its score is optimistic; the mean over the last five epochs selects nothing. "
-        "Logistic regression is deterministic and has no seeds. Utterances/s: in training, median over epochs, mean "
+        "Logistic regression is deterministic and has no seeds. Utterances seen: in training, mean over seeds; "
+        "epochs of a curriculum are not equal in work. Utterances/s: in training, median over epochs, mean "
         f"over seeds, on {devices}, which other runs may have used at the same time.",
         tables.markdown(shown),
         *_paired_sections(ran, base, predictions),
@@ -217,6 +218,7 @@ def _model_cells(candidate: Candidate, outcome: Outcome | None) -> dict[str, str
         "W-F1 %": tables.percent(outcome.scores("weighted_f1").values()),
         "W-F1 %, last 5 epochs": tables.percent(result.last_epochs for result in results),
         "parameters": f"{next(iter(results)).parameters:,}",
+        "utterances seen": f"{fmean(result.utterances_seen for result in results):,.0f}",
         "utterances/s": f"{fmean(outcome.speeds):.0f}",
         "seeds": str(total) if not outcome.failures else f"{len(results)} of {total}",
     }
@@ -236,7 +238,15 @@ def _regression_cells(regression: Regression) -> dict[str, str]:
 
 def _cells(corpus: str, model: str, modalities: str) -> dict[str, str]:
     head = {"corpus": corpus_title(training_corpus(corpus).card), "model": model, "modalities": modalities}
-    columns = ("accuracy %", "W-F1 %", "W-F1 %, last 5 epochs", "parameters", "utterances/s", "seeds")
+    columns = (
+        "accuracy %",
+        "W-F1 %",
+        "W-F1 %, last 5 epochs",
+        "parameters",
+        "utterances seen",
+        "utterances/s",
+        "seeds",
+    )
     return head | dict.fromkeys(columns, tables.NOTHING)
 
 
@@ -256,6 +266,7 @@ def _model_values(candidate: Candidate, outcome: Outcome | None) -> dict[str, ob
     last_epochs = [result.last_epochs for result in results.values()]
     values |= tables.mean_and_sd("validation_weighted_f1_last_epochs", last_epochs)
     values["parameters"] = next((result.parameters for result in results.values()), "")
+    values |= tables.mean_and_sd("utterances_seen", [result.utterances_seen for result in results.values()])
     return values | tables.mean_and_sd("utterances_per_second", outcome.speeds if outcome else ())
 
 

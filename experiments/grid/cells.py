@@ -81,6 +81,7 @@ class Result:
       epoch: the selected epoch, of `epochs`.
       last_epochs: mean weighted F1 on the validation split over the last five epochs; selects nothing.
       parameters: number of trained parameters.
+      utterances_seen: in training, each as often as an epoch had it.
       utterances_per_second: in training, the median over epochs (the first one compiles).
       devices: the devices of training.
     """
@@ -91,6 +92,7 @@ class Result:
     epochs: int
     last_epochs: float
     parameters: int
+    utterances_seen: int
     utterances_per_second: float
     devices: str
 
@@ -128,6 +130,7 @@ def result_of(run: jmer.Run) -> Result:
         epochs=run.epochs,
         last_epochs=statistics.fmean(metrics["validation/weighted_f1"] for metrics in history[-LAST_EPOCHS:]),
         parameters=run.parameters,
+        utterances_seen=int(history[-1]["utterances_seen"] or 0),
         utterances_per_second=statistics.median(metrics["utterances_per_second"] for metrics in history),
         devices=run.versions["devices"],
     )

@@ -112,9 +112,11 @@ class Report:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Name -> value of the facts about the run: parameters, training time, remarks, versions."""
+        """Name -> value of the facts about the run: parameters, work, training time, remarks, versions."""
+        seen = int(self.history[-1].get("utterances_seen") or 0) if self.history else 0
         return {
             "trainable parameters": f"{self.parameters:,}",
+            **({"utterances seen in training": f"{seen:,} in {len(self.history)} epochs"} if seen else {}),
             "training time (h:mm:ss)": str(datetime.timedelta(seconds=round(self.seconds))),
             **self.remarks,
             **self.versions,

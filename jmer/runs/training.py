@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jmer.config import check_config, check_values, fit_to_corpus
 from jmer.data.corpus import Corpus
+from jmer.data.curriculum import curriculum_lines
 from jmer.data.outliers import constant_lines
 from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import collect_versions
@@ -151,6 +152,7 @@ def _introduction(pipeline: Pipeline, parameters: int) -> Iterator[str]:
     modalities = ", ".join(f"{m} {width}" for m, width in pipeline.widths.items())
     yield f"model {config.model.name}: {parameters:,} parameters; features {modalities}"
     yield from constant_lines(pipeline.normalization)
+    yield from curriculum_lines(config.curriculum, card.emotions)
     if config.training.matmul_precision != "default" and jax.default_backend() == "cpu":
         yield f"training.matmul_precision={config.training.matmul_precision} changes nothing: a CPU has float32 alone"
 

@@ -149,6 +149,7 @@ class ActiveRun:
         for split, scores in results.items():
             for name in dict.fromkeys(("weighted_f1", "accuracy", selection.metric)):
                 values[f"{split}/{name}"] = metric_value(scores, name)
+        values["utterances_seen"] = sum(pipeline.schedule.utterances[: epoch + 1])
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
         score, plateau = values.get(f"{selection.split}/{selection.metric}"), self.progress.plateau
         if self.config.optimizer.schedule == PLATEAU:

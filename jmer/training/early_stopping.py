@@ -5,6 +5,7 @@ What a run has reached is part of its progress, so that a run which was interrup
 
 from ml_collections import ConfigDict
 
+from jmer.data.curriculum import first_complete_epoch
 from jmer.selection import configured_selection
 from jmer.training.progress import Progress
 
@@ -15,7 +16,7 @@ def is_stopped(progress: Progress, config: ConfigDict) -> bool:
     Epochs in which a curriculum still lacks some conversations do not count: more data may give better scores.
     """
     plan = config.training
-    waited = progress.epoch - max(progress.best_epoch, plan.curriculum)
+    waited = progress.epoch - max(progress.best_epoch, first_complete_epoch(config.curriculum))
     return 0 < plan.patience <= waited and progress.epoch < plan.epochs
 
 
