@@ -12,6 +12,7 @@ from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
 from jmer.models.lsdgnn import LSDGNN, LSDGNNLoss, LSDGNNOutput
+from jmer.models.m2fnet_like import M2FNetLike
 from jmer.models.m3net import M3NET
 from jmer.models.mmdfn import MMDFN
 from jmer.models.mmgcn import MMGCN
@@ -48,6 +49,7 @@ __all__ = [
     "LSDGNNLoss",
     "LSDGNNOutput",
     "LossTerm",
+    "M2FNetLike",
     "Model",
     "ModelSpec",
     "SelfDistillationLoss",

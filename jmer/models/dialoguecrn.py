@@ -19,6 +19,7 @@ from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
+    check_at_least,
     check_at_least_one,
     check_choice,
     check_modalities,
@@ -92,9 +93,7 @@ class DialogueCRN(nn.Module):
         check_choice("initialization", self.initialization, SCHEMES)
         check_at_least_one(self, "d_h", "num_layers")
         check_rates(self, "dropout_rate")
-        for name in ("situation_steps", "speaker_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_at_least(self, 0, "situation_steps", "speaker_steps")
 
     def _banks(self, batch: Batch, train: bool) -> tuple[jax.Array, ...]:
         """Returns the states of the conversation's network and of the speakers', `[B, T, 2 d_h]` each.

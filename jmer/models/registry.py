@@ -17,6 +17,7 @@ from jmer.models import (
     lfvd,
     lpgnet,
     lsdgnn,
+    m2fnet_like,
     m3net,
     mmdfn,
     mmgcn,
@@ -40,6 +41,7 @@ BUILT_IN = (
     dialoguegcn,
     cogmen,
     dialoguecrn,
+    m2fnet_like,
 )
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}
