@@ -54,6 +54,20 @@ def attention(query, key, value, visible):
     return weights @ value, weights
 
 
+def read_heads(p, query, key, value, visible, heads):
+    """What several heads of attention read, side by side, before the last layer, [Tq, D]."""
+    parts = [np.split(linear(p[n], x), heads, axis=1) for n, x in (("query", query), ("key", key), ("value", value))]
+    return np.concatenate([attention(*head, visible)[0] for head in zip(*parts, strict=True)], axis=1)
+
+
+def post_norm_encoder_layer(p, x, heads):
+    """A layer of a transformer, x [n, D] -> [n, D]."""
+    attend, refine = p["self_attention"], p["feed_forward"]
+    read = read_heads(attend["attention"], x, x, x, np.ones((len(x), len(x)), bool), heads)
+    x = layer_norm(attend["norm"], x + linear(attend["attention"]["output"], read))
+    return layer_norm(refine["norm"], x + linear(refine["outer"], np.maximum(linear(refine["inner"], x), 0)))
+
+
 def gru_cell(p, name, x, h):
     """PyTorch's gates: reset, update, candidate."""
     of_input = np.split(p[f"{name}_input_kernel"], 3, axis=1), np.split(p[f"{name}_input_bias"], 3)

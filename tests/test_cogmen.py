@@ -5,7 +5,15 @@ import functools
 import jax
 import numpy as np
 import pytest
-from reference import attention, draw_parameters, float64, layer_norm, linear, rows_where, sigmoid
+from reference import (
+    draw_parameters,
+    float64,
+    linear,
+    post_norm_encoder_layer,
+    read_heads,
+    rows_where,
+    sigmoid,
+)
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
 from jmer.data.batching import batches
@@ -43,20 +51,6 @@ def variables_of(model):
     return {"params": draw_parameters(model, batch()), "batch_stats": statistics}
 
 
-def heads_of(p, queries, sources, visible, heads):
-    """Attention of several heads side by side, [n, all heads]."""
-    query = np.split(linear(p["query"], queries), heads, axis=1)
-    key, value = (np.split(linear(p[name], sources), heads, axis=1) for name in ("key", "value"))
-    return np.concatenate([attention(q, k, v, visible)[0] for q, k, v in zip(query, key, value, strict=True)], axis=1)
-
-
-def encoder_layer(p, x, heads):
-    attend, refine = p["self_attention"], p["feed_forward"]
-    read = heads_of(attend["attention"], x, x, np.ones((len(x), len(x)), bool), heads)
-    x = layer_norm(attend["norm"], x + linear(attend["attention"]["output"], read))
-    return layer_norm(refine["norm"], x + linear(refine["outer"], np.maximum(linear(refine["inner"], x), 0)))
-
-
 def hears(model, n):
     """Which source each target hears, bool [n, n]."""
     back = n if model.hears_back < 0 else model.hears_back
@@ -91,11 +85,11 @@ def cogmen(variables, model, conversation):
     if model.encoder_width:
         x = linear(p["input"], x)
     for i in range(model.encoder_layers):
-        x = encoder_layer(p[f"encoder_{i}"], x, model.num_heads or usual_heads(x.shape[1]))
+        x = post_norm_encoder_layer(p[f"encoder_{i}"], x, model.num_heads or usual_heads(x.shape[1]))
     g, visible = linear(p["encoder_out"], x), hears(model, len(x))
     numbers = {speaker: i for i, speaker in enumerate(dict.fromkeys(conversation.speakers))}
     h = relational(p["relational"], model, g, [numbers[speaker] for speaker in conversation.speakers], visible)
-    o = heads_of(p["graph_attention"], h, h, visible, model.graph_heads) + linear(p["graph_skip"], h)
+    o = read_heads(p["graph_attention"], h, h, h, visible, model.graph_heads) + linear(p["graph_skip"], h)
     u = (o - norm["mean"]) / np.sqrt(norm["var"] + 1e-5) * p["graph_norm"]["scale"] + p["graph_norm"]["bias"]
     u = np.where(u > 0, u, 0.01 * u)
     if model.concat_context:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from packed import apart, packed
-from reference import attention, draw_parameters, float64, layer_norm, linear, rows_where
+from reference import draw_parameters, float64, linear, post_norm_encoder_layer, read_heads, rows_where
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
 from jmer.data.batching import batches
@@ -34,17 +34,7 @@ def small(**options):
 
 
 def multi_head(p, query, key, value, heads):
-    parts = [
-        np.split(linear(p[name], x), heads, axis=1) for name, x in (("query", query), ("key", key), ("value", value))
-    ]
-    visible = np.ones((len(query), len(key)), bool)
-    return linear(p["output"], np.concatenate([attention(*head, visible)[0] for head in zip(*parts, strict=True)], 1))
-
-
-def encoder_layer(p, x, heads):
-    attend, refine = p["self_attention"], p["feed_forward"]
-    x = layer_norm(attend["norm"], x + multi_head(attend["attention"], x, x, x, heads))
-    return layer_norm(refine["norm"], x + linear(refine["outer"], np.maximum(linear(refine["inner"], x), 0)))
+    return linear(p["output"], read_heads(p, query, key, value, np.ones((len(query), len(key)), bool), heads))
 
 
 def network(p, model, conversation):
@@ -59,7 +49,7 @@ def network(p, model, conversation):
         for encoder in range(model.num_encoders):
             encoded = x
             for layer in range(model.encoder_layers):
-                encoded = encoder_layer(p[f"encoder_{m}_{encoder}_{layer}"], encoded, heads)
+                encoded = post_norm_encoder_layer(p[f"encoder_{m}_{encoder}_{layer}"], encoded, heads)
             x = x + encoded
         streams.append(linear(p[f"output_{m}"], x))
     leading, *others = streams
