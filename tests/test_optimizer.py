@@ -168,6 +168,13 @@ def test_epochs_may_differ_in_length():
         np.testing.assert_allclose(found[part], expected[part], rtol=1e-5)
 
 
+def test_a_step_may_take_the_memory_of_the_state():
+    optimizer = make_optimizer(CONFIG | {"amsgrad": True}, steps=(2,))
+    parameters = jax.tree.map(jnp.asarray, START)
+    step = jax.jit(lambda state: optimizer.update(parameters, state, parameters)[1], donate_argnums=0)
+    jax.block_until_ready(step(optimizer.init(parameters)))
+
+
 def test_amsgrad_is_of_adam():
     with pytest.raises(UserError, match=r"^optimizer.amsgrad is of Adam, but optimizer.name is 'sgd': set it to False"):
         make_optimizer(CONFIG | {"name": "sgd", "amsgrad": True}, steps=(2,))

@@ -35,8 +35,9 @@ def scale_by_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> o
     """
 
     def init(params: Any) -> AmsgradState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AmsgradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+        # Arrays of their own each: the step takes the memory of all of them.
+        first, second, largest = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return AmsgradState(jnp.zeros((), jnp.int32), first, second, largest)
 
     def update(updates: Any, state: AmsgradState, params: Any = None) -> tuple[Any, AmsgradState]:
         steps = optax.safe_increment(state.steps)
