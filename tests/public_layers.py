@@ -115,6 +115,7 @@ FUNCTIONS = {
     "cross_entropy": lambda x: losses.cross_entropy(x, LABELS),
     "cross_modal_contrastive": lambda x: losses.cross_modal_contrastive(both(rows(x)), where=MASK.reshape(-1)),
     "focal_loss": lambda x: losses.focal_loss(x, LABELS, gamma=0.5),
+    "focal_contrastive": lambda x: losses.focal_contrastive(rows(x), LABELS.reshape(-1)),
     "gaussian_kl": lambda x: layers.gaussian_kl(gaussian(x), gaussian(x[..., ::-1])),
     "kl_fusion_weights": lambda x: layers.kl_fusion_weights(gaussians(x)),
     "kl_weighted_fusion": lambda x: layers.kl_weighted_fusion(both(x), {"audio": x[..., 0]}),
@@ -129,6 +130,7 @@ FUNCTIONS = {
     "published_focal_loss": lambda x: losses.published_focal_loss(x, LABELS, gamma=2.5),
     "relation_means": lambda x: edge_weights() @ x,
     "sinusoidal_positions": lambda x: x + layers.sinusoidal_positions(T, D, segments=SEGMENTS),
+    "soft_hgr": lambda x: losses.soft_hgr(both(rows(x)), where=MASK.reshape(-1)),
     "soft_label_distillation": lambda x: losses.soft_label_distillation(x, x[..., ::-1]),
     "supervised_contrastive": lambda x: losses.supervised_contrastive(
         both(rows(x)), LABELS.reshape(-1), denominator="all_but_self"

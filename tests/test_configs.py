@@ -35,6 +35,9 @@ def expected_terms(config):
         return {"classification", "difference"} if loss.beta else {"classification"}
     if config.model.name == "graphsmile":
         return {name for name in ("emotion", "sentiment", "shift") if loss[f"lambda_{name}"]}
+    if config.model.name == "multiemo":
+        named = ("correlation", "contrast", "classification")
+        return {n for n in named if loss[f"lambda_{n}"] and (several or n != "correlation")}
     if config.model.name == "lfvd":
         wanted = {"self": loss.gamma_self and several, "full": loss.gamma_full, "distillation": loss.gamma_distillation}
         return {"classification"} | {name for name, present in wanted.items() if present}

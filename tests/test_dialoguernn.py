@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import draw_parameters, float64, gru_cell, linear, rows_where, softmax
+from dialogue_reference import emotions
+from reference import draw_parameters, float64, linear, rows_where, softmax
 from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
 
 from jmer.data.batching import batches
@@ -39,45 +40,14 @@ def small(**options):
     return DialogueRNN(**{"num_classes": C, "d_h": 3, "speakers": 3, **SIZES, **rates} | options)
 
 
-def scores(p, kind, history, u):
-    """What each of the states `[j, d_g]` is worth to an utterance."""
-    if kind == "dot":
-        return history @ u
-    kernel = p["kernel"]
-    if kind == "simple":
-        return history @ kernel[:, 0]
-    if kind == "concat":
-        return np.array([(np.tanh(np.concatenate([g, u]) @ kernel) @ p["score"]).item() for g in history])
-    return history @ (u @ kernel + p.get("bias", 0))
-
-
-def emotions(p, name, model, x, speakers, scale=lambda kind, t: np.ones((9, 1)) if kind == "listeners" else 1.0):
-    """One direction: `x` `[n, D]` in the order in which it is read -> `[n, d_e]`; `scale` multiplies new states."""
-    attention = {key.removeprefix(f"{name}_attention_"): p[key] for key in p if key.startswith(f"{name}_attention_")}
-    parties = np.zeros((max(speakers) + 1, model.d_p))
-    history, g, e, states = np.zeros((0, model.d_g)), np.zeros(model.d_g), np.zeros(model.d_e), []
-    for t, (u, s) in enumerate(zip(x, speakers, strict=True)):
-        g = gru_cell(p, f"{name}_global", np.concatenate([u, parties[s]]), g) * scale("state", t)
-        c = softmax(scores(attention, model.context_attention, history, u)) @ history if t else np.zeros(model.d_g)
-        before = parties.copy()
-        parties[s] = gru_cell(p, f"{name}_party", np.concatenate([u, c]), before[s]) * scale("party", t)
-        for other in set(speakers) - {s} if model.listener else ():
-            heard = np.concatenate([u, parties[s]])
-            parties[other] = gru_cell(p, f"{name}_listener", heard, before[other]) * scale("listeners", t)[other]
-        history = np.concatenate([history, g[None]])
-        e = gru_cell(p, f"{name}_emotion", parties[s], e) * scale("emotion", t)
-        states.append(e)
-    return np.stack(states)
-
-
 def dialoguernn(p, model, conversation, speakers):
     """The logits of one conversation, `[n, C]`."""
     speakers = [min(s, model.speakers - 1) for s in speakers] if model.listener else list(speakers)
     there, features = conversation.available, conversation.features
     names = [m for m in ("text", "audio", "visual") if m in model.modalities]
     x = np.concatenate([rows_where(there[m], np.float64(features[m])) for m in names], axis=1)
-    ahead = emotions(p["recurrence"], "forward", model, x, speakers)
-    back = emotions(p["recurrence"], "backward", model, x[::-1], speakers[::-1])[::-1]
+    read = functools.partial(emotions, p["recurrence"], kind=model.context_attention, listener=model.listener)
+    ahead, back = read("forward", x, speakers), read("backward", x[::-1], speakers[::-1])[::-1]
     both = np.concatenate([ahead, back], axis=1)
     if model.emotion_attention:
         both = np.stack([softmax(both @ query) @ both for query in linear(p["emotion_attention"], both)])
@@ -165,14 +135,8 @@ def test_what_is_dropped_is_what_is_carried_on(listener):
     # The layer draws the listeners' first.
     scales = dict(zip(("listeners", "state", "party", "emotion")[not listener :], map(np.asarray, drawn), strict=True))
     assert set(np.unique(scales["party"].round(3))) == {0.0, 1.667}
-    found = emotions(
-        p,
-        "audio_forward",
-        model,
-        features["audio"][row, first],
-        speakers[row, first],
-        lambda kind, t: scales[kind][0, t],
-    )
+    x, who = features["audio"][row, first], speakers[row, first]
+    found = emotions(p, "audio_forward", x, who, listener=listener, scale=lambda kind, t: scales[kind][0, t])
     np.testing.assert_allclose(out["audio"][row, first, : SIZES["d_e"]], found, rtol=1e-9, atol=1e-11)
 
 

@@ -36,6 +36,7 @@ MASKED = [
     "mean_pool",
     "masked_attention",
     "masked_mean",
+    "soft_hgr",
     "variational_distillation",
 ]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jmer.checks import check_arrays, check_choice, check_positive
-from jmer.losses.reduction import AxisName, modality_masks, zero_unless
+from jmer.losses.reduction import AxisName, modality_masks, utterance_mask, zero_unless
 
 
 def cross_modal_contrastive(
@@ -149,6 +149,65 @@ def supervised_contrastive(
         return jnp.sum(jnp.where(counts, _masked_logsumexp(logits, compared) - attraction, 0), axis=0)
 
     return _compare(contrast, features, present, labels, axis)
+
+
+def focal_contrastive(
+    features: jax.Array,
+    labels: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    class_weights: jax.Array | None = None,
+    gamma: float = 2.0,
+    temperature: float = 0.5,
+    axis: AxisName = None,
+) -> jax.Array:
+    r"""Returns the sample-weighted focal contrast, which is about rare emotions and hard pairs (MultiEMO's SWFC).
+
+    .. math::
+        -\frac{w_{y_i}}{|P(i)|} \sum_{j \in P(i)} (1 - p_{ij})^\gamma \log p_{ij}, \quad
+        p_{ij} = \frac{\exp(s(x_i, x_j) / \tau)}{\sum_{k \neq i} \exp(s(x_i, x_k) / \tau)}
+
+    for utterance i, with P(i) the other utterances of its emotion and s the cosine similarity. The loss is the sum of
+    the values over the number of utterances that count; those with an empty P(i) are among them, with value 0.
+
+    Args:
+      features: float `[N, D]`.
+      labels: int `[N]`, emotion index; unlabelled (negative) rows are left out.
+      where: bool `[N]`, True where an utterance counts; None = all labelled ones.
+      class_weights: float `[C]`, w; None = 1.
+      gamma: γ >= 0; the factor it makes carries a gradient.
+      temperature: τ > 0.
+      axis: name or names of the mapped axes whose devices hold the other rows; None = not mapped.
+
+    Returns:
+      `[N]`; 0 where masked or unlabelled.
+
+    Raises:
+      TypeError, ValueError: for a temperature that is not above 0, or an argument of another kind or shape.
+
+    Examples:
+      >>> values = focal_contrastive(jax.random.normal(jax.random.key(0), (4, 16)), jnp.array([0, 1, 0, -1]))
+      >>> print(values > 0)
+      [ True False  True False]
+    """
+    check_positive("temperature", temperature)
+    check_arrays(
+        features=(features, "float [N, D]"), labels=(labels, "int [N]"), class_weights=(class_weights, "float [C]?")
+    )
+    present = utterance_mask(where, labels.shape) & (labels >= 0)
+
+    def contrast(rows: _Rows, others: _Rows) -> jax.Array:
+        logits = _similarities(rows.unit, others.unit)[0] / temperature
+        compared = (rows.id[:, None] != others.id[None]) & others.mask[None, :, 0]
+        log_p = jnp.where(compared, logits - _masked_logsumexp(logits, compared)[:, None], 0)
+        # Powers below 1 have no gradient at 0.
+        focus = jnp.maximum(1 - jnp.exp(log_p), 1e-12) ** gamma
+        positives = compared & (rows.kind[:, None] == others.kind[None])
+        mean = jnp.sum(jnp.where(positives, focus * log_p, 0), axis=-1) / jnp.maximum(positives.sum(-1), 1)
+        weights = 1 if class_weights is None else jnp.asarray(class_weights)[jnp.maximum(rows.kind, 0)]
+        return jnp.where(rows.mask[:, 0], -weights * mean, 0)
+
+    return _compare(contrast, {"": features}, {"": present}, labels, axis)
 
 
 class _Rows(NamedTuple):

@@ -16,6 +16,7 @@ from jmer.models.m2fnet_like import M2FNetLike
 from jmer.models.m3net import M3NET
 from jmer.models.mmdfn import MMDFN
 from jmer.models.mmgcn import MMGCN
+from jmer.models.multiemo import MultiEMO, MultiEMOLoss, MultiEMOOutput
 from jmer.models.registry import build_model, get_spec, model_names, register_model
 from jmer.models.sdt import SDT
 from jmer.models.self_distillation import SelfDistillationLoss, SelfDistilledOutput
@@ -52,6 +53,9 @@ __all__ = [
     "M2FNetLike",
     "Model",
     "ModelSpec",
+    "MultiEMO",
+    "MultiEMOLoss",
+    "MultiEMOOutput",
     "SelfDistillationLoss",
     "SelfDistilledOutput",
     "Summaries",

@@ -21,6 +21,7 @@ from jmer.models import (
     m3net,
     mmdfn,
     mmgcn,
+    multiemo,
     sdt,
 )
 from jmer.models.contract import check_spec
@@ -42,6 +43,7 @@ BUILT_IN = (
     cogmen,
     dialoguecrn,
     m2fnet_like,
+    multiemo,
 )
 
 _SPECS: dict[str, ModelSpec] = {module.SPEC.name: module.SPEC for module in BUILT_IN}

@@ -1,0 +1,24 @@
+"""MultiEMO on IEMOCAP, six emotions, text, audio and visual, with its authors' hyperparameters.
+
+Paper: Shi and Huang, *MultiEMO: an attention-based correlation-aware multimodal fusion framework for emotion
+    recognition in conversations*, ACL 2023.
+Command: jmer train --config multiemo_iemocap --corpus FOLDER
+Expected: weighted F1 72.84 on the test split, with features that jmer does not ship; the authors' code keeps the epoch
+    of the best score on the test split, and lowers its learning rate where the loss of validation stands still.
+Variants: of MultiEMO, such as `without_contrast`, `hgr_of_features`, `plain_features` and `tiny`.
+"""
+
+from ml_collections import ConfigDict
+
+from jmer.config import base_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the experiment's configuration."""
+    config = base_config("multiemo")
+    config.data.path = "synthetic-iemocap6"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-5
+    config.training.batch_size = 64
+    config.training.epochs = 100
+    return config
