@@ -33,6 +33,10 @@ EXPERIMENTS = {
     ("m3net", "meld"): "m3net_meld",
     ("graphsmile", "iemocap"): "graphsmile_iemocap",
     ("graphsmile", "meld"): "graphsmile_meld",
+    ("mmgcn", "iemocap"): "mmgcn_iemocap",
+    ("mmgcn", "meld"): "mmgcn_meld",
+    ("mmdfn", "iemocap"): "mmdfn_iemocap",
+    ("mmdfn", "meld"): "mmdfn_meld",
 }
 """(model, shape) -> experiment, in the order of the table's rows."""
 

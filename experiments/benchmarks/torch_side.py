@@ -19,6 +19,8 @@ from experiments.benchmarks.plain_torch import (
     lfvd,
     lpgnet,
     m3net,
+    mmdfn,
+    mmgcn,
     sdt,
 )
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
@@ -179,6 +181,20 @@ def _graphsmile(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     return Plain(graphsmile.GraphSmile(widths, **options), loss, _with_statistics(graphsmile))
 
 
+def _mmgcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(config.model, "num_classes", "speakers", *_GRAPH_FIELDS)
+    loss = CrossEntropyLoss(tuple(config.loss.class_weight_values))
+    return Plain(mmgcn.MMGCN(widths, **options), loss, _only_parameters(mmgcn.load_parameters))
+
+
+def _mmdfn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(config.model, "num_classes", "party_weights", *_GRAPH_FIELDS)
+    loss = mmdfn.MMDFNLoss(config.loss.focal_gamma, tuple(config.loss.class_weight_values))
+    return Plain(mmdfn.MMDFN(widths, **options), loss, _only_parameters(mmdfn.load_parameters))
+
+
+_GRAPH_FIELDS = ("d_rnn", "d_graph", "graph_layers", "alpha", "lamda", "dropout_rate")
+
 _BUILDERS = {
     "lfvd": _lfvd,
     "dagerc": _dagerc,
@@ -189,6 +205,8 @@ _BUILDERS = {
     "cogmen": _cogmen,
     "m3net": _m3net,
     "graphsmile": _graphsmile,
+    "mmgcn": _mmgcn,
+    "mmdfn": _mmdfn,
 }
 
 
