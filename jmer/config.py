@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import any_attribute
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.data.curriculum import make_curriculum
 from jmer.errors import UserError
@@ -84,6 +85,32 @@ FIELDS = {
         "places of emotions on the wheel of valence and arousal with weighted_shift: emotion=degrees or "
         "emotion=neutral, in place of the usual ones",
     ),
+    "attributes.names": Field(
+        (),
+        "dimensional targets of the corpus that are learned besides the emotions, e.g. valence,arousal; all = all that "
+        "it has; empty = none",
+    ),
+    "attributes.concordance_weight": Field(
+        1.0, "weight in the loss of one minus the concordance correlation coefficient of each attribute"
+    ),
+    "attributes.preference_weight": Field(
+        0.0, "weight in the loss of each attribute's listwise preference, in the manner of RankList"
+    ),
+    "attributes.preference": Field(
+        "exact", "form of the listwise preference: exact, lse, listmle or ranknet (see jmer.losses.listwise_preference)"
+    ),
+    "attributes.lists": Field(
+        "batch", "what the listwise preference orders: the utterances of a batch, or those of each conversation"
+    ),
+    "attributes.skips": Field(
+        4, "how many places the utterances that the listwise preference compares are apart at most (exact, lse)"
+    ),
+    "attributes.margin": Field(
+        0.0,
+        "smallest difference of labels, on their scale, that the listwise preference and the reports' pairwise "
+        "accuracy take for an order; 0 = any",
+    ),
+    "attributes.scales": Field((), "lower and upper end of the scale of each attribute; come from the corpus"),
     "optimizer.name": Field(
         "adam_l2",
         "adam_l2 (Adam with L2 regularization, PyTorch's Adam), adamw (decoupled weight decay) or sgd (with L2 "
@@ -146,6 +173,12 @@ CLASS_WEIGHT_RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log_inverse_freq": np.log,
 }
 """Value of `loss.class_weights` -> weights of the emotions, of the reciprocals of their shares."""
+
+EVERY_ATTRIBUTE = "all"
+"""Value of `attributes.names` that stands for all attributes of the corpus."""
+
+OF_CORPUS = ("loss.class_weight_values", "attributes.scales")
+"""`section.field` of numbers that a corpus fills in."""
 
 LARGEST = {
     "seeds": 1_000,
@@ -218,7 +251,7 @@ def _kind(name: str, default: Any) -> Any:
     """Returns the type of a field, for `jmer.json_values.from_json`."""
     if not isinstance(default, tuple):
         return type(default)
-    entry = type(default[0]) if default else float if name == "loss.class_weight_values" else str
+    entry = type(default[0]) if default else float if name in OF_CORPUS else str
     return tuple[entry, ...]  # type: ignore[valid-type]
 
 
@@ -279,12 +312,39 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
         )
     config.model.modalities = wanted
     config.model.num_classes = len(card.emotions)
+    training = list(training)
     config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
+    config.attributes.names = learned_attributes(config, card)
+    config.attributes.scales = tuple(end for name in config.attributes.names for end in card.attributes[name])
+    for name in config.attributes.names:
+        if not any_attribute(training, name):
+            raise UserError(f"attributes.names has {name}, but no training utterance has a value of it: leave it out")
     try:
         values = get_spec(config.model.name).from_emotions(flatten(config), card.emotions)
     except ValueError as error:
         raise UserError(f"corpus '{card.name}': {error}") from error
     return _updated(config, values, f"what model '{config.model.name}' derives from the emotions of '{card.name}'")
+
+
+def learned_attributes(config: ConfigDict, card: Card) -> tuple[str, ...]:
+    """Returns the attributes that a configuration learns of a corpus.
+
+    Raises:
+      UserError: if the corpus lacks one.
+    """
+    names = tuple(config.attributes.names)
+    if names == (EVERY_ATTRIBUTE,):
+        return tuple(card.attributes)
+    for name in names:
+        if name not in card.attributes:
+            known = f"only {', '.join(card.attributes)}" if card.attributes else "none"
+            raise UserError(
+                f"attributes.names has {name}, but corpus '{card.name}' has {known}: name what it has, or convert it "
+                "with --attributes"
+            )
+    if len(set(names)) < len(names):
+        raise UserError(f"attributes.names is {', '.join(names)}: name each once")
+    return names
 
 
 def check_config(config: ConfigDict, corpus: Corpus) -> None:
@@ -306,7 +366,7 @@ def check_config(config: ConfigDict, corpus: Corpus) -> None:
             f"curriculum.measure={config.curriculum.measure} sorts conversations, but corpus '{corpus.card.name}' has "
             "frames and is trained one utterance at a time: set it to none"
         )
-    check_metric(config, corpus.card.emotions)
+    check_metric(config, corpus.card.emotions, learned_attributes(config, corpus.card))
     schedule, selection = config.optimizer.schedule, configured_selection(config)
     needed = {f"selection={config.selection}": (selection.split, "selection=last")}
     if schedule == PLATEAU:
@@ -341,6 +401,9 @@ def check_values(config: ConfigDict) -> None:
     for name, value in config.loss.items():
         if type(value) is float and value < 0 <= defaults["loss"][name]:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
+    for name, least in (("concordance_weight", 0), ("preference_weight", 0), ("margin", 0), ("skips", 1)):
+        if config.attributes[name] < least:
+            raise UserError(f"attributes.{name} is {config.attributes[name]}: give at least {least}")
     if plan.patience < 0:
         raise UserError(f"training.patience is {plan.patience}: give a number of epochs, or 0 for no early stopping")
     if plan.patience and selection.split is None:

@@ -24,6 +24,7 @@ from jmer.models.registry import model_names
 FIXED = {
     "model.name": "it comes with the experiment; choose another one",
     "loss.class_weight_values": "they come from the corpus; choose a rule with loss.class_weights",
+    "attributes.scales": "they come from the corpus; choose attributes.names",
 }
 
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jmer.batch import Batch
 from jmer.config import check_config, fit_to_corpus
 from jmer.data import normalization
+from jmer.data.attributes import values_of
 from jmer.data.batching import batches, bucket_lengths
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.data.curriculum import EpochSchedule, epoch_schedule, make_curriculum
@@ -75,6 +76,13 @@ class Pipeline:
         """Modality -> feature width."""
         return {m: len(s.mean) for m, s in self.normalization.items()}
 
+    @property
+    def attribute_scales(self) -> dict[str, tuple[float, float]]:
+        """Attribute that is learned -> the ends of its scale."""
+        learned = self.config.attributes
+        ends = iter(learned.scales)
+        return dict(zip(learned.names, zip(ends, ends, strict=True), strict=True))
+
     @functools.cached_property
     def schedule(self) -> EpochSchedule:
         """What each epoch trains on."""
@@ -122,6 +130,7 @@ class Pipeline:
             start=start,
             subset=self.schedule.conversation_ids[epoch],
             row_multiple=row_multiple,
+            attributes=self.attribute_scales,
         )
 
     def epoch_plan(self, epoch: int, *, seed: int, start: int = 0, row_multiple: int = 1) -> EpochPlan:
@@ -155,6 +164,10 @@ class Pipeline:
     def labels(self, split: str) -> np.ndarray:
         """Returns the labels of a split, int32 `[N]`, utterance after utterance; -1 = unlabelled."""
         return np.concatenate([example.labels for example in self.examples[split]])
+
+    def attribute_values(self, split: str, name: str) -> np.ndarray:
+        """Returns the values of an attribute in a split, float32 `[N]`, utterance after utterance; NaN = unlabelled."""
+        return np.concatenate([values_of(example, name) for example in self.examples[split]])
 
     @property
     def _pack(self) -> bool:

@@ -14,6 +14,8 @@ SCORES = {
     "unweighted_accuracy": "unweighted accuracy",
 }
 """Scores over all emotions, as they are called in `jmer.evaluation.metrics.Scores` and in reports."""
+CONCORDANCE = "ccc_"
+"""Before the name of an attribute: its concordance correlation coefficient."""
 EMOTION_SCORES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 """Scores of one emotion, as they are called in `jmer.evaluation.metrics.ClassScores` and in reports."""
 
@@ -74,7 +76,7 @@ def configured_selection(config: Any) -> Selection:
     return get_selection(config.selection, config.selection_metric, config.majority_emotion)
 
 
-def check_metric(config: Any, emotions: Sequence[str]) -> None:
+def check_metric(config: Any, emotions: Sequence[str], attributes: Sequence[str] = ()) -> None:
     """Checks the fields that name a metric and an emotion.
 
     Raises:
@@ -89,10 +91,11 @@ def check_metric(config: Any, emotions: Sequence[str]) -> None:
             f"{', '.join(emotions)}"
         )
     overall, of_emotion = (*SCORES, MICRO_F1), [f"{score}_" for score in EMOTION_SCORES]
-    if metric not in {*overall, *(score + emotion for score in of_emotion for emotion in emotions)}:
+    of_attributes = [CONCORDANCE + attribute for attribute in attributes]
+    if metric not in {*overall, *of_attributes, *(score + emotion for score in of_emotion for emotion in emotions)}:
         raise UserError(
-            f"selection_metric is '{metric}': choose one of {', '.join(overall)}, or {', '.join(of_emotion)} with an "
-            f"emotion ({', '.join(emotions)})"
+            f"selection_metric is '{metric}': choose one of {', '.join((*overall, *of_attributes))}, or "
+            f"{', '.join(of_emotion)} with an emotion ({', '.join(emotions)})"
         )
 
 
@@ -101,7 +104,14 @@ def metric_value(scores: Mapping[str, Any], name: str) -> float:
     if name in (*SCORES, MICRO_F1):
         return scores[name]
     score, _, emotion = name.partition("_")
+    if is_of_attribute(name):
+        return scores["attributes"][emotion]["concordance"]
     return scores["classes"][emotion][score]
+
+
+def is_of_attribute(name: str) -> bool:
+    """Returns whether a metric is a score of an attribute rather than of emotions."""
+    return name.startswith(CONCORDANCE)
 
 
 def metric_title(name: str, majority_emotion: str = "") -> str:
@@ -109,6 +119,8 @@ def metric_title(name: str, majority_emotion: str = "") -> str:
     if name == MICRO_F1:
         return f"micro F1 without {majority_emotion}"
     score, _, emotion = name.partition("_")
+    if is_of_attribute(name):
+        return f"CCC of {emotion}"
     return SCORES.get(name) or f"{EMOTION_SCORES[score]} of {emotion}"
 
 

@@ -18,6 +18,7 @@ from jmer.data.corpus import load_saved, save_corpus
 from jmer.data.examples import make_examples
 from jmer.data.frames import single_utterances
 from jmer.data.identity import difference
+from jmer.data.inspect import describe
 from jmer.data.packing import make_packing
 from jmer.data.resident import gather, make_resident, resident_bytes
 from jmer.errors import UserError
@@ -320,3 +321,10 @@ def test_keys_that_are_no_attributes_get_a_line(tmp_path, values, expected):
 def test_a_card_names_its_scales():
     with pytest.raises(ValueError, match="attribute 'valence' has the scale 5 to 1: expected the lower end first"):
         Card("c", {"text": 2}, ("calm",), "", False, attributes={"valence": (5, 1)})
+
+
+def test_inspection_shows_what_is_labelled():
+    text = describe(made(arousal=[0.5, 0.25, NAN]))
+    assert "valence (1 to 5)" in text and "2, 2.75 ± 1.75" in text
+    assert "arousal (-1 to 1)" in text and "2, 0.38 ± 0.12" in text
+    assert "attribute" not in describe(plain_corpus())

@@ -108,6 +108,7 @@ def test_scores_are_read_as_attributes_and_as_a_mapping():
         "confusion",
         "majority_emotion",
         "micro_f1_without_majority",
+        "attributes",
     ]
     for name in got:
         assert got[name] is getattr(got, name)

@@ -79,6 +79,11 @@ def unlabelled(count: int) -> np.ndarray:
     return np.full(count, np.nan, np.float32)
 
 
+def values_of(conversation: "Conversation", name: str) -> np.ndarray:
+    """Returns the values of an attribute, float32 `[n]`; NaN if the conversation does not have it."""
+    return conversation.attributes.get(name, unlabelled(len(conversation)))
+
+
 def any_attribute(conversations: Sequence["Conversation"], name: str) -> bool:
     """Whether any utterance has a value of an attribute."""
     return any(name in c.attributes and bool(np.isfinite(c.attributes[name]).any()) for c in conversations)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jmer.batch import UNLABELLED
 from jmer.command import Parser, exit_status, show
+from jmer.data.attributes import values_of
 from jmer.data.corpus import Card, Conversation, Corpus
 from jmer.data.findings import Finding
 from jmer.data.frames import available_rows
@@ -71,6 +72,7 @@ def describe(corpus: Corpus) -> str:
                 ]
             ),
             *([_aligned(_frames(splits, card))] if card.frames else ()),
+            *([_aligned(_attributes(columns, card))] if card.attributes else ()),
             f"fingerprint: {fingerprint}, of the contents without transcripts, name and place",
             "\n".join(["defects:" if found else "defects: none", *map(_wrapped, shortened(found))]),
         ]
@@ -109,6 +111,17 @@ def _sizes(columns: Sequence[Sequence[Conversation]]) -> list[list[str]]:
         ["speakers per conversation, most", *(str(max(counts)) for counts in speakers)],
         ["names of speakers", *(str(len({s for c in conversations for s in c.speakers})) for conversations in columns)],
     ]
+
+
+def _attributes(columns: Mapping[str, Sequence[Conversation]], card: Card) -> list[list[str]]:
+    """Returns how many utterances have a value of each attribute, and its mean and standard deviation over them."""
+    rows = [["attribute", *columns]]
+    for name, (low, high) in card.attributes.items():
+        values = [np.concatenate([values_of(c, name) for c in conversations]) for conversations in columns.values()]
+        labelled = [x[~np.isnan(x)].astype(np.float64) for x in values]
+        cells = [f"{len(x)}, {x.mean():.2f} ± {x.std():.2f}" if len(x) else "0" for x in labelled]
+        rows.append([f"{name} ({low:g} to {high:g})", *cells])
+    return rows
 
 
 def _emotions(columns: Sequence[Sequence[Conversation]], card: Card) -> list[list[str]]:

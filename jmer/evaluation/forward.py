@@ -26,12 +26,14 @@ class Predictions:
       attention: name -> `k` arrays float32 `[n_i]`, the attention paid to each utterance; empty for a model that
         declares none.
       spread: how the members of an ensemble differ; None = a single model predicts.
+      attributes: name -> `k` arrays float32 `[n_i]`, on the scale of the labels; empty for a model that learned none.
     """
 
     probabilities: Sequence[np.ndarray]
     weights: Mapping[str, Sequence[np.ndarray]]
     attention: Mapping[str, Sequence[np.ndarray]]
     spread: Spread | None = None
+    attributes: Mapping[str, Sequence[np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
 class DeviceMapping(Hashable, Protocol):
@@ -61,16 +63,19 @@ ONE_DEVICE = OneDevice()
 
 
 def forward_pass(model: Model) -> Callable[[Any, Batch], tuple]:
-    """Returns the function `(variables, batch)` -> (probabilities `[B, T, C]`, fusion weights, attention).
+    """Returns the function `(variables, batch)` -> (probabilities `[B, T, C]`, fusion weights, attention, attributes).
 
-    The latter two are the model's summaries, name -> `[B, T]`, see `Predictions`.
+    The latter three are name -> `[B, T]`, see `Predictions`.
     """
     summaries = model.spec.summaries
 
     def forward(variables: Any, batch: Batch) -> tuple:
-        output: Any = model.module.apply(variables, batch, train=False, **summaries.call_options)
-        probabilities = jax.nn.softmax(output.logits)
-        return probabilities, dict(summaries.fusion_weights(output, batch)), dict(summaries.attention(output, batch))
+        output: Any = model.apply(variables, batch, train=False, **summaries.call_options)
+        probabilities, attributes = jax.nn.softmax(output.logits), {}
+        if model.attributes is not None:
+            output, attributes = output.network, model.attributes.on_scales(output.values)
+        weights, attention = summaries.fusion_weights(output, batch), summaries.attention(output, batch)
+        return probabilities, dict(weights), dict(attention), attributes
 
     return forward
 
@@ -95,7 +100,8 @@ def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[
       examples: those that the ids number.
     """
     rows = unpack(outputs, examples)
-    return Predictions([row[0] for row in rows], _by_name([row[1] for row in rows]), _by_name([row[2] for row in rows]))
+    weights, attention, attributes = (_by_name([row[i] for row in rows]) for i in (1, 2, 3))
+    return Predictions([row[0] for row in rows], weights, attention, attributes=attributes)
 
 
 def rejoined(predictions: Predictions, lengths: Iterable[int]) -> Predictions:
@@ -116,6 +122,7 @@ def rejoined(predictions: Predictions, lengths: Iterable[int]) -> Predictions:
         {modality: cut(arrays) for modality, arrays in predictions.weights.items()},
         {name: cut(arrays) for name, arrays in predictions.attention.items()},
         Spread(cut(spread.deviations), cut(spread.agreement)) if spread else None,
+        {name: cut(arrays) for name, arrays in predictions.attributes.items()},
     )
 
 

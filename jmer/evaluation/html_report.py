@@ -17,6 +17,7 @@ from jmer.evaluation.metrics import Scores
 from jmer.evaluation.plots import loss_series, score_series, spans_decades
 from jmer.evaluation.report import (
     Report,
+    attribute_table,
     banners,
     config_lines,
     data_warning,
@@ -57,6 +58,7 @@ class _SplitSection:
     confusion: Sequence[tuple[str, int, Sequence[_Cell]]]
     calibration: Calibration | None
     reliability: ReliabilityChart | None
+    attributes: tuple[tuple[str, ...], list[tuple[str, ...]]] | None
 
 
 def write_html_report(folder: str | Path, report: Report, predicted: Mapping[str, PredictedSplit]) -> Path:
@@ -128,6 +130,7 @@ def _split_section(report: Report, split: str, predicted: PredictedSplit | None)
         confusion=list(_confusion_rows(report.scores[split], split if predicted else None)),
         calibration=measured,
         reliability=None if measured is None else reliability_chart(measured),
+        attributes=attribute_table(report.scores[split]) if report.scores[split].attributes else None,
     )
 
 

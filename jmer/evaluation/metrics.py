@@ -1,35 +1,19 @@
-"""Classification scores, all computed from a confusion matrix."""
+"""Scores of a split; those of emotions are all computed from a confusion matrix."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from jmer.batch import UNLABELLED
 from jmer.errors import UserError
-
-
-class _FieldMapping(Mapping[str, Any]):
-    """Base class of dataclasses whose fields are also items of a mapping: `scores["accuracy"]`."""
-
-    __dataclass_fields__: dict[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.__dataclass_fields__:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.__dataclass_fields__)
-
-    def __len__(self) -> int:
-        return len(self.__dataclass_fields__)
+from jmer.evaluation.attribute_scores import AttributeScores
+from jmer.evaluation.field_mapping import FieldMapping
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassScores(_FieldMapping):
+class ClassScores(FieldMapping):
     r"""Scores of one emotion, as fractions; 0 where the denominator is 0.
 
     With $N_{ij}$ utterances of emotion $i$ that were predicted as $j$:
@@ -52,7 +36,7 @@ class ClassScores(_FieldMapping):
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores(_FieldMapping):
+class Scores(FieldMapping):
     r"""Scores of one split, as fractions.
 
     A score is an attribute and an item, so `scores.weighted_f1` equals `scores["weighted_f1"]`, and
@@ -75,6 +59,7 @@ class Scores(_FieldMapping):
       majority_emotion: the emotion $m$ that the micro F1 leaves out; empty = there is none.
       micro_f1_without_majority: F1 of the true positives, false positives and false negatives of all emotions but one,
         summed: the measure of DailyDialog, without its neutral utterances; None without a majority emotion.
+      attributes: attribute that the model learned -> its scores; without those that are labelled nowhere.
     """
 
     accuracy: float
@@ -86,6 +71,7 @@ class Scores(_FieldMapping):
     confusion: tuple[tuple[int, ...], ...]
     majority_emotion: str = ""
     micro_f1_without_majority: float | None = None
+    attributes: Mapping[str, AttributeScores] = dataclasses.field(default_factory=dict)
 
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, num_classes: int) -> np.ndarray:

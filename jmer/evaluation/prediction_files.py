@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import values_of
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.evaluation.html_viewer import PredictedSplit
@@ -76,7 +77,9 @@ def full_table(predicted: PredictedSplit, card: Card) -> pd.DataFrame:
       UserError: if anything does not have the shape that the conversations say, or a probability is not finite.
     """
     conversations, found = predicted.conversations, predicted.predictions
-    table = prediction_table(conversations, card, found.probabilities, found.weights, found.attention, found.spread)
+    table = prediction_table(
+        conversations, card, found.probabilities, found.weights, found.attention, found.spread, found.attributes
+    )
     spans = [span for spans in _checked_times(predicted) for span in spans]
     if any(spans):
         table["start"] = [np.nan if span is None else span.start for span in spans]
@@ -93,7 +96,8 @@ def json_lines(predicted: PredictedSplit, card: Card) -> str:
 
     Fields: `conversation`, `utterance`, `speaker`, `transcript`, `start`, `end` (seconds), `gold`, `predicted`,
     `probability` (of the predicted emotion), `probabilities` (by emotion), `weights` (by modality, null where it is
-    missing), `attention` (by token), and of an ensemble `agreement` and `deviations` (by emotion).
+    missing), `attention` (by token), and of an ensemble `agreement` and `deviations` (by emotion), of a model that
+    learned attributes `attributes` (by attribute, each with `gold` and `predicted`).
     """
     lines = [json.dumps(fields, ensure_ascii=False, allow_nan=False) for fields in _objects(predicted, card.emotions)]
     return "".join(f"{line.translate(_ESCAPED)}\n" for line in lines)
@@ -154,7 +158,16 @@ def _object(predicted: PredictedSplit, emotions: Sequence[str], i: int, j: int) 
     if found.spread:
         fields["agreement"] = _number(found.spread.agreement[i][j])
         fields["deviations"] = _named(emotions, found.spread.deviations[i][j])
+    if found.attributes:
+        fields["attributes"] = {
+            name: {"gold": _known(values_of(conversation, name)[j]), "predicted": _number(values[i][j])}
+            for name, values in found.attributes.items()
+        }
     return fields
+
+
+def _known(value: np.floating) -> float | None:
+    return None if np.isnan(value) else _number(value)
 
 
 def _has(conversation: Conversation, modality: str, j: int) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jmer.batch import UNLABELLED
+from jmer.data.attributes import values_of
 from jmer.data.corpus import Card, Conversation
 from jmer.errors import UserError
 from jmer.evaluation.spread import Spread
@@ -19,6 +20,8 @@ NAMES = ("corpus", "conversation", "utterance", "speaker", "gold", "predicted", 
 """Columns of text."""
 MAY_BE_EMPTY = ("start", "end", *(f"weight_{modality}" for modality in MODALITIES))
 """Columns of numbers that some utterances do not have."""
+OF_ATTRIBUTES = "gold_"
+"""Beginning of others, the labels of attributes."""
 
 
 def corpus_title(card: Card) -> str:
@@ -33,6 +36,7 @@ def prediction_table(
     weights: Mapping[str, Sequence[np.ndarray]],
     attention: Mapping[str, Sequence[np.ndarray]] | None = None,
     spread: Spread | None = None,
+    attributes: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> pd.DataFrame:
     """Returns a table of predictions with one row per utterance.
 
@@ -43,13 +47,15 @@ def prediction_table(
       weights: modality -> `k` arrays `[n_i]`, fusion weights; empty for a model without them.
       attention: token -> `k` arrays `[n_i]`, attention weights from the token to each utterance; None = none.
       spread: of an ensemble's members; None = a single model predicts.
+      attributes: attribute -> `k` arrays `[n_i]`, what is predicted of it; None = none.
 
     Returns:
       Columns `corpus`, `conversation`, `utterance`, `speaker`, `gold` ("" where unlabelled), `predicted`, one
       `probability_<emotion>` per emotion, one `weight_<modality>` per modality in `weights` (NaN where the modality is
       missing), one `attention_<token>` per token in `attention`, and of an ensemble `agreement` (the share of members
       that predict the same) and one `sd_<emotion>` per emotion (the standard deviation of the members' probabilities),
-      see `jmer.evaluation.spread.Spread`.
+      see `jmer.evaluation.spread.Spread`; then for each attribute in `attributes` `gold_<attribute>` (NaN where
+      unlabelled) and `predicted_<attribute>`, on its scale.
 
     Raises:
       UserError: if a shape does not match the conversations, or a probability is not finite.
@@ -78,6 +84,9 @@ def prediction_table(
         columns["agreement"] = _per_utterance(conversations, "agreement", spread.agreement, ())
         deviations = _per_utterance(conversations, "deviations", spread.deviations, (len(emotions),))
         columns |= {f"sd_{emotion}": deviations[:, i] for i, emotion in enumerate(card.emotions)}
+    for attribute, values in (attributes or {}).items():
+        columns[f"gold_{attribute}"] = np.concatenate([values_of(c, attribute) for c in conversations])
+        columns[f"predicted_{attribute}"] = _per_utterance(conversations, attribute, values, ())
     return pd.DataFrame(columns)
 
 
@@ -152,8 +161,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise UserError(f"{path} is missing: evaluate the run again")
-    missing = {column: [""] for column in MAY_BE_EMPTY}
     with guarded(str(path), "evaluate the run again"):
+        columns = pd.read_csv(path, nrows=0).columns
+        missing = {column: [""] for column in columns if column in MAY_BE_EMPTY or column.startswith(OF_ATTRIBUTES)}
         return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(NAMES, str))
 
 

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from jmer.batch import Batch
 from jmer.data import normalization
+from jmer.data.attributes import Scales, values_of
 from jmer.data.batching import batch_layout, batches
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled, feature_width
 from jmer.data.examples import make_examples
@@ -21,6 +22,7 @@ from jmer.data.outliers import Outliers, count_outliers
 from jmer.data.packing import round_up_coarsely
 from jmer.data.validation import defects, validate_corpus
 from jmer.errors import UserError
+from jmer.evaluation.attribute_scores import attribute_scores
 from jmer.evaluation.forward import (
     ONE_DEVICE,
     DeviceMapping,
@@ -54,6 +56,8 @@ class Task(NamedTuple):
       widths: modality -> feature width, of the modalities that the model reads.
       majority_emotion: what the micro F1 of the scores leaves out; empty = there is none.
       extractors: modality -> what identifies the extractor of the features that the model was trained on.
+      attributes: attribute that the model learned -> the ends of its scale.
+      margin: the smallest difference of an attribute's labels that its scores take for an order.
     """
 
     emotions: tuple[str, ...]
@@ -62,6 +66,8 @@ class Task(NamedTuple):
     widths: Mapping[str, int]
     majority_emotion: str
     extractors: Identities
+    attributes: Scales
+    margin: float
 
 
 class Predicted(NamedTuple):
@@ -162,7 +168,17 @@ class BasePredictor(abc.ABC):
         """Returns the scores of predictions for labelled examples."""
         labels = np.concatenate([example.labels for example in examples])
         predicted = np.concatenate(predictions.probabilities).argmax(-1)
-        return classification_report(labels, predicted, self.task.emotions, self.task.majority_emotion)
+        scores = classification_report(labels, predicted, self.task.emotions, self.task.majority_emotion)
+        of_attributes = {
+            name: attribute_scores(
+                np.concatenate([values_of(example, name) for example in examples]),
+                np.concatenate(values),
+                self.task.margin,
+            )
+            for name, values in predictions.attributes.items()
+        }
+        found = {name: of_attribute for name, of_attribute in of_attributes.items() if of_attribute}
+        return dataclasses.replace(scores, attributes=found)
 
     def check_card(self, card: Card) -> None:
         """Warns of what cannot be compared. Raises UserError, naming what differs, if a corpus does not fit."""
@@ -171,6 +187,13 @@ class BasePredictor(abc.ABC):
                 f"corpus '{card.name}' has the emotions {', '.join(card.emotions)}, the model was trained for "
                 f"{', '.join(self.task.emotions)}: convert the corpus with these, in this order"
             )
+        for name, scale in self.task.attributes.items():
+            if card.attributes.get(name, scale) != scale:
+                ends = [" to ".join(f"{end:g}" for end in found) for found in (card.attributes[name], scale)]
+                raise UserError(
+                    f"corpus '{card.name}' has {name} from {ends[0]}, the model was trained on {ends[1]}: convert the "
+                    "corpus with the scale of the model"
+                )
         self._check_features(f"corpus '{card.name}'", card.frames, card.widths)
         for modality in (m for m in self.task.widths if m in card.widths):
             if found := mismatch(self.task.extractors, card.extractors, modality):
@@ -204,8 +227,9 @@ class BasePredictor(abc.ABC):
             provenance="Made in memory.",
             synthetic=False,
             frames=self.task.frames,
+            attributes=self.task.attributes,
         )
-        listed = self.complete([_restricted(c, self.task.widths) for c in listed])
+        listed = self.complete([_restricted(c, self.task.widths, self.task.attributes) for c in listed])
         if found := defects({"test": listed}, dataclasses.replace(card, widths=self.task.widths), for_training=False):
             raise UserError(found[0].removeprefix("test, "))
         return listed, card
@@ -234,7 +258,9 @@ class BasePredictor(abc.ABC):
             make_examples(conversations, frames=self.task.frames, context=context or self.task.context)
         )
         found = self.predict_examples(examples)
-        return prediction_table(examples, card, found.probabilities, found.weights, found.attention, found.spread)
+        return prediction_table(
+            examples, card, found.probabilities, found.weights, found.attention, found.spread, found.attributes
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +292,17 @@ class Predictor(BasePredictor):
     @property
     def task(self) -> Task:
         """What the conversations must be like."""
-        return Task(self.emotions, self.context, self.frames, self.widths, self.majority_emotion, self.extractors)
+        heads = self.model.attributes
+        return Task(
+            self.emotions,
+            self.context,
+            self.frames,
+            self.widths,
+            self.majority_emotion,
+            self.extractors,
+            dict(zip(heads.names, heads.scales, strict=True)) if heads else {},
+            heads.margin if heads else 0.0,
+        )
 
     @property
     def widths(self) -> dict[str, int]:
@@ -397,6 +433,7 @@ class EnsemblePredictor(BasePredictor):
             {m: _means([one.weights[m] for one in found]) for m in found[0].weights},
             {name: _means([one.attention[name] for one in found]) for name in found[0].attention},
             member_spread(members, means),
+            {name: _means([one.attributes[name] for one in found]) for name in found[0].attributes},
         )
 
 
@@ -415,10 +452,11 @@ def _listed(data: Any) -> list[Conversation]:
     raise UserError(f"predict takes a corpus or conversations (jmer.data.make_conversation), not {given}")
 
 
-def _restricted(conversation: Conversation, modalities: Collection[str]) -> Conversation:
-    """Returns the conversation without modalities other than these."""
+def _restricted(conversation: Conversation, modalities: Collection[str], attributes: Collection[str]) -> Conversation:
+    """Returns the conversation without modalities and attributes other than these, and with all of the latter."""
     return dataclasses.replace(
         conversation,
         features={m: values for m, values in conversation.features.items() if m in modalities},
         available={m: mask for m, mask in conversation.available.items() if m in modalities},
+        attributes={name: values_of(conversation, name) for name in attributes},
     )

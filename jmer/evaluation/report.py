@@ -284,6 +284,21 @@ def _split_sections(split: str, scores: Scores) -> Iterator[str]:
         [(name, *map(str, counts)) for name, counts in zip(names, scores.confusion, strict=True)],
     )
     yield f"![Confusion matrix on {split}]({_figure_name(split)})"
+    if scores.attributes:
+        yield "Attributes:"
+        yield markdown_table(*attribute_table(scores))
+
+
+def attribute_table(scores: Scores) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns the head and the rows of the table with the scores of attributes."""
+    head = ("attribute", "CCC", "Pearson", "MAE", "Kendall's tau_b", "pairwise accuracy %", "support")
+    rows = []
+    for name, found in scores.attributes.items():
+        numbers = (found.concordance, found.pearson, found.mean_absolute_error, found.kendall_tau)
+        pairs = "-" if found.pairwise_accuracy is None else percent(found.pairwise_accuracy)
+        margin = f" (margin {found.margin:g})" if found.margin else ""
+        rows.append((name, *(f"{number:.3f}" for number in numbers), pairs + margin, str(found.support)))
+    return head, rows
 
 
 def _corpus_sections(report: Report) -> Iterator[str]:

@@ -106,6 +106,7 @@ def check_model(model: Model, widths: tuple[tuple[str, int], ...], frames: bool)
       UserError: naming what breaks the contract.
     """
     spec, batch = model.spec, example_batch(dict(widths), frames=frames)
+    with_heads, model = model, dataclasses.replace(model, attributes=None)
     call = f"{type(model.module).__name__}.__call__"
     try:
         variables = dict(jax.eval_shape(model.init, jax.random.key(0), batch))
@@ -136,6 +137,8 @@ def check_model(model: Model, widths: tuple[tuple[str, int], ...], frames: bool)
         raise _broken(spec, f"logits must have the shape [B, T, C] {expected}, not {getattr(logits, 'shape', logits)}")
     _check_terms(model, output, batch)
     _check_summaries(model, params, variables, batch)
+    if with_heads.attributes is not None:
+        _check_heads(with_heads, len(with_heads.attributes.names), batch)
 
 
 def _check_terms(model: Model, output: Any, batch: Batch) -> None:
@@ -152,6 +155,22 @@ def _check_terms(model: Model, output: Any, batch: Batch) -> None:
         if any(part.shape for part in term):
             shapes = ", ".join(str(part.shape) for part in term)
             raise _broken(model.spec, f"term '{name}' of {loss} must be three scalars, but their shapes are {shapes}")
+
+
+def _check_heads(model: Model, count: int, batch: Batch) -> None:
+    def values(rng: jax.Array) -> jax.Array:
+        return model.apply(model.init(rng, batch), batch, train=False).values
+
+    try:
+        found = jax.eval_shape(values, jax.random.key(0)).shape
+    except ValueError as error:
+        raise UserError(f"invalid configuration: {error}") from error
+    if found != (*batch.mask.shape, count):
+        raise _broken(
+            model.spec,
+            f"what the layer that gives the logits reads must have the shape [B, T, D], but heads for attributes give "
+            f"{found} of it",
+        )
 
 
 def _as_arrays(terms: Any) -> Any:

@@ -24,6 +24,7 @@ from jmer.models import (
     multiemo,
     sdt,
 )
+from jmer.models.attributes import make_heads
 from jmer.models.contract import check_spec
 from jmer.models.spec import Model, ModelSpec
 
@@ -94,7 +95,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
     """Builds the model that a configuration describes.
 
     Args:
-      config: has the sections `model` and `loss`, fitted to a corpus (`jmer.config.fit_to_corpus`).
+      config: has the sections `model`, `loss` and `attributes`, fitted to a corpus (`jmer.config.fit_to_corpus`).
 
     Raises:
       UserError: for an unknown model, a value that the model refuses, or a configuration that fits no corpus yet.
@@ -103,7 +104,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
     if not model["num_classes"] or not model["modalities"]:
         raise UserError("model.num_classes or model.modalities is not set: jmer.config.fit_to_corpus sets both")
     try:
-        return get_spec(model["name"]).build(model, config["loss"])
+        return get_spec(model["name"]).build(model, config["loss"], make_heads(config["attributes"]))
     except ValueError as error:
         raise UserError(f"invalid configuration: {error}") from error
 

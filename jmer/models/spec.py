@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from jmer.batch import Batch
+from jmer.models.attributes import HEADS, AttributeHeads, WithAttributes, applied
 
 # An experiment names a rule for class weights; the training corpus gives their values.
 CLASS_WEIGHTS = {"class_weights": "none", "class_weight_values": ()}
@@ -66,9 +67,10 @@ class ModelSpec:
     Attributes:
       name: what configurations call the model (`model.name`).
       module: Linen module. `module.apply(variables, batch, train=...)` returns an output with the attribute `logits`,
-        float32 `[B, T, C]`. It has the field `num_classes`, and `modalities` if it can read different ones. A module
-        with running statistics of a batch also takes `axis_name`: the mapped axis whose devices hold the rest of the
-        batch, or None.
+        float32 `[B, T, C]`; for heads of attributes, such as valence, the logits are what a layer of the module gives,
+        and the heads read what that layer reads, `[B, T, D]`. It has the field `num_classes`, and `modalities` if it
+        can read different ones. A module with running statistics of a batch also takes `axis_name`: the mapped axis
+        whose devices hold the rest of the batch, or None.
       loss: a dataclass whose instances are called, or a function: `loss(output, batch, axis=None)` returns
         `{term: (weight, sum, count)}` over this device's utterances; `axis` may be left out if no term needs it. The
         loss is the sum over terms of weight · sum / count, with sums and counts added over devices first.
@@ -138,8 +140,10 @@ class ModelSpec:
         """Returns whether the module, as the section `model` configures it, reads sequences of frames."""
         return self.frames_when is not None and all(model[name] == value for name, value in self.frames_when.items())
 
-    def build(self, model: Mapping[str, Any], loss: Mapping[str, Any]) -> "Model":
-        """Builds the model from its two sections, complete and fitted to a corpus.
+    def build(
+        self, model: Mapping[str, Any], loss: Mapping[str, Any], attributes: AttributeHeads | None = None
+    ) -> "Model":
+        """Builds the model from its two sections, complete and fitted to a corpus, and from heads for attributes.
 
         Raises:
           ValueError: if the module or the loss refuses a value.
@@ -149,9 +153,9 @@ class ModelSpec:
         if hasattr(module, "check"):
             module.check()
         if not self.loss_is_configured:
-            return Model(self, module, self.loss)
+            return Model(self, module, self.loss, attributes)
         weights = {"class_weights": tuple(loss["class_weight_values"])}
-        return Model(self, module, self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss))
+        return Model(self, module, self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss), attributes)
 
 
 def _declared(described: Any, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,11 +172,13 @@ class Model:
       spec: what the model declares.
       module: the network.
       loss: see `ModelSpec.loss`.
+      attributes: heads for attributes, whose parameters lie beside those of the network; None = none.
     """
 
     spec: ModelSpec
     module: nn.Module
     loss: Any
+    attributes: AttributeHeads | None = None
 
     def __hash__(self) -> int:
         # A loss may be a dataclass that cannot be hashed.
@@ -184,13 +190,53 @@ class Model:
         Args:
           rng: random key.
           batch: of any rows, whose shapes alone matter.
+
+        Raises:
+          ValueError: if there are heads for attributes, and no layer of the network gives its logits.
         """
-        return dict(self.module.init({"params": rng}, batch, train=False))
+        if self.attributes is None:
+            return dict(self.module.init({"params": rng}, batch, train=False))
+        _, variables, representation = applied(
+            lambda: self.module.init_with_output({"params": rng}, batch, train=False)
+        )
+        heads = self.attributes.init(jax.random.fold_in(rng, 1), self._checked(representation))
+        return {**variables, "params": {**variables["params"], HEADS: heads}}
+
+    def apply(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> Any:
+        """Returns the network's output, with heads for attributes as `WithAttributes`.
+
+        Args:
+          variables: of the network and the heads.
+          batch: see `jmer.batch.Batch`.
+          **options: of the network's call, such as `train`.
+        """
+        return self._apply(variables, batch, mutable=[], **options)[0]
+
+    def _apply(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> tuple[Any, Any]:
+        """Returns the output and what is mutable of the variables."""
+
+        def call() -> tuple[Any, Any]:
+            result: Any = self.module.apply(variables, batch, **options)
+            return result
+
+        if self.attributes is None:
+            return call()
+        output, state, representation = applied(call)
+        values = self.attributes.apply(variables["params"][HEADS], self._checked(representation))
+        return WithAttributes(output, values), state
+
+    def _checked(self, representation: jax.Array | None) -> jax.Array:
+        if representation is None:
+            raise ValueError(
+                f"model {self.spec.name} has no layer that gives its logits as they are, which heads for attributes "
+                "need: leave attributes.names empty"
+            )
+        return representation
 
     def apply_in_training(
         self, params: Any, model_state: Mapping, batch: Batch, rng: jax.Array, axis_name: str | None = None
     ) -> tuple[Any, dict]:
-        """Returns the network's output with dropout on, and its model state after the step.
+        """Returns the output (see `apply`) with dropout on, and its model state after the step.
 
         Args:
           params: parameters.
@@ -200,7 +246,7 @@ class Model:
           axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
         """
         options: dict[str, Any] = {"axis_name": axis_name} if model_state else {}
-        result: Any = self.module.apply(
+        return self._apply(
             {"params": params, **model_state},
             batch,
             train=True,
@@ -208,22 +254,25 @@ class Model:
             rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
             mutable=list(model_state),
         )
-        return result
 
     def loss_terms(
         self, output: Any, batch: Batch, axis: str | None = None, weights: Mapping[str, jax.Array] | None = None
     ) -> dict[str, LossTerm]:
-        """Returns the terms of the loss.
+        """Returns the terms of the loss, those of the attributes after those of the network.
 
         Args:
-          output: of the network.
+          output: see `apply`.
           batch: what it was computed of.
           axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
           weights: values in place of those of the loss' weights, see `ModelSpec.loss_weights`; None = its own.
         """
         loss = dataclasses.replace(self.loss, **weights) if weights else self.loss
         options = {"axis": axis} if takes(self.loss, "axis") else {}
-        return {name: LossTerm(*term) for name, term in loss(output, batch, **options).items()}
+        if self.attributes is None:
+            terms = dict(loss(output, batch, **options))
+        else:
+            terms = loss(output.network, batch, **options) | self.attributes.terms(output.values, batch, axis)
+        return {name: LossTerm(*term) for name, term in terms.items()}
 
 
 @functools.cache

@@ -96,7 +96,12 @@ def write_results(
             shown[split] = PredictedSplit(examples, predictions)
         if is_main_process():
             table = prediction_table(
-                examples, card, predictions.probabilities, predictions.weights, predictions.attention
+                examples,
+                card,
+                predictions.probabilities,
+                predictions.weights,
+                predictions.attention,
+                attributes=predictions.attributes,
             )
             log(f"wrote {write_split(folder, split, table)}")
     for line in unprepared:

@@ -164,9 +164,9 @@ def group_runs(runs: Sequence[Run], folder: Path | None = None) -> RunGroup:
       UserError: if configurations differ by more than the seed, two seeds are the same, or the corpora differ.
     """
     for run in runs:
-        first, modalities = runs[0], run.config.model.modalities
+        first, modalities, attributes = runs[0], run.config.model.modalities, run.config.attributes.names
         # Of another corpus, what a configuration is filled in with differs too.
-        if found := difference(first.facts.corpus, run.facts.corpus, modalities):
+        if found := difference(first.facts.corpus, run.facts.corpus, modalities, attributes):
             raise UserError(
                 f"{run.folder} was trained on another version of corpus '{run.card.name}' than {first.folder}: "
                 f"{found}; leave it out"

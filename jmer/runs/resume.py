@@ -211,5 +211,5 @@ def other_corpus(workdir: Path, config: ConfigDict, corpus: Identity) -> str:
       corpus: of the other corpus.
     """
     facts = read_facts(workdir)
-    found = difference(facts.corpus, corpus, config.model.modalities)
+    found = difference(facts.corpus, corpus, config.model.modalities, config.attributes.names)
     return found and f"{workdir} was trained on another version of corpus '{facts.card.name}': {found}"

@@ -10,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.config import PLATEAU
+from jmer.evaluation.attribute_scores import concordance_correlation
 from jmer.evaluation.forward import Predictions
 from jmer.evaluation.metrics import classification_report, mean_cross_entropy, scores_from_confusion
 from jmer.models import Model
 from jmer.pipeline import Pipeline
-from jmer.selection import configured_selection, metric_value
+from jmer.selection import CONCORDANCE, configured_selection, is_of_attribute, metric_value
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.early_stopping import is_finished, is_stopped, stopping_reason
 from jmer.training.metric_writers import MetricWriter
@@ -146,9 +147,14 @@ class ActiveRun:
             classes = np.concatenate(predicted.probabilities).argmax(-1)
             results[split] = classification_report(pipeline.labels(split), classes, emotions, majority)
         values = {"epoch": epoch + 1, **mean_losses(self.progress)}
+        names = [name for name in ("weighted_f1", "accuracy", selection.metric) if not is_of_attribute(name)]
         for split, scores in results.items():
-            for name in dict.fromkeys(("weighted_f1", "accuracy", selection.metric)):
+            for name in dict.fromkeys(names):
                 values[f"{split}/{name}"] = metric_value(scores, name)
+        for split, predicted in predictions.items():
+            for attribute, found in predicted.attributes.items():
+                targets = pipeline.attribute_values(split, attribute)
+                values[f"{split}/{CONCORDANCE}{attribute}"] = concordance_correlation(targets, np.concatenate(found))
         values["utterances_seen"] = sum(pipeline.schedule.utterances[: epoch + 1])
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
         score, plateau = values.get(f"{selection.split}/{selection.metric}"), self.progress.plateau

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jmer.batch import Batch
 from jmer.data.packing import EpochPlan
-from jmer.data.resident import make_resident, resident_bytes
+from jmer.data.resident import Resident, make_resident, resident_bytes
 from jmer.errors import UserError
 from jmer.evaluation.forward import Predictions, compiled_forward_pass, forward_pass, unpack_predictions
 from jmer.models import Model
@@ -87,7 +87,7 @@ class SingleRun:
         self._mapping = make_parallel(config.training.parallel, config.training.devices)
         self._resident: Any = None
         if fits_on_device(pipeline):
-            self._resident = make_resident(pipeline.examples["train"], pipeline.widths)
+            self._resident = _resident(pipeline)
             epoch = functools.partial(train_epoch, model=model, optimizer=optimizer, length=pipeline.packing.length)
             self._epoch = self._mapping.epoch(epoch)
         else:
@@ -187,8 +187,7 @@ class VmappedRuns:
         """Takes the state of each run, and puts the training split on the devices."""
         self._state = self._mapping.stack(states)
         if self._resident is None:
-            resident = make_resident(self._pipeline.examples["train"], self._pipeline.widths)
-            self._resident = self._mapping.replicate(resident)
+            self._resident = self._mapping.replicate(_resident(self._pipeline))
 
     def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
         """Yields once, after the epoch; see `Execution`."""
@@ -241,7 +240,11 @@ def fits_on_device(pipeline: Pipeline) -> bool:
     if pipeline.card.frames:
         return False
     limit = pipeline.config.training.resident_megabytes * 10**6
-    return resident_bytes(pipeline.examples["train"], pipeline.widths) <= limit
+    return resident_bytes(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales) <= limit
+
+
+def _resident(pipeline: Pipeline) -> Resident:
+    return make_resident(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales)
 
 
 def check_execution(pipeline: Pipeline, count: int) -> None:
