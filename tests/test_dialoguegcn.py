@@ -12,7 +12,6 @@ from tiny import EMOTIONS, WIDTHS, tiny_corpus
 from jmer.data.batching import batches
 from jmer.layers import StackedRNN
 from jmer.models import CrossEntropyLoss, DialogueGCN
-from jmer.models.dialoguegcn import SPEC
 
 C = len(EMOTIONS)
 
@@ -214,22 +213,29 @@ def test_the_edges_scores_start_in_the_range_of_glorot_or_of_the_code(key, scale
     assert np.abs(p["relational"]["coefficients"]).max() <= (30 * 80) ** -0.5
 
 
-def test_the_published_size():
-    """Of the other implementation's, on IEMOCAP's text, with its nodal attention and without; the same on MELD."""
-    sizes = {}
-    for name, options in {
-        "iemocap": {},
-        "iemocap without": {"nodal_attention": "none"},
-        "meld": {"modalities": SPEC.defaults["model.modalities"] or ("text", "audio", "visual"), "speakers": 9},
-    }.items():
-        widths = {"text": 600, "audio": 300, "visual": 342} if name == "meld" else {"text": 100}
-        wide = batch().replace(
-            features={m: np.zeros((*batch().mask.shape, width), np.float32) for m, width in widths.items()}
-        )
-        model = DialogueGCN(7 if name == "meld" else 6, **{"modalities": ("text",)} | options)
-        variables = jax.eval_shape(model.init, jax.random.key(0), wide)
-        sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    assert sizes == {"iemocap": 1_204_646, "iemocap without": 1_114_346, "meld": 2_122_967}
+ORIGINAL = {"edge_attention": "positional", "nodal_attention": "tanh_query"}
+SIZES = {
+    "text": [({}, 1_204_646), ({"nodal_attention": "none"}, 1_114_346), (ORIGINAL, 1_186_646)],
+    "iemocap": [({}, 2_743_846), ({"nodal_attention": "none"}, 2_653_546), (ORIGINAL, 2_725_846)],
+    "meld": [({}, 2_122_967), ({"nodal_attention": "none"}, 2_032_667), (ORIGINAL, 2_104_967)],
+}
+"""Corpus -> switches and the parameters in use that the public code has with them."""
+CORPORA = {
+    "text": ({"text": 100}, {"num_classes": 6, "modalities": ("text",)}),
+    "iemocap": ({"text": 100, "audio": 1582, "visual": 342}, {"num_classes": 6}),
+    "meld": ({"text": 600, "audio": 300, "visual": 342}, {"num_classes": 7, "speakers": 9}),
+}
+
+
+@pytest.mark.parametrize("corpus", SIZES)
+def test_the_published_size(corpus):
+    widths, corpus_options = CORPORA[corpus]
+    wide = batch().replace(
+        features={m: np.zeros((*batch().mask.shape, width), np.float32) for m, width in widths.items()}
+    )
+    for options, expected in SIZES[corpus]:
+        variables = jax.eval_shape(DialogueGCN(**corpus_options | options).init, jax.random.key(0), wide)
+        assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == expected
 
 
 @pytest.mark.parametrize(

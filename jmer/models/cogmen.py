@@ -18,7 +18,6 @@ from jmer.layers.initializers import dense, torch_uniform
 from jmer.layers.normalization import MaskedBatchNorm
 from jmer.layers.relational import RELATIONS, RelationalConvolution, neighbour_window, relation_means
 from jmer.layers.transformer import MultiHeadAttention, TransformerEncoderLayer
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least,
@@ -29,6 +28,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -126,8 +126,7 @@ class COGMEN(nn.Module):
 
     def _encode(self, batch: Batch, train: bool) -> jax.Array:
         """Returns G, `[B, T, d_h]`."""
-        names = [m for m in MODALITIES if m in self.modalities]
-        x = jnp.concatenate([zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in names], axis=-1)
+        x = side_by_side(batch, self.modalities)
         if self.encoder_width:
             x = dense(self.encoder_width, x.shape[-1], name="input")(x)
         heads = self.num_heads or usual_heads(x.shape[-1])

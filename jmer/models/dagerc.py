@@ -5,17 +5,15 @@ Flow of one batch: features, one modality or several side by side → layers alo
 cross-entropy.
 """
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.batch import Batch
 from jmer.layers.dag import DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
-from jmer.losses.reduction import zero_unless
-from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -70,15 +68,13 @@ class DAGERC(nn.Module):
         """
         self.check()
         check_no_frames(batch, "DAG-ERC")
-        modalities = [m for m in MODALITIES if m in self.modalities]
-        inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         options = SCHEMES[self.initialization]
         # The graph network ends in the first hidden layer.
         encoder = DAGEncoder(
             self.d_h, self.d_h, self.dag_layers, negative_slope=SLOPES[self.score], name="graph", **options
         )
-        hidden = encoder(jnp.concatenate(inputs, axis=-1), *graph)
+        hidden = encoder(side_by_side(batch, self.modalities), *graph)
         for layer in range(1, self.mlp_layers):
             hidden = nn.relu(dense(self.d_h, self.d_h, name=f"hidden_{layer}", **options)(hidden))
         hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)

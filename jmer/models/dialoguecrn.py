@@ -16,8 +16,6 @@ from jmer.layers.party import party_order
 from jmer.layers.reasoning import CognitiveReasoning
 from jmer.layers.recurrent import CELLS, StackedRNN
 from jmer.layers.stacking import stacked, unstacked
-from jmer.losses.reduction import zero_unless
-from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least,
     check_at_least_one,
@@ -27,6 +25,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, FocalMeanLoss
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 from jmer.segments import Segments
@@ -101,10 +100,7 @@ class DialogueCRN(nn.Module):
         Both advance together: the speakers' utterances are brought next to each other, and its network stops where one
         speaker ends and the next begins.
         """
-        inputs = [
-            zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in MODALITIES if m in self.modalities
-        ]
-        x, segments = jnp.concatenate(inputs, axis=-1), batch.segments
+        x, segments = side_by_side(batch, self.modalities), batch.segments
         parties = party_order(batch.speakers, batch.mask, segments=segments)
         both = Segments(jnp.stack([segments.ids, parties.segments.ids]), parties.segments.count)
         encoder = _Encoder(self.d_h, self.cell, self.num_layers, self.dropout_rate, self.initialization, name="encoder")

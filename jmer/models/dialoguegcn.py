@@ -17,7 +17,6 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import dense, torch_uniform, with_fan_in
 from jmer.layers.recurrent import CELLS, StackedRNN
 from jmer.layers.relational import RelationalConvolution, neighbour_window
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least,
@@ -28,6 +27,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -110,8 +110,7 @@ class DialogueGCN(nn.Module):
         """
         self.check()
         check_no_frames(batch, "DialogueGCN")
-        names = [m for m in MODALITIES if m in self.modalities]
-        x = jnp.concatenate([zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in names], axis=-1)
+        x = side_by_side(batch, self.modalities)
         if self.input_width:
             x = dense(self.input_width, x.shape[-1], name="input")(x)
         rnn = StackedRNN(2 * self.d_rnn, cell=self.rnn, dropout_rate=self.dropout_rate, name="encoder")

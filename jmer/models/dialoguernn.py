@@ -13,10 +13,10 @@ from jmer.batch import Batch
 from jmer.layers.dialogue_rnn import CONTEXT_ATTENTIONS, DialogueRNNs
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -80,8 +80,6 @@ class DialogueRNN(nn.Module):
         self.check()
         check_no_frames(batch, "DialogueRNN")
         options = SCHEMES[self.initialization]
-        modalities = [m for m in MODALITIES if m in self.modalities]
-        inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
         recurrence = DialogueRNNs(
             self.d_g,
             self.d_p,
@@ -96,7 +94,7 @@ class DialogueRNN(nn.Module):
             name="recurrence",
         )
         read = recurrence(
-            {"": jnp.concatenate(inputs, axis=-1)},
+            {"": side_by_side(batch, self.modalities)},
             batch.speakers,
             batch.mask,
             segments=batch.segments,

@@ -19,10 +19,10 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.difference import UNITS, branch_difference
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
+from jmer.models.inputs import side_by_side
 from jmer.models.spec import ModelSpec, is_off
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -81,9 +81,7 @@ class LSDGNN(nn.Module):
         """
         self.check()
         check_no_frames(batch, "LSDGNN")
-        modalities = [m for m in MODALITIES if m in self.modalities]
-        inputs = [zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in modalities]
-        x, options = jnp.concatenate(inputs, axis=-1), SCHEMES[self.initialization]
+        x, options = side_by_side(batch, self.modalities), SCHEMES[self.initialization]
         below = nn.relu(dense(self.d_h, x.shape[-1], name="input", **options)(x))
         states = self._branches(below, batch)
         exchanged = BilinearExchange(name="exchange")(states, batch.mask, segments=batch.segments)
