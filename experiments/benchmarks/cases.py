@@ -25,6 +25,8 @@ EXPERIMENTS = {
     ("lpgnet", "iemocap"): "lpgnet_iemocap6",
     ("concat_mlp", "iemocap"): "concat_mlp_iemocap",
     ("concat_mlp", "meld"): "concat_mlp_meld",
+    ("dialoguernn", "iemocap"): "dialoguernn_iemocap",
+    ("dialoguernn", "meld"): "dialoguernn_meld",
     ("dialoguegcn", "iemocap"): "dialoguegcn_iemocap",
     ("dialoguegcn", "meld"): "dialoguegcn_meld",
     ("cogmen", "iemocap"): "cogmen_iemocap",
@@ -37,6 +39,8 @@ EXPERIMENTS = {
     ("mmgcn", "meld"): "mmgcn_meld",
     ("mmdfn", "iemocap"): "mmdfn_iemocap",
     ("mmdfn", "meld"): "mmdfn_meld",
+    ("multiemo", "iemocap"): "multiemo_iemocap",
+    ("multiemo", "meld"): "multiemo_meld",
 }
 """(model, shape) -> experiment, in the order of the table's rows."""
 

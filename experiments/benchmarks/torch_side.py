@@ -15,12 +15,14 @@ from experiments.benchmarks.plain_torch import (
     concat_mlp,
     dagerc,
     dialoguegcn,
+    dialoguernn,
     graphsmile,
     lfvd,
     lpgnet,
     m3net,
     mmdfn,
     mmgcn,
+    multiemo,
     sdt,
 )
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
@@ -149,6 +151,24 @@ def _concat_mlp(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     return Plain(concat_mlp.ConcatMLP(widths, **options), CrossEntropyLoss(), load)
 
 
+def _dialoguernn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    rates = ("recurrent_dropout_rate", "emotion_dropout_rate", "dropout_rate")
+    options = _fields(config.model, "num_classes", "d_g", "d_p", "d_e", "d_h", "speakers", *rates)
+    loss = CrossEntropyLoss(tuple(config.loss.class_weight_values))
+    return Plain(dialoguernn.DialogueRNN(widths, **options), loss, _only_parameters(dialoguernn.load_parameters))
+
+
+def _multiemo(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    sizes = ("num_classes", "d", "bidirectional", "text_context", "num_layers", "num_heads", "d_ff", "d_h")
+    lambdas = ("lambda_correlation", "lambda_contrast", "lambda_classification")
+    weights = _fields(config.loss, *lambdas, "alpha", "focal_gamma", "tau")
+    loss = multiemo.MultiEMOLoss(**weights, class_weights=tuple(config.loss.class_weight_values))
+    # As many parties as the corpora have in a conversation.
+    speakers = {"synthetic-iemocap6": 2, "synthetic-meld": 9}[config.data.path]
+    network = multiemo.MultiEMO(widths, speakers, **_fields(config.model, *sizes))
+    return Plain(network, loss, _only_parameters(multiemo.load_parameters))
+
+
 def _dialoguegcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     sizes = ("d_rnn", "num_bases", "d_h1", "d_h2", "d_hidden", "window_past", "window_future", "speakers")
     network = dialoguegcn.DialogueGCN(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
@@ -201,12 +221,14 @@ _BUILDERS = {
     "sdt": _sdt,
     "lpgnet": _lpgnet,
     "concat_mlp": _concat_mlp,
+    "dialoguernn": _dialoguernn,
     "dialoguegcn": _dialoguegcn,
     "cogmen": _cogmen,
     "m3net": _m3net,
     "graphsmile": _graphsmile,
     "mmgcn": _mmgcn,
     "mmdfn": _mmdfn,
+    "multiemo": _multiemo,
 }
 
 
