@@ -29,7 +29,7 @@ SMALL = Table(
     source="a table (with a note)",
     base="full",
     entries=(
-        Entry("elsewhere", None, printed={"iemocap4": Printed(61.0, None)}),
+        Entry("elsewhere", None, printed={"iemocap4": Printed(61.0, None)}, absent="nobody has it"),
         Entry("w/o x", "linear", "slow", {"iemocap4": Printed(50.5, 49.25, {"sad": 12.0})}),
         Entry("the same", "linear", "still_slow"),
         Entry("no eyes", "linear", "visual"),
@@ -59,7 +59,7 @@ def test_declarations_are_complete(name):
     assert set(table.figures) <= set(figures.FIGURES)
     for entry in table.entries:
         assert entry.model is None or entry.model in models.MODELS
-        assert entry.model or entry.printed
+        assert (entry.model is None) == bool(entry.absent) and (entry.model or entry.printed)
         for task, printed in entry.printed.items():
             values = [printed.accuracy, printed.weighted_f1, *printed.classes.values()]
             assert all(0 < value < 100 for value in values if value is not None)
@@ -144,6 +144,7 @@ def test_a_table_shows_what_its_runs_wrote(small, corpora, told, tmp_path):
     assert float(slow["p_holm"]) >= float(slow["p_t"])
     assert len(tests) == 2 and len(sizes) == 3
     assert "SYNTHETIC" in text and "not the paper's" in text and "no eyes: " in text
+    assert "- elsewhere: nobody has it" in text.splitlines() and rows["elsewhere"]["note"] == "nobody has it"
 
     latex = (out / "small" / "table_letters.tex").read_text()
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule")) and r"accuracy \%" in latex

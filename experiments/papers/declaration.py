@@ -33,12 +33,14 @@ class Entry:
       model: name in `experiments.grid.models.MODELS`; None = jmer does not have the model.
       variant: of the model's experiment; empty = none.
       printed: task -> the paper's numbers, on the test split.
+      absent: why jmer does not have the model; empty = it does.
     """
 
     title: str
     model: str | None
     variant: str = ""
     printed: Mapping[str, Printed] = dataclasses.field(default_factory=dict)
+    absent: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Table:
     corpora: tuple[str, ...]
     classes: bool = False
     figures: tuple[str, ...] = ()
+
+
+NO_EQUATIONS = "its equations are not public"
+"""Why jmer does not have several models of the papers' tables."""
 
 
 def task_of(card: Card) -> str | None:

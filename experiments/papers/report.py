@@ -75,7 +75,12 @@ def latex(study: Study, compared: Mapping[str, Compared], *, same_features: bool
 
 
 def _obstacles(study: Study) -> list[str]:
-    return [f"{line.entry.title}: {line.obstacle}" for line in study.lines if line.obstacle]
+    """Returns why entries have no runs: jmer does not have the model, or the corpus does not suit it."""
+    return [
+        f"{line.entry.title}: {line.obstacle or line.entry.absent}"
+        for line in study.lines
+        if line.obstacle or (line.entry.absent and _printed(study, line.entry))
+    ]
 
 
 def _failures(study: Study) -> list[str]:
@@ -166,7 +171,9 @@ def _values(study: Study, line: Line, own: Compared | None, same_features: bool)
         "split": study.split,
         "row": line.entry.title,
         "run": line.row.name if line.row else "",
-        "note": line.obstacle or ("; ".join(dict.fromkeys(outcome.failures.values())) if outcome else ""),
+        "note": line.obstacle
+        or line.entry.absent
+        or ("; ".join(dict.fromkeys(outcome.failures.values())) if outcome else ""),
         "selection": " / ".join(sorted({result.selection.name for result in results.values()})),
         "n": len(results),
     }
