@@ -298,7 +298,9 @@ def test_mistakes_are_one_line(corpora, told, tmp_path):
         assert (status, len(errors)) == (2, 1), errors
         return errors[0]
 
-    assert "unknown name 'cnn' in --models: choose from lpgnet, sdt" in refused(comparison, *given, "--models", "cnn")
+    assert "unknown name 'cnn' in --models: choose from concat_mlp, dialoguernn" in refused(
+        comparison, *given, "--models", "cnn"
+    )
     assert "nowhere.py does not exist" in refused(comparison, *given, "--models", "lfvd,nowhere.py")
     assert "--seeds is 0: give at least 1" in refused(comparison, *given, "--seeds", "0")
     assert "--jobs is 0: give at least 1" in refused(comparison, *given, "--jobs", "0")

@@ -21,10 +21,22 @@ class Experiments(NamedTuple):
 
 
 MODELS = {
-    "lpgnet": Experiments("lpgnet_iemocap6", {4: "lpgnet_iemocap4"}),
-    "sdt": Experiments("sdt_iemocap", {7: "sdt_meld"}),
+    "concat_mlp": Experiments("concat_mlp_iemocap", {7: "concat_mlp_meld"}),
+    "dialoguernn": Experiments("dialoguernn_iemocap:all_modalities", {7: "dialoguernn_meld:all_modalities"}),
+    "dialoguegcn": Experiments("dialoguegcn_iemocap:all_modalities", {7: "dialoguegcn_meld"}),
+    "dialoguecrn": Experiments("dialoguecrn_iemocap:all_modalities", {7: "dialoguecrn_meld:all_modalities"}),
+    "mmgcn": Experiments("mmgcn_iemocap", {7: "mmgcn_meld"}),
+    "mmdfn": Experiments("mmdfn_iemocap", {7: "mmdfn_meld"}),
+    "cogmen": Experiments("cogmen_iemocap", {4: "cogmen_iemocap4", 7: "cogmen_meld"}),
+    "m3net": Experiments("m3net_iemocap", {7: "m3net_meld"}),
+    "multiemo": Experiments("multiemo_iemocap", {7: "multiemo_meld"}),
+    "graphsmile": Experiments("graphsmile_iemocap", {4: "graphsmile_iemocap4", 7: "graphsmile_meld"}),
+    "lsdgnn": Experiments("lsdgnn_iemocap", {7: "lsdgnn_meld"}),
+    "m2fnet_like": Experiments("m2fnet_like_iemocap", {7: "m2fnet_like_meld"}),
     "dagerc": Experiments("dagerc_iemocap", {7: "dagerc_meld"}),
     "multidag": Experiments("multidag_iemocap"),
+    "sdt": Experiments("sdt_iemocap", {7: "sdt_meld"}),
+    "lpgnet": Experiments("lpgnet_iemocap6", {4: "lpgnet_iemocap4"}),
     "lfvd": Experiments("lfvd_iemocap", {7: "lfvd_meld"}),
 }
 

@@ -20,7 +20,7 @@ MULTIDAG = Entry(
 OTHERS = (
     Entry("concat MLP", "concat_mlp"),
     Entry("DAG-ERC (text)", "dagerc"),
-    Entry("DialogueCRN", "dialoguecrn", "all_modalities"),
+    Entry("DialogueCRN", "dialoguecrn"),
     Entry("COGMEN", "cogmen"),
     Entry("M3NET", "m3net"),
     Entry("MultiEMO", "multiemo"),

@@ -3,9 +3,9 @@
     python -m experiments.tuning --corpus corpora/iemocap6 --models dialoguernn,mmgcn --seeds 2 --vectorize 6
     python -m experiments.tuning --corpus corpora/iemocap6 --learning-rates 1e-4,1e-3 --dropout-rates 0.1,0.3,0.5
 
-Every combination is a row: the experiment with `--variant`, that learning rate, and that rate in all fields of the
-section `model` that are rates of dropout. All scores are those of the validation split. The best of each model is named
-with the fields that give it. The table is printed and written to OUT/table.md and OUT/table.csv; each run is a folder
+Every combination is a row: the experiment with `--variant`, `optimizer.learning_rate` and `model.dropout_rate`. All
+scores are those of the validation split. The best of each model is named with the fields that give it. The table is
+printed and written to OUT/table.md and OUT/table.csv; each run is a folder
 OUT/<corpus>/<model>-lr<rate>-dropout<rate>/seed<n>. The same command again resumes, and a command with more models,
 seeds or values adds to what is there.
 """
@@ -62,17 +62,16 @@ def trials(
       corpus: what `--corpus` takes.
       variant: of the experiment.
       changes: `section.field` -> text, for all trials.
-      learning_rates, dropout_rates: texts of numbers. A model without dropout has one trial for each learning rate.
+      learning_rates, dropout_rates: texts of numbers. A model without the latter has one trial for each of the former.
 
     Raises:
       UserError: if the corpus, the experiment, the variant or a change is invalid.
     """
     plain = model_row(model, corpus, name=row_name(model), variant=variant, changes=changes)
-    rates = [name for name in plain.config.model if name.startswith("dropout")]
-    found = []
-    for learning_rate, dropout in itertools.product(learning_rates, dropout_rates if rates else [""]):
-        own = {"optimizer.learning_rate": learning_rate, **{f"model.{name}": dropout for name in rates}}
-        name = f"{plain.name}-lr{learning_rate}" + (f"-dropout{dropout}" if rates else "")
+    drops, found = "dropout_rate" in plain.config.model, []
+    for learning_rate, dropout in itertools.product(learning_rates, dropout_rates if drops else [""]):
+        own = {"optimizer.learning_rate": learning_rate} | ({"model.dropout_rate": dropout} if drops else {})
+        name = f"{plain.name}-lr{learning_rate}" + (f"-dropout{dropout}" if drops else "")
         found.append(Trial(model, own, dataclasses.replace(plain, name=name, overrides={**plain.overrides, **own})))
     return found
 
