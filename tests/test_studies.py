@@ -186,7 +186,7 @@ def test_a_model_of_a_file_outside_the_repository_is_compared(corpora, told, tmp
 
 def result(weighted_f1, last_epochs=0.5):
     scores = {"validation": {"weighted_f1": weighted_f1, "accuracy": weighted_f1}}
-    return Result(scores, get_selection("validation"), 3, 7, last_epochs, 28, 1000.0, "1 x cpu")
+    return Result(scores, get_selection("validation"), 3, 7, last_epochs, 28, 500, 1000.0, "1 x cpu")
 
 
 def test_failed_runs_are_listed_and_counted(corpora):
