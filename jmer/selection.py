@@ -1,6 +1,7 @@
 """Model selection: the rules by which a run chooses the epoch that it reports, and the metrics that can choose it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,12 +101,16 @@ def check_metric(config: Any, emotions: Sequence[str], attributes: Sequence[str]
 
 
 def metric_value(scores: Mapping[str, Any], name: str) -> float:
-    """Returns a metric among the scores of a split, see `jmer.evaluation.metrics.Scores`: `macro_f1`, or `f1_sad`."""
+    """Returns a metric among the scores of a split, see `jmer.evaluation.metrics.Scores`: `macro_f1`, or `f1_sad`.
+
+    That of an attribute which is labelled nowhere is NaN.
+    """
     if name in (*SCORES, MICRO_F1):
         return scores[name]
     score, _, emotion = name.partition("_")
     if is_of_attribute(name):
-        return scores["attributes"][emotion]["concordance"]
+        found = scores["attributes"].get(emotion)
+        return found["concordance"] if found else math.nan
     return scores["classes"][emotion][score]
 
 
@@ -125,6 +130,7 @@ def metric_title(name: str, majority_emotion: str = "") -> str:
 
 
 def summarized_metrics(scores: Mapping[str, Any]) -> dict[str, str]:
-    """Returns name -> title of the metrics over all emotions that the scores of a split have."""
+    """Returns name -> title of the metrics over all emotions, and of attributes, that the scores of a split have."""
     majority = scores["majority_emotion"]
-    return SCORES | ({MICRO_F1: metric_title(MICRO_F1, majority)} if majority else {})
+    of_attributes = [CONCORDANCE + name for name in scores.get("attributes", {})]
+    return SCORES | {name: metric_title(name, majority) for name in [MICRO_F1] * bool(majority) + of_attributes}

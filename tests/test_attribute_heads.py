@@ -229,10 +229,17 @@ def test_runs_side_by_side_and_step_by_step_are_those_alone(tmp_path):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), together.variables, alone.variables)
     for one, other in zip(together.history, alone.history, strict=True):
         assert one["train/loss_preference_valence"] == pytest.approx(other["train/loss_preference_valence"], rel=1e-4)
-    both = group_runs([jmer.load_run(folder) for folder in folders]).ensemble.predict(corpus(), "test")
+    group = group_runs([jmer.load_run(folder) for folder in folders])
+    both = group.ensemble.predict(corpus(), "test")
     single = [jmer.load_run(folder).predict(corpus(), "test") for folder in folders]
     mean = np.mean([table["predicted_arousal"] for table in single], axis=0)
     np.testing.assert_allclose(both["predicted_arousal"], mean, atol=1e-5)
+    row = group.summary().loc["test", "ccc_arousal"]
+    scores = [jmer.load_run(folder).scores["test"].attributes["arousal"].concordance for folder in folders]
+    assert row["mean"] == pytest.approx(np.mean(scores))
+    expected = attribute_scores(both["gold_arousal"], mean).concordance
+    assert row["ensemble"] == pytest.approx(expected, rel=1e-4)
+    assert "CCC of arousal" in group.report()
 
 
 def test_conversations_and_corpora_without_attributes_are_predicted_too(tmp_path):
@@ -310,3 +317,13 @@ def test_a_linear_attribute_is_learned(tmp_path):
     train_runs([config], made, [tmp_path / "run"], log=lambda text: None)
     scores = jmer.load_run(tmp_path / "run").scores["validation"].attributes["valence"]
     assert scores.concordance > 0.9 and scores.kendall_tau > 0.8 and scores.pairwise_accuracy > 0.9
+
+
+def test_folds_are_summarized_with_their_attributes(tmp_path):
+    config = config_with(data__folds="2", data__holdout=0.3, training__epochs=1, attributes__names=("valence",))
+    made = jmer.train(config, corpus(), tmp_path / "folds", log=None)
+    row = made.summary().loc["ccc_valence"]
+    tables = made.pooled_predictions[0]
+    expected = attribute_scores(tables["gold_valence"], tables["predicted_valence"]).concordance
+    assert row["pooled"] == pytest.approx(expected, rel=1e-4)
+    assert "CCC of valence" in made.report()

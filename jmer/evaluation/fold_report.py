@@ -10,7 +10,7 @@ from jmer.errors import UserError
 from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import Scores, mean_and_deviation
 from jmer.evaluation.report import banners
-from jmer.selection import EMOTION_SCORES, Selection, summarized_metrics
+from jmer.selection import EMOTION_SCORES, Selection, metric_value, summarized_metrics
 
 # Seed -> scores of a test split.
 SeedScores = Mapping[int, Mapping[str, Any]]
@@ -118,7 +118,7 @@ def fold_report(
 
 
 def _over_seeds(scores: SeedScores, score: str) -> tuple[float, float]:
-    return mean_and_deviation([of_seed[score] for of_seed in scores.values()])
+    return mean_and_deviation([metric_value(of_seed, score) for of_seed in scores.values()])
 
 
 def _spread(mean: float, deviation: float) -> str:

@@ -187,6 +187,12 @@ def labels_and_probabilities(table: pd.DataFrame, emotions: Sequence[str]) -> tu
     return labels, probabilities
 
 
+def attribute_columns(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Returns attribute -> the columns of predictions with its labels and with what is predicted of it."""
+    names = [column.removeprefix(OF_ATTRIBUTES) for column in table.columns if column.startswith(OF_ATTRIBUTES)]
+    return {name: (f"{OF_ATTRIBUTES}{name}", f"predicted_{name}") for name in names}
+
+
 def _per_utterance(
     conversations: Sequence[Conversation], what: str, values: Sequence[np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:

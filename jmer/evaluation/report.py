@@ -26,6 +26,7 @@ from jmer.selection import (
     SELECTIONS,
     Selection,
     get_selection,
+    is_of_attribute,
     metric_title,
     metric_value,
     summarized_metrics,
@@ -108,7 +109,8 @@ class Report:
     @property
     def metrics(self) -> dict[str, str]:
         """Name -> title of the metrics over all emotions."""
-        return summarized_metrics(self.scores[self.scored_splits[0]]) if self.scores else {}
+        found = summarized_metrics(self.scores[self.scored_splits[0]]) if self.scores else {}
+        return {name: title for name, title in found.items() if not is_of_attribute(name)}
 
     @property
     def facts(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from jmer.errors import UserError
 from jmer.evaluation.markdown import escape_markdown, markdown_table, percent
 from jmer.evaluation.metrics import mean_and_deviation
 from jmer.evaluation.report import banners
-from jmer.selection import Selection, metric_title, summarized_metrics
+from jmer.selection import Selection, metric_title, metric_value, summarized_metrics
 
 
 def seed_table(
@@ -45,9 +45,9 @@ def seed_table(
     rows = {}
     for split in splits:
         for name in summarized_metrics(next(iter(scores.values()))[split]):
-            values = {f"seed_{seed}": found[split][name] for seed, found in scores.items()}
+            values = {f"seed_{seed}": metric_value(found[split], name) for seed, found in scores.items()}
             mean, deviation = mean_and_deviation(list(values.values()))
-            combined = {} if ensemble is None else {"ensemble": ensemble[split][name]}
+            combined = {} if ensemble is None else {"ensemble": metric_value(ensemble[split], name)}
             rows[split, name] = {"mean": mean, "sd": deviation, **combined, **values}
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(index=["split", "score"])

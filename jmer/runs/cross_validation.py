@@ -14,9 +14,10 @@ from jmer.data.folds import configured_fold, make_folds
 from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.fold_report import fold_report, fold_table
-from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import corpus_title, labels_and_probabilities
+from jmer.evaluation.metrics import Scores
+from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.report import REPORT_FILE
+from jmer.evaluation.table_scores import scores_of_tables
 from jmer.runs.directory import check_files, damaged, read_as, seed_folders, write_json
 from jmer.runs.group import RunGroup, Summarized, group_runs
 from jmer.runs.predictions import read_split
@@ -77,11 +78,11 @@ class CrossValidation(Summarized):
         """Seed -> scores of `pooled_predictions`."""
         first = next(iter(self))
         emotions, majority = first.card.emotions, _test_scores(first).majority_emotion
-        pooled = {}
-        for seed, table in self.pooled_predictions.items():
-            labels, probabilities = labels_and_probabilities(table, emotions)
-            pooled[seed] = classification_report(labels, probabilities.argmax(-1), emotions, majority)
-        return pooled
+        margin = first.config.attributes.margin
+        return {
+            seed: scores_of_tables([table], emotions, majority, margin)
+            for seed, table in self.pooled_predictions.items()
+        }
 
     def summary(self) -> pd.DataFrame:
         """Returns the test scores as fractions, see `jmer.evaluation.fold_report.fold_table`.

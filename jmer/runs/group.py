@@ -12,15 +12,12 @@ from ml_collections import ConfigDict
 from jmer.data.corpus import Card, Corpus
 from jmer.data.identity import difference
 from jmer.errors import UserError
-from jmer.evaluation.metrics import Scores, classification_report
-from jmer.evaluation.predictions import (
-    corpus_title,
-    labels_and_probabilities,
-    mean_probabilities,
-)
+from jmer.evaluation.metrics import Scores
+from jmer.evaluation.predictions import corpus_title
 from jmer.evaluation.predictor import EnsemblePredictor
 from jmer.evaluation.report import REPORT_FILE
 from jmer.evaluation.seed_report import seed_report, seed_table
+from jmer.evaluation.table_scores import scores_of_tables
 from jmer.files import atomically
 from jmer.runs.predictions import read_split
 from jmer.runs.resume import CIRCUMSTANCES, check_same
@@ -70,10 +67,8 @@ class Ensemble(Predicting):
             keys = [list(zip(table["conversation"], table["utterance"], strict=True)) for table in tables]
             if any(key != keys[0] for key in keys):
                 raise UserError(f"the runs have predicted different utterances of split '{split}': evaluate them again")
-            labels, probabilities = zip(*(labels_and_probabilities(table, emotions) for table in tables), strict=True)
-            (mean,) = mean_probabilities([[values] for values in probabilities])
             majority = self.runs[0].scores[split].majority_emotion
-            scores[split] = classification_report(labels[0], mean.argmax(-1), emotions, majority)
+            scores[split] = scores_of_tables(tables, emotions, majority, self.config.attributes.margin)
         return scores
 
 
