@@ -1,4 +1,4 @@
-"""GraphSmile on IEMOCAP, six emotions, with the hyperparameters of its authors' code; 13.6 million parameters.
+"""GraphSmile on IEMOCAP, six emotions, with the hyperparameters of its authors' code; 12.8 million parameters.
 
 Paper: Li et al., *Tracing intricate cues in dialogue: joint graph structure and sentiment dynamics for multimodal
   emotion recognition*, 2025.

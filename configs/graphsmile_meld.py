@@ -1,4 +1,4 @@
-"""GraphSmile on MELD, with the hyperparameters of its authors' code; 5.7 million parameters.
+"""GraphSmile on MELD, with the hyperparameters of its authors' code; 5.2 million parameters.
 
 Paper: Li et al., *Tracing intricate cues in dialogue: joint graph structure and sentiment dynamics for multimodal
   emotion recognition*, 2025.

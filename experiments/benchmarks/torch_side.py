@@ -116,7 +116,8 @@ def _synchronize(device: torch.device) -> None:
 
 def _optimizer(network: nn.Module, config: ConfigDict) -> torch.optim.Optimizer:
     rule = {"adam_l2": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return rule(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "amsgrad": config.amsgrad}
+    return rule(network.parameters(), eps=config.epsilon, **options)
 
 
 def _lfvd(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
