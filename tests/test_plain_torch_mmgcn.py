@@ -1,6 +1,6 @@
 """MMGCN in jmer and in plain PyTorch: one output, one loss and one gradient, in float64."""
 
-from plain_torch_graphs import SIZES, WEIGHTS, check_dropout, check_equal
+from plain_torch_networks import SIZES, WEIGHTS, check_dropout, check_equal
 from tiny import WIDTHS
 
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss

@@ -14,18 +14,21 @@ from experiments.benchmarks.plain_torch import (
     cogmen,
     concat_mlp,
     dagerc,
+    dialoguecrn,
     dialoguegcn,
     dialoguernn,
     graphsmile,
     lfvd,
     lpgnet,
+    lsdgnn,
+    m2fnet_like,
     m3net,
     mmdfn,
     mmgcn,
     multiemo,
     sdt,
 )
-from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
+from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss, FocalMeanLoss
 from experiments.benchmarks.plain_torch.convert import to_torch
 from experiments.benchmarks.plain_torch.self_distillation import SelfDistillationLoss
 from experiments.benchmarks.side import COMPILED, PYTORCH
@@ -210,11 +213,32 @@ def _mmgcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
 
 def _mmdfn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
     options = _fields(config.model, "num_classes", "party_weights", *_GRAPH_FIELDS)
-    loss = mmdfn.MMDFNLoss(config.loss.focal_gamma, tuple(config.loss.class_weight_values))
+    loss = FocalMeanLoss(config.loss.focal_gamma, tuple(config.loss.class_weight_values))
     return Plain(mmdfn.MMDFN(widths, **options), loss, _only_parameters(mmdfn.load_parameters))
 
 
 _GRAPH_FIELDS = ("d_rnn", "d_graph", "graph_layers", "alpha", "lamda", "dropout_rate")
+
+
+def _lsdgnn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    options = _fields(config.model, "num_classes", "d_h", "dag_layers", "omega_short", "omega_long", "dropout_rate")
+    loss = lsdgnn.LSDGNNLoss(config.loss.beta)
+    return Plain(lsdgnn.LSDGNN(widths, **options), loss, _only_parameters(lsdgnn.load_parameters))
+
+
+def _dialoguecrn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    sizes = ("d_h", "num_layers", "situation_steps", "speaker_steps")
+    options = _fields(config.model, "num_classes", "modalities", *sizes, "dropout_rate")
+    loss = FocalMeanLoss(config.loss.focal_gamma, tuple(config.loss.class_weight_values))
+    return Plain(dialoguecrn.DialogueCRN(widths, **options), loss, _only_parameters(dialoguecrn.load_parameters))
+
+
+def _m2fnet_like(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
+    sizes = ("d", "encoder_width", "encoder_layers", "d_ff", "num_heads", "fusion_layers")
+    network = m2fnet_like.M2FNetLike(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
+    loss = CrossEntropyLoss(tuple(config.loss.class_weight_values))
+    return Plain(network, loss, _only_parameters(m2fnet_like.load_parameters))
+
 
 _BUILDERS = {
     "lfvd": _lfvd,
@@ -230,6 +254,9 @@ _BUILDERS = {
     "mmgcn": _mmgcn,
     "mmdfn": _mmdfn,
     "multiemo": _multiemo,
+    "lsdgnn": _lsdgnn,
+    "dialoguecrn": _dialoguecrn,
+    "m2fnet_like": _m2fnet_like,
 }
 
 

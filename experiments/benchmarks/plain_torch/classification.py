@@ -45,3 +45,27 @@ class CrossEntropyLoss:
         """Returns the total, and its only term by name."""
         classification = cross_entropy(output.logits, batch.labels, self.class_weights)
         return classification, {"classification": classification}
+
+
+@dataclasses.dataclass(frozen=True)
+class FocalMeanLoss:
+    """The focal loss of DialogueCRN and MM-DFN, the whole loss: a plain mean of weighted terms.
+
+    Attributes:
+      focal_gamma: γ of the factor, a constant to the gradient.
+      class_weights: weight of each emotion, `C` numbers; empty = all 1.
+    """
+
+    focal_gamma: float = 0.0
+    class_weights: Sequence[float] = ()
+
+    def __call__(self, output: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the total, and its only term by name."""
+        labelled = batch.labels != UNLABELLED
+        logits, labels = output.logits[labelled], batch.labels[labelled].long()
+        values = F.cross_entropy(logits, labels, reduction="none")
+        factor = (1 - torch.exp(-values)).detach() ** self.focal_gamma
+        if self.class_weights:
+            factor = factor * torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)[labels]
+        classification = (factor * values).sum() / max(len(labels), 1)
+        return classification, {"classification": classification}

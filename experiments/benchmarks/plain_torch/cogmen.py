@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.benchmarks.plain_torch.classification import ClassifierOutput, inputs
-from experiments.benchmarks.plain_torch.convert import load_linear, load_norm, set_parameter
+from experiments.benchmarks.plain_torch.convert import load_encoder_layer, load_linear, load_norm, set_parameter
 from experiments.benchmarks.plain_torch.graph import Edges, summed, window_edges
 from jmer.batch import Batch
 from jmer.modalities import MODALITIES
@@ -127,15 +126,7 @@ def load_parameters(module: COGMEN, params: Mapping[str, Any]) -> None:
     if isinstance(module.input, nn.Linear):
         load_linear(module.input, params["input"])
     for i, layer in enumerate(module.encoder):
-        attention, feed_forward = params[f"encoder_{i}"]["self_attention"], params[f"encoder_{i}"]["feed_forward"]
-        projections = [attention["attention"][name] for name in ("query", "key", "value")]
-        set_parameter(layer.self_attn.in_proj_weight, np.concatenate([np.transpose(p["kernel"]) for p in projections]))
-        set_parameter(layer.self_attn.in_proj_bias, np.concatenate([p["bias"] for p in projections]))
-        load_linear(layer.self_attn.out_proj, attention["attention"]["output"])
-        load_norm(layer.norm1, attention["norm"])
-        load_linear(layer.linear1, feed_forward["inner"])
-        load_linear(layer.linear2, feed_forward["outer"])
-        load_norm(layer.norm2, feed_forward["norm"])
+        load_encoder_layer(layer, params[f"encoder_{i}"])
     for name in ("encoder_out", "hidden", "classifier"):
         load_linear(getattr(module, name), params[name])
     for name, value in params["relational"].items():

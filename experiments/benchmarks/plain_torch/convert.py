@@ -70,3 +70,21 @@ def load_stacked(layer: nn.GRU | nn.LSTM, params: Mapping[str, Any]) -> None:
     for i in range(layer.num_layers):
         for direction, suffix in (("forward", ""), ("backward", "_reverse")):
             load_gru(layer, params, f"layer_{i}_{direction}", f"_l{i}{suffix}")
+
+
+def load_attention(layer: nn.MultiheadAttention, params: Mapping[str, Any]) -> None:
+    """Copies a `jmer.layers.transformer.MultiHeadAttention`."""
+    projections = [params[name] for name in ("query", "key", "value")]
+    set_parameter(layer.in_proj_weight, np.concatenate([np.transpose(p["kernel"]) for p in projections]))
+    set_parameter(layer.in_proj_bias, np.concatenate([p["bias"] for p in projections]))
+    load_linear(layer.out_proj, params["output"])
+
+
+def load_encoder_layer(layer: nn.TransformerEncoderLayer, params: Mapping[str, Any]) -> None:
+    """Copies a `jmer.layers.transformer.TransformerEncoderLayer`."""
+    attention, feed_forward = params["self_attention"], params["feed_forward"]
+    load_attention(layer.self_attn, attention["attention"])
+    load_norm(layer.norm1, attention["norm"])
+    load_linear(layer.linear1, feed_forward["inner"])
+    load_linear(layer.linear2, feed_forward["outer"])
+    load_norm(layer.norm2, feed_forward["norm"])

@@ -13,12 +13,13 @@ from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, se
 from jmer.batch import Batch
 
 
-def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Links each utterance to its predecessors back to the speaker's previous utterance, which is included (ω = 1).
+def speaker_graph(speakers: Tensor, mask: Tensor, window: int = 1) -> tuple[Tensor, Tensor]:
+    """Links each utterance to its predecessors back to the speaker's ω-th last utterance, which is included.
 
     Args:
       speakers: int32 `[B, T]`.
       mask: bool `[B, T]`, True where an utterance is real.
+      window: ω.
 
     Returns:
       adjacency: bool `[B, T, T]`, True at `[b, i, j]` where `j < i` is linked to `i`.
@@ -27,8 +28,9 @@ def speaker_graph(speakers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     position = torch.arange(speakers.shape[1], device=speakers.device)
     earlier = position[:, None] > position
     same_speaker = speakers.unsqueeze(2) == speakers.unsqueeze(1)
-    last_own = torch.where(same_speaker & earlier, position, 0).amax(2, keepdim=True)
-    return earlier & (position >= last_own) & mask.unsqueeze(2) & mask.unsqueeze(1), same_speaker
+    own = (same_speaker & earlier).int()
+    own_later = own.flip(2).cumsum(2).flip(2) - own
+    return earlier & (own_later < window) & mask.unsqueeze(2) & mask.unsqueeze(1), same_speaker
 
 
 class Gather(nn.Module):
@@ -93,14 +95,19 @@ def load_graph(network: GraphNetwork, params: Mapping[str, Any]) -> None:
     load_linear(network.input, params["input"])
     load_linear(network.output, params["output"])
     for i, layer in enumerate(network.layers):
-        source, gather = params[f"layer_{i}"], layer.gather
-        both = np.concatenate([source["score_query_kernel"], source["score_key_kernel"]])
-        set_parameter(gather.score.weight, both.T)
-        set_parameter(gather.score.bias, np.reshape(source["score_bias"], 1))
-        set_parameter(gather.same_speaker.weight, np.asarray(source["same_speaker_kernel"]).T)
-        set_parameter(gather.other_speaker.weight, np.asarray(source["other_speaker_kernel"]).T)
-        load_gru(layer.node, source, "node")
-        load_gru(layer.context, source, "context")
+        load_layer(layer, params[f"layer_{i}"])
+
+
+def load_layer(layer: GraphLayer, params: Mapping[str, Any]) -> None:
+    """Copies the parameters of a `jmer.layers.dag.DAGLayer`."""
+    gather = layer.gather
+    both = np.concatenate([params["score_query_kernel"], params["score_key_kernel"]])
+    set_parameter(gather.score.weight, both.T)
+    set_parameter(gather.score.bias, np.reshape(params["score_bias"], 1))
+    set_parameter(gather.same_speaker.weight, np.asarray(params["same_speaker_kernel"]).T)
+    set_parameter(gather.other_speaker.weight, np.asarray(params["other_speaker_kernel"]).T)
+    load_gru(layer.node, params, "node")
+    load_gru(layer.context, params, "context")
 
 
 class DAGERC(nn.Module):

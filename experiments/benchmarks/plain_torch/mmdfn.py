@@ -1,12 +1,10 @@
 """MM-DFN (Hu et al., 2022) in PyTorch: party by party, and one dense matrix for a batch, as in its authors' code."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from experiments.benchmarks.plain_torch.classification import ClassifierOutput, inputs
 from experiments.benchmarks.plain_torch.convert import load_linear, load_stacked
@@ -81,30 +79,6 @@ class MMDFN(nn.Module):
             for b, at in enumerate(places):
                 states[b, at] = found[b, : len(at)]
         return states
-
-
-@dataclasses.dataclass(frozen=True)
-class MMDFNLoss:
-    """The focal loss, a mean over labelled utterances; its factor is a constant to the gradient.
-
-    Attributes:
-      focal_gamma: γ.
-      class_weights: weight of each emotion, `C` numbers; empty = all 1.
-    """
-
-    focal_gamma: float = 0.5
-    class_weights: Sequence[float] = ()
-
-    def __call__(self, output: ClassifierOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the total, and its only term by name."""
-        labelled = batch.labels >= 0
-        labels = batch.labels[labelled].long()
-        log_p = F.log_softmax(output.logits[labelled], 1).gather(1, labels[:, None])[:, 0]
-        values = -((1 - log_p.exp().detach()) ** self.focal_gamma) * log_p
-        if self.class_weights:
-            values = values * torch.tensor(self.class_weights, dtype=values.dtype, device=values.device)[labels]
-        classification = values.mean()
-        return classification, {"classification": classification}
 
 
 def load_parameters(module: MMDFN, params: Mapping[str, Any]) -> None:
