@@ -32,19 +32,25 @@ def cross_modal_edges(lengths: Sequence[int], window_past: int, window_future: i
     return torch.tensor(edges).T
 
 
-def normalized(edges: Tensor, count: int, like: Tensor) -> Tensor:
-    """Returns the adjacency matrix of `count` nodes with the degrees divided out by two products, as in their code."""
-    adjacency = like.new_zeros(count, count)
-    adjacency[edges[0], edges[1]] = 1
+def normalized(edges: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Returns the weighted adjacency matrix of `count` nodes, degrees divided out by two products as in their code."""
+    adjacency = weights.new_zeros(count, count).index_put((edges[0], edges[1]), weights)
     scale = torch.diag_embed(adjacency.sum(1).pow(-0.5))
     return scale @ (adjacency @ scale)
 
 
 class PairGraph(nn.Module):
-    """The layers of one pair of modalities."""
+    """The layers of one pair of modalities.
+
+    Its authors learn a weight for each running number of an edge in the batch, 1 at first. So does this class: their
+    gradient is part of the time of a step. In jmer edges weigh 1.
+    """
+
+    MOST_EDGES = 500_000
 
     def __init__(self, width: int, layers: int, dropout_rate: float):
         super().__init__()
+        self.edge_weights = nn.Parameter(torch.ones(self.MOST_EDGES))
         self.kernels = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(layers))
         self.biases = nn.ParameterList(nn.Parameter(torch.empty(width)) for _ in range(layers))
         self.outputs = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
@@ -55,7 +61,7 @@ class PairGraph(nn.Module):
     def forward(self, pair: tuple[Tensor, Tensor], edges: Tensor) -> tuple[Tensor, ...]:
         """Maps both modalities' utterances, `[N, D]` each."""
         y = total = torch.cat(pair)
-        adjacency = normalized(edges, len(y), y)
+        adjacency = normalized(edges, self.edge_weights[: edges.shape[1]], len(y))
         for kernel, bias, output in zip(self.kernels, self.biases, self.outputs, strict=True):
             y = adjacency @ (y @ kernel) + bias
             total = total + self.dropout(F.leaky_relu(output(y)))
