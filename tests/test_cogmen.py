@@ -16,8 +16,11 @@ from reference import (
 )
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
+from jmer.config import base_config, check_values
 from jmer.data.batching import batches
-from jmer.models import COGMEN
+from jmer.errors import UserError
+from jmer.experiment import change_fields
+from jmer.models import COGMEN, build_model
 from jmer.models.cogmen import usual_heads
 
 C = len(EMOTIONS)
@@ -176,3 +179,13 @@ def test_initial_values(key):
 def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(small(**options).init, jax.random.key(0), batch())
+
+
+def test_a_configuration_may_have_no_neighbours_or_all_of_them():
+    fields = {"model.hears_back": "0", "model.hears_ahead": "-1"}
+    check_values(change_fields(base_config("cogmen"), fields))
+    too_low = change_fields(
+        base_config("cogmen"), {"model.hears_back": "-2", "model.num_classes": "4", "model.modalities": "text"}
+    )
+    with pytest.raises(UserError, match=r"^invalid configuration: hears_back must be at least -1, not -2"):
+        build_model(too_low)

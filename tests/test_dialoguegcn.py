@@ -9,9 +9,12 @@ from flax import linen as nn
 from reference import draw_parameters, float64, linear, rows_where, softmax, stacked_rnn
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
+from jmer.config import base_config, check_values
 from jmer.data.batching import batches
+from jmer.errors import UserError
+from jmer.experiment import change_fields
 from jmer.layers import StackedRNN
-from jmer.models import CrossEntropyLoss, DialogueGCN
+from jmer.models import CrossEntropyLoss, DialogueGCN, build_model
 
 C = len(EMOTIONS)
 
@@ -257,3 +260,13 @@ def test_the_published_size(corpus):
 def test_models_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         small(**options).check()
+
+
+def test_a_configuration_may_have_no_neighbours_or_all_of_them():
+    fields = {"model.num_bases": "0", "model.window_past": "0", "model.window_future": "-1"}
+    check_values(change_fields(base_config("dialoguegcn"), fields))
+    too_low = change_fields(
+        base_config("dialoguegcn"), {"model.window_past": "-2", "model.num_classes": "4", "model.modalities": "text"}
+    )
+    with pytest.raises(UserError, match=r"^invalid configuration: window_past must be at least -1, not -2"):
+        build_model(too_low)

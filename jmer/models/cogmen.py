@@ -175,6 +175,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    may_be_zero=("hears_back", "hears_ahead"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {

@@ -178,6 +178,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    may_be_zero=("num_bases", "window_past", "window_future"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {

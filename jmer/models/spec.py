@@ -82,7 +82,8 @@ class ModelSpec:
       from_emotions: `(fields, emotions)`, `section.field` -> value of the configuration and the names of the corpus'
         emotions in the order of their labels -> values of those fields that follow from the names, which
         `jmer.config.fit_to_corpus` sets. A ValueError names the emotion from which none follows, and the remedy.
-      may_be_zero: whole-numbered fields of `module` that may be 0 though their defaults are more.
+      may_be_zero: whole-numbered fields of `module` that may be 0 though their defaults are more, or below it if the
+        module's `check` allows that.
       loss_weights: fields of `loss` that do nothing but weigh a term. Runs that differ by them alone can be trained in
         one program; `loss` then sees arrays there (see `is_off`).
       rng_streams: random streams that the module draws from in training.
