@@ -11,7 +11,7 @@ from reference import draw_parameters, float64, linear, rows_where, softmax
 from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
 
 from jmer.data.batching import batches
-from jmer.layers import DialogueRNNs, Segments
+from jmer.layers import DialogueRNNs, Segments, dialogue_recurrence
 from jmer.modalities import MODALITIES
 from jmer.models import CrossEntropyLoss, DialogueRNN, Model
 from jmer.models.dialoguernn import SPEC
@@ -120,6 +120,23 @@ def test_the_derivative_by_hand_is_that_of_the_scan(attention, rate):
         found, expected = (step(model)(p, features, jax.random.key(1)) for model in (by_hand, scan))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, expected)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(found[1]))
+
+
+@pytest.mark.parametrize("cache", [0, 5_000])
+def test_recurrences_may_advance_one_after_the_other(cache, monkeypatch):
+    """Four of them, with 8 kilobytes of weights: one by one, and two by two."""
+    features, speakers, mask, segments = packed_rows()
+    arguments = {m: np.float32(x) for m, x in features.items()}, speakers, mask
+    model = DialogueRNNs(**SIZES, dropout_rate=0.3)
+    p = draw_parameters(model, *arguments, segments=segments)
+
+    def run(p):
+        out = model.apply({"params": p}, *arguments, segments=segments, train=True, rngs={"dropout": jax.random.key(3)})
+        return out["text"] + out["audio"]
+
+    together = jax.jit(run)(p)
+    monkeypatch.setattr(dialogue_recurrence, "CPU_CACHE", cache)
+    np.testing.assert_allclose(jax.jit(lambda p: run(p))(p), together, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("listener", [False, True])

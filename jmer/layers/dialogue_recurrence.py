@@ -17,6 +17,9 @@ from jmer.layers.slices import put, take
 # Steps whose view of what came before their block is one product. On an accelerator a block is the whole row.
 CPU_BLOCK = 16
 
+# Bytes of weights that the cache of a CPU's cores can be expected to keep from one step to the next.
+CPU_CACHE = 12 * 2**20
+
 _LOWEST = -1e30
 
 
@@ -153,9 +156,8 @@ class _History(NamedTuple):
     of_emotion: Gates | None
 
 
-@jax.custom_vjp
 def recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
-    """Reads the rows.
+    """Reads the rows; as many recurrences advance together as have their weights in the cache.
 
     Args:
       weights: without `concatenation` and `listening`.
@@ -166,6 +168,27 @@ def recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: T
     Returns:
       The emotions, `[G, B, T, D_e]`; where nothing is real, those before.
     """
+    groups, together = len(inputs.query), _together(weights)
+    if together == groups:
+        return _recurrence(weights, inputs, scales, order)
+    parts = jax.tree.map(
+        lambda x: x.reshape(groups // together, together, *x.shape[1:]), (weights, inputs, scales, order)
+    )
+    emotions = jax.lax.map(lambda part: _recurrence(*part), parts)
+    return emotions.reshape(groups, *emotions.shape[2:])
+
+
+def _together(weights: Weights) -> int:
+    """Returns how many recurrences advance together: a divisor of their number."""
+    groups, size = len(weights.global_kernel), sum(x.nbytes for x in jax.tree.leaves(weights))
+    if jax.default_backend() != "cpu":
+        return groups
+    # Every step reads all weights of what advances together, which memory gives more slowly than the cache.
+    return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or size * n <= CPU_CACHE * groups))
+
+
+@jax.custom_vjp
+def _recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
     return _forward(weights, inputs, scales, order, keep=False).emotions
 
 
@@ -347,7 +370,7 @@ def _recurrence_backward(saved, emotions_bar):
     return weights_bar, Inputs(of_global.input, of_party.input, query_bar), None, None
 
 
-recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
 class _Bars(NamedTuple):
