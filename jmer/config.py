@@ -133,6 +133,27 @@ FIELDS = {
         10, "epochs without a lower loss with schedule plateau; 1 more than the patience of PyTorch's ReduceLROnPlateau"
     ),
     "optimizer.warmup_epochs": Field(0, "epochs over which the learning rate rises linearly from 0"),
+    "modulation.method": Field(
+        "none",
+        "none, or classifier_guided (CGGM): the gradients of the encoders of modalities that improve fast are made "
+        "smaller; for models that declare their encoders",
+    ),
+    "modulation.rho": Field(1.3, "factor of the encoders' gradients, besides their coefficients"),
+    "modulation.balance": Field(
+        0.2, "weight of the term that turns the last kernel to the classifiers of slow modalities; 0 = without it"
+    ),
+    "modulation.guard": Field(
+        "clip",
+        "clip (coefficients between 0 and 1, all equal in a step in which accuracies hardly change) or none (as "
+        "published: of any size)",
+    ),
+    "modulation.accuracy_ema": Field(
+        0.0, "share of the earlier accuracies in the mean that is compared from step to step; 0 = as published"
+    ),
+    "modulation.head": Field(
+        "mlp", "the classifier of a modality, utterance by utterance: mlp (with a hidden layer) or linear"
+    ),
+    "modulation.learning_rate": Field(5e-4, "learning rate of these classifiers (Adam)"),
     "training.epochs": Field(60, "epochs to train"),
     "training.patience": Field(
         0,

@@ -11,7 +11,7 @@ import numpy as np
 from jmer.data.corpus import Conversation
 from jmer.data.curriculum import Curriculum, make_curriculum
 
-KEYS = {"curriculum": {"weighted_shifts", "used_in_epoch"}}
+KEYS = {"curriculum": {"weighted_shifts", "used_in_epoch"}, "modulation": {"coefficients", "balance_gradient"}}
 """Method -> names that its files alone have."""
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 
 import golden_methods
+import jax
 import numpy as np
 import pytest
-from golden import folders
+from golden import folders, in_precision
 
 from jmer.data.emotion_wheel import similarities
+from jmer.training.modulation import balance, coefficients
 
 FILES = {path: golden_methods.method_of(path) for folder in folders() for path in sorted(folder.glob("*.npz"))}
 
@@ -43,3 +45,24 @@ def test_the_improved_curriculum(path):
     for epoch, positions in enumerate(curriculum.epochs(conversations, len(used))):
         used[epoch, positions] = True
     np.testing.assert_array_equal(used, arrays["used_in_epoch"])
+
+
+@files("modulation")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)], ids=["float32", "float64"])
+def test_classifier_guided_modulation(path, dtype, tolerance):
+    arrays = read(path)
+
+    @jax.jit
+    def step(accuracies, previous, kernel, heads):
+        weights = coefficients(accuracies, previous, guard="none")
+        return weights, *jax.value_and_grad(balance)(kernel, list(heads), weights)
+
+    with jax.enable_x64(dtype is np.float64):
+        previous = np.zeros_like(arrays["accuracies"][0])
+        for number, accuracies in enumerate(arrays["accuracies"]):
+            given = (accuracies, previous, arrays["fusion_kernel"][number], arrays["head_kernels"][number])
+            found = step(*in_precision(given, dtype))
+            for value, name in zip(found, ("coefficients", "balance", "balance_gradient"), strict=True):
+                assert value.dtype == dtype
+                np.testing.assert_allclose(value, arrays[name][number], rtol=tolerance, atol=tolerance, err_msg=name)
+            previous = accuracies

@@ -8,6 +8,7 @@ from jmer.models.dagerc import DAGERC, DAGERCLoss, DAGERCOutput
 from jmer.models.dialoguecrn import DialogueCRN
 from jmer.models.dialoguegcn import DialogueGCN
 from jmer.models.dialoguernn import DialogueRNN
+from jmer.models.encoders import Encoders, encoders_of, expose_encodings
 from jmer.models.graphsmile import GraphSmile, GraphSmileLoss, GraphSmileOutput
 from jmer.models.lfvd import LFVD, LFVDLoss, LFVDOutput
 from jmer.models.lpgnet import LPGNet
@@ -39,6 +40,7 @@ __all__ = [
     "DialogueCRN",
     "DialogueGCN",
     "DialogueRNN",
+    "Encoders",
     "FocalClassificationLoss",
     "FocalMeanLoss",
     "GraphSmile",
@@ -61,6 +63,8 @@ __all__ = [
     "Summaries",
     "build_model",
     "check_model",
+    "encoders_of",
+    "expose_encodings",
     "get_spec",
     "is_off",
     "model_names",

@@ -14,6 +14,7 @@ from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -58,12 +59,13 @@ class ConcatMLP(nn.Module):
         check_no_frames(batch, "the concat MLP")
         options = SCHEMES[self.initialization]
         modalities = [m for m in MODALITIES if m in self.modalities]
-        encoded = []
+        encoded = {}
         for modality in modalities:
             x = zero_unless(batch.available[modality] & batch.mask, batch.features[modality])
-            encoded.append(nn.relu(dense(self.d_h, x.shape[-1], name=f"input_{modality}", **options)(x)))
+            encoded[modality] = nn.relu(dense(self.d_h, x.shape[-1], name=f"input_{modality}", **options)(x))
+        expose_encodings(self, encoded)
         drop = ConversationDropout(self.dropout_rate, name="dropout")
-        joined = drop(jnp.concatenate(encoded, axis=-1), train=train, row_ids=batch.row_ids)
+        joined = drop(jnp.concatenate(list(encoded.values()), axis=-1), train=train, row_ids=batch.row_ids)
         hidden = nn.relu(dense(self.d_f, joined.shape[-1], name="hidden", **options)(joined))
         hidden = drop(hidden, train=train, row_ids=batch.row_ids)
         return ClassifierOutput(dense(self.num_classes, self.d_f, name="classifier", **options)(hidden))
@@ -83,6 +85,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    encoders=lambda module: encoders_of(module, "input_{}/"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_h": 16, "model.d_f": 16, "training.epochs": 2},

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from jmer.batch import Batch
 from jmer.errors import UserError
+from jmer.models.encoders import COLLECTION, Encoders, exposed_encodings
 from jmer.models.spec import CLASS_WEIGHTS, Model, ModelSpec, Summaries, takes
 
 CONFIGURABLE = (bool, int, float, str, tuple)
@@ -135,10 +136,70 @@ def check_model(model: Model, widths: tuple[tuple[str, int], ...], frames: bool)
     expected = (*batch.mask.shape, classes)
     if getattr(logits, "shape", None) != expected:
         raise _broken(spec, f"logits must have the shape [B, T, C] {expected}, not {getattr(logits, 'shape', logits)}")
+    _check_encoders(model, params, variables, batch)
     _check_terms(model, output, batch)
     _check_summaries(model, params, variables, batch)
     if with_heads.attributes is not None:
         _check_heads(with_heads, len(with_heads.attributes.names), batch)
+
+
+@functools.cache
+def encoder_widths(model: Model, widths: tuple[tuple[str, int], ...]) -> tuple[dict[str, int], int]:
+    """Returns the width of each modality's encoding, and the number of inputs of a network's last linear map.
+
+    Args:
+      model: declares encoders with its settings, and was checked.
+      widths: (modality, feature width) pairs.
+    """
+    encoders, batch = model.spec.encoders(model.module), example_batch(dict(widths))
+    assert encoders is not None
+    variables = dict(jax.eval_shape(model.init, jax.random.key(0), batch))
+    params = variables.pop("params")
+    found = _exposed(model, params, variables, batch)
+    return {m: found[m].shape[-1] for m in encoders.own}, _by_path(params)[encoders.kernel].shape[0]
+
+
+def _by_path(params: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _exposed(model: Model, params: Any, model_state: Mapping, batch: Batch) -> dict[str, Any]:
+    """Returns the shapes of what a network exposes in training."""
+    _, found = jax.eval_shape(
+        lambda p, s: model.apply_in_training(p, s, batch, jax.random.key(0), expose=True), params, model_state
+    )
+    return exposed_encodings(found.get(COLLECTION, {}))
+
+
+def _check_encoders(model: Model, params: Any, model_state: Mapping, batch: Batch) -> None:
+    spec, encoders = model.spec, model.spec.encoders(model.module)
+    if encoders is None:
+        return
+    if not isinstance(encoders, Encoders):
+        raise _broken(spec, f"encoders must return jmer.models.Encoders or None, not {type(encoders).__name__}")
+    modalities = getattr(model.module, "modalities", tuple(encoders.own))
+    if set(encoders.own) != set(modalities):
+        raise _broken(spec, f"encoders name {', '.join(encoders.own)}, but the module has {', '.join(modalities)}")
+    exposed = _exposed(model, params, model_state, batch)
+    for modality in encoders.own:
+        shape = getattr(exposed.get(modality), "shape", None)
+        if shape is None or len(shape) != 3 or shape[:2] != batch.mask.shape:
+            raise _broken(
+                spec, f"the module must give expose_encodings the encoding of {modality}, [B, T, d], not {shape}"
+            )
+    paths = _by_path(params)
+    kernel: tuple[int, ...] = getattr(paths.get(encoders.kernel), "shape", ())
+    if len(kernel) != 2 or kernel[-1] != model.module.num_classes:
+        raise _broken(spec, f"encoders.kernel '{encoders.kernel}' is no kernel [d, C] of the network")
+    owners = {encoders.owner(path) for path in paths}
+    for path, leaf in paths.items():
+        if encoders.is_stacked(path):
+            owners |= set(encoders.own)
+            if leaf.shape[:1] != (len(encoders.own),):
+                raise _broken(spec, f"encoders.stacked has {path}, whose leading axis is not that of the modalities")
+    if lacking := [m for m in encoders.own if m not in owners]:
+        raise _broken(spec, f"no parameter is that of the encoder of {', '.join(lacking)}: {encoders.own[lacking[0]]}")
 
 
 def _check_terms(model: Model, output: Any, batch: Batch) -> None:

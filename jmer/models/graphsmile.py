@@ -25,6 +25,7 @@ from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.sentiments import CHOICES, SENTIMENTS, sentiments_of
 from jmer.models.spec import ModelSpec, is_off
 from jmer.models.variants import MODALITY_SUBSETS
@@ -96,6 +97,7 @@ class GraphSmile(nn.Module):
         check_no_frames(batch, "GraphSmile")
         options = SCHEMES[self.initialization]
         encoded = {m: self._encode(m, batch, train, axis_name) for m in MODALITIES if m in self.modalities}
+        expose_encodings(self, encoded)
         window = neighbour_window(batch.mask, self.window_past, self.window_future, segments=batch.segments)
         adjacency = normalized_adjacency(window)
         results = []
@@ -234,6 +236,7 @@ SPEC = ModelSpec(
     loss_weights=("lambda_emotion", "lambda_sentiment", "lambda_shift"),
     packing=True,
     handles_missing=True,
+    encoders=lambda module: encoders_of(module, "input_{}/", "{}_norm/"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_h": 16, "model.pair_layers": (2, 1, 1), "training.epochs": 2},

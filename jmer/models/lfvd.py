@@ -37,6 +37,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import classification_term
+from jmer.models.encoders import Encoders, encoders_of, expose_encodings
 from jmer.models.spec import ModelSpec, Summaries, is_off
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -178,6 +179,7 @@ class LFVD(nn.Module):
         check_no_frames(batch, "LFVD")
         available = {m: batch.available[m] & batch.mask for m in self.modalities}
         encoded = self._encode(batch, available, train)
+        expose_encodings(self, encoded)
         streams, atmosphere, maps = self._augment(batch, encoded, available, train)
         features = {m: zero_unless(available[m], x) for m, x in streams.items()}
         posteriors = self._posteriors(features)
@@ -483,6 +485,10 @@ def _attention(output: LFVDOutput, batch: Batch) -> dict[str, jax.Array]:
     return {} if output.atmosphere_attention is None else {"atmosphere": output.atmosphere_attention}
 
 
+def _encoders(module: LFVD) -> Encoders:
+    return encoders_of(module, "gru/{}_", stacked=() if module.dag_shared else ("graph/",))
+
+
 SPEC = ModelSpec(
     name="lfvd",
     module=LFVD,
@@ -496,6 +502,7 @@ SPEC = ModelSpec(
     packing=True,
     handles_missing=True,
     summaries=Summaries(_fusion_weights, _attention, {"attention": True}),
+    encoders=_encoders,
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {

@@ -26,6 +26,7 @@ from jmer.layers.stacking import stacked, unstacked
 from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_heads, check_modalities, check_rates
+from jmer.models.encoders import Encoders, encoders_of, expose_encodings
 from jmer.models.self_distillation import (
     LOSS_WEIGHTS,
     SelfDistillationHeads,
@@ -130,6 +131,8 @@ class LPGNet(nn.Module):
         self.check()
         features, masks, segments, row_ids = self._sequences(batch)
         x, masks = self._encode_locally(features, masks, segments, train, row_ids)
+        if self.mode == "utterance":
+            expose_encodings(self, x)
         enhanced: dict[Path, jax.Array] = {}
         for block in range(self.blocks):
             if block:
@@ -292,6 +295,11 @@ class LPGNet(nn.Module):
         return layer(concatenated), {}
 
 
+def _encoders(module: LPGNet) -> Encoders | None:
+    """Frames are not utterances, whose emotions could be told from their encodings."""
+    return encoders_of(module, "conv_{}/", kernel="heads/fused/kernel") if module.mode == "utterance" else None
+
+
 SPEC = ModelSpec(
     name="lpgnet",
     module=LPGNet,
@@ -301,6 +309,7 @@ SPEC = ModelSpec(
     frames_when={"mode": "frame"},
     handles_missing=True,
     summaries=Summaries(fusion_weights=gate_means),
+    encoders=_encoders,
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d": 16, "training.epochs": 2},

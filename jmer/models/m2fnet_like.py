@@ -28,6 +28,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -95,7 +96,9 @@ class M2FNetLike(nn.Module):
         """
         self.check()
         check_no_frames(batch, "M2FNet-like")
-        leading, *others = (self._encode(m, batch, train) for m in MODALITIES if m in self.modalities)
+        encoded = {m: self._encode(m, batch, train) for m in MODALITIES if m in self.modalities}
+        expose_encodings(self, encoded)
+        leading, *others = encoded.values()
         if others:
             for layer in range(self.fusion_layers):
                 leading = self._fuse(leading, others, batch, train, f"fusion_{layer}")
@@ -159,6 +162,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    encoders=lambda module: encoders_of(module, "input_{}/", "encoder_{}_", "output_{}/"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {

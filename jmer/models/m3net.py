@@ -6,6 +6,8 @@ one node for each utterance and modality → hyperedges (`jmer.layers.Hypergraph
 cross-entropy or a focal loss.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -27,6 +29,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, FocalClassificationLoss
+from jmer.models.encoders import Encoders, encoders_of, expose_encodings
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -91,8 +94,9 @@ class M3NET(nn.Module):
         self.check()
         check_no_frames(batch, "M3NET")
         options = SCHEMES[self.initialization]
-        encoded = jnp.stack([self._encode(m, batch, train, axis_name) for m in self._modalities], axis=2)
-        nodes = dense(self.d_q, self.d_g, name="node", **options)(encoded)
+        encoded = {m: self._encode(m, batch, train, axis_name) for m in self._modalities}
+        expose_encodings(self, encoded)
+        nodes = dense(self.d_q, self.d_g, name="node", **options)(jnp.stack(list(encoded.values()), axis=2))
         branches = []
         if self.use_hyperedges:
             weights, hidden = self._learned_weights(), nodes
@@ -166,6 +170,12 @@ class M3NET(nn.Module):
             raise ValueError("use_hyperedges and use_gates are False, so that nothing is left: set one to True")
 
 
+def _encoders(module: M3NET) -> Encoders:
+    found = encoders_of(module, "input_{}/", "{}_norm/")
+    context = {m: (*starts, "gru/") if m == "text" else starts for m, starts in found.own.items()}
+    return dataclasses.replace(found, own=context)
+
+
 SPEC = ModelSpec(
     name="m3net",
     module=M3NET,
@@ -173,6 +183,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    encoders=_encoders,
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_g": 16, "model.d_q": 16, "training.epochs": 2},

@@ -25,6 +25,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, FocalMeanLoss
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn, present_modalities
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
@@ -92,6 +93,7 @@ class MMDFN(nn.Module):
             )
         for modality, states in self._party_states(inputs, present, batch, train).items():
             encoded[modality] += self._party_weight(modality) * states
+        expose_encodings(self, encoded)
         classifier = GraphClassifier(
             self.num_classes,
             self.d_graph,
@@ -154,6 +156,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": (), "loss.focal_gamma": 0.5},
     packing=True,
     handles_missing=True,
+    encoders=lambda module: encoders_of(module, "input_{}/", "context_{}/", kernel="fusion/classifier/kernel"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_rnn": 8, "model.d_graph": 8, "model.graph_layers": 2, "training.epochs": 2},

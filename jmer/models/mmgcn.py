@@ -21,6 +21,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import ClassifierOutput, FocalClassificationLoss
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn, present_modalities
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
@@ -89,9 +90,9 @@ class MMGCN(nn.Module):
         self.check()
         check_no_frames(batch, "MMGCN")
         present = present_modalities(batch, self.modalities)
-        encoded = self._with_embeddings(
-            {m: self._encode(m, there, batch, train) for m, there in present.items()}, batch
-        )
+        encoded = {m: self._encode(m, there, batch, train) for m, there in present.items()}
+        expose_encodings(self, encoded)
+        encoded = self._with_embeddings(encoded, batch)
         classifier = GraphClassifier(
             self.num_classes,
             self.d_graph,
@@ -148,6 +149,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    encoders=lambda module: encoders_of(module, "input_{}/", "context_{}/", kernel="fusion/classifier/kernel"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_rnn": 8, "model.d_graph": 8, "model.graph_layers": 2, "training.epochs": 2},

@@ -29,6 +29,7 @@ from jmer.models.checks import (
     check_no_frames,
     check_rates,
 )
+from jmer.models.encoders import encoders_of, expose_encodings
 from jmer.models.self_distillation import (
     LOSS_WEIGHTS,
     SelfDistillationHeads,
@@ -100,7 +101,9 @@ class SDT(nn.Module):
         self.check()
         check_no_frames(batch, "SDT")
         present = {m: batch.available[m] & batch.mask for m in self.modalities}
-        contexts = self._encode(self._embed(batch, present, train), present, batch, train)
+        streams = self._embed(batch, present, train)
+        expose_encodings(self, streams)
+        contexts = self._encode(streams, present, batch, train)
         reduction = GatedReduction(self.paths, self.unimodal_gate, name="reduction", **SCHEMES[self.initialization])
         reduced = reduction(contexts)
         features = {m: zero_unless(present[m], x) for m, x in reduced.items()}
@@ -182,6 +185,7 @@ SPEC = ModelSpec(
     packing=True,
     handles_missing=True,
     summaries=Summaries(fusion_weights=gate_means),
+    encoders=lambda module: encoders_of(module, "input_{}/", kernel="heads/fused/kernel"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d": 16, "model.num_heads": 2, "training.epochs": 2},

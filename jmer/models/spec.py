@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jmer.batch import Batch
 from jmer.models.attributes import HEADS, AttributeHeads, WithAttributes, applied
+from jmer.models.encoders import COLLECTION, Encoders
 
 # An experiment names a rule for class weights; the training corpus gives their values.
 CLASS_WEIGHTS = {"class_weights": "none", "class_weight_values": ()}
@@ -36,6 +37,10 @@ def is_off(weight: float | jax.Array) -> bool:
     An array is never off: in a sweep over loss weights it may be traced.
     """
     return isinstance(weight, int | float) and weight == 0
+
+
+def _none(module: nn.Module) -> Encoders | None:
+    return None
 
 
 def _nothing(output: Any, batch: Batch) -> Mapping[str, jax.Array]:
@@ -93,6 +98,8 @@ class ModelSpec:
       handles_missing: whether the module treats utterances without a modality (`batch.available`) as lacking it, so
         that it can predict a corpus that has fewer modalities than the one it was trained on.
       summaries: what predictions and reports show of it.
+      encoders: the module -> its modalities' encoders, which it exposes (`expose_encodings`), for training that treats
+        them apart (`modulation.method`); None = it has none, or mixes features first.
     """
 
     name: str
@@ -111,6 +118,7 @@ class ModelSpec:
     frames_when: Mapping[str, Any] | None = None
     handles_missing: bool = False
     summaries: Summaries = Summaries()
+    encoders: Callable[[Any], Encoders | None] = _none
 
     @property
     def loss_is_configured(self) -> bool:
@@ -235,7 +243,14 @@ class Model:
         return representation
 
     def apply_in_training(
-        self, params: Any, model_state: Mapping, batch: Batch, rng: jax.Array, axis_name: str | None = None
+        self,
+        params: Any,
+        model_state: Mapping,
+        batch: Batch,
+        rng: jax.Array,
+        axis_name: str | None = None,
+        *,
+        expose: bool = False,
     ) -> tuple[Any, dict]:
         """Returns the output (see `apply`) with dropout on, and its model state after the step.
 
@@ -245,6 +260,7 @@ class Model:
           batch: this device's rows.
           rng: random key of the step, the same on every device.
           axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
+          expose: whether the model state also has what the network exposes, see `jmer.models.encoders`.
         """
         options: dict[str, Any] = {"axis_name": axis_name} if model_state else {}
         return self._apply(
@@ -253,7 +269,7 @@ class Model:
             train=True,
             **options,
             rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
-            mutable=list(model_state),
+            mutable=[*model_state, *([COLLECTION] if expose else ())],
         )
 
     def loss_terms(

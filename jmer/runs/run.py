@@ -32,6 +32,7 @@ from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import Checkpoints, Restored
 from jmer.training.early_stopping import is_stopped
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
+from jmer.training.modulation import make_modulation
 from jmer.training.optimizer import make_optimizer
 from jmer.training.train_state import create_train_state
 
@@ -187,8 +188,11 @@ class Run(Predicting):
     def _restored(self) -> Restored:
         widths, frames = {m: self.card.widths[m] for m in self.config.model.modalities}, self.card.frames
         optimizer = make_optimizer(self.config.optimizer, steps=[1] * self.config.training.epochs)
+        modulation = make_modulation(self.config.modulation, self.model, widths)
         template = jax.eval_shape(
-            lambda: create_train_state(self.model, optimizer, widths, self.config.seed, frames=frames)
+            lambda: create_train_state(
+                self.model, optimizer, widths, self.config.seed, frames=frames, modulation=modulation
+            )
         )
         normalization = {m: Standardization.unchanged(width) for m, width in widths.items()}
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -27,6 +27,7 @@ from jmer.runs.initial_weights import find_start, is_begun, write_record
 from jmer.runs.resume import Request, check_resume, claim
 from jmer.training import loop
 from jmer.training.execution import check_execution
+from jmer.training.modulation import make_modulation
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import is_main_process
 from jmer.training.sweep import check_alike
@@ -74,6 +75,7 @@ def train_runs(
     # What else can be refused, is before a directory is made.
     for config in fitted:
         make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
+    modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
     check_execution(pipeline, len(configs))
     batch = example_batch(pipeline.widths, frames=corpus.card.frames)
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -98,6 +100,8 @@ def train_runs(
                 write_record(workdir, start)
         for line in _introduction(pipeline, parameters):
             log(line)
+        if modulation and modulation.note:
+            log(modulation.note)
         for name, value in start.record.facts().items() if start else ():
             log(f"{name}: {value}")
         for line in changes:

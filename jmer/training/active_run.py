@@ -19,6 +19,7 @@ from jmer.selection import CONCORDANCE, configured_selection, is_of_attribute, m
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.early_stopping import is_finished, is_stopped, stopping_reason
 from jmer.training.metric_writers import MetricWriter
+from jmer.training.modulation import make_modulation
 from jmer.training.optimizer import make_optimizer, with_rates
 from jmer.training.parallel import is_main_process
 from jmer.training.plateau import rates
@@ -77,7 +78,10 @@ class ActiveRun:
         optimizer = make_optimizer(self.config.optimizer, steps=schedule.steps)
         frames = pipeline.card.frames
         seed, initial = self.config.seed, self.initial
-        state = create_train_state(model, optimizer, pipeline.widths, seed, frames=frames, initial=initial)
+        modulation = make_modulation(self.config.modulation, model, pipeline.widths)
+        state = create_train_state(
+            model, optimizer, pipeline.widths, seed, frames=frames, initial=initial, modulation=modulation
+        )
         newest = self._checkpoints.newest
         if newest is not None:
             restored = self._checkpoints.restore(newest, state, pipeline.normalization, sharding)

@@ -9,6 +9,7 @@ import optax
 from jmer.data.packing import EpochPlan
 from jmer.data.resident import Resident, gather
 from jmer.models import Model
+from jmer.training.modulation import Modulation
 from jmer.training.step import Metrics, train_step
 from jmer.training.train_state import TrainState
 
@@ -22,6 +23,7 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     length: int,
     loss_weights: Mapping[str, jax.Array] | None = None,
+    modulation: Modulation | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes the steps of an epoch; after one that is not finite no other is taken. Pure, like `train_step`.
@@ -30,7 +32,7 @@ def train_epoch(
       state: the same on every device.
       resident: the training split, whole on every device.
       plan: this device's rows of each step.
-      model, optimizer, loss_weights, axis_name: see `train_step`.
+      model, optimizer, loss_weights, modulation, axis_name: see `train_step`.
       length: utterances of a row.
 
     Returns:
@@ -39,7 +41,7 @@ def train_epoch(
 
     def take(state, conversation_ids, active):
         batch = gather(resident, conversation_ids, length)
-        options = {"active": active, "loss_weights": loss_weights, "axis_name": axis_name}
+        options = {"active": active, "loss_weights": loss_weights, "modulation": modulation, "axis_name": axis_name}
         return train_step(state, batch, model=model, optimizer=optimizer, **options)
 
     def skip(*arguments):

@@ -18,6 +18,7 @@ from jmer.evaluation.forward import Predictions, compiled_forward_pass, forward_
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.training.epoch import train_epoch
+from jmer.training.modulation import Modulation, make_modulation
 from jmer.training.multi_run import map_runs
 from jmer.training.parallel import make_parallel
 from jmer.training.progress import Progress, count_step, count_steps
@@ -74,24 +75,32 @@ class SingleRun:
     gets its batch from the host, and training can stop after each.
     """
 
-    def __init__(self, pipeline: Pipeline, model: Model, optimizer: optax.GradientTransformation):
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        model: Model,
+        optimizer: optax.GradientTransformation,
+        modulation: Modulation | None = None,
+    ):
         """Compiles nothing yet.
 
         Args:
           pipeline: of the run.
           model: its model.
           optimizer: its optimizer.
+          modulation: of its gradients.
         """
+        options = {"model": model, "optimizer": optimizer, "modulation": modulation}
         config = pipeline.config
         self._pipeline, self._model = pipeline, model
         self._mapping = make_parallel(config.training.parallel, config.training.devices)
         self._resident: Any = None
         if fits_on_device(pipeline):
             self._resident = _resident(pipeline)
-            epoch = functools.partial(train_epoch, model=model, optimizer=optimizer, length=pipeline.packing.length)
+            epoch = functools.partial(train_epoch, **options, length=pipeline.packing.length)
             self._epoch = self._mapping.epoch(epoch)
         else:
-            self._step = self._mapping.step(functools.partial(train_step, model=model, optimizer=optimizer))
+            self._step = self._mapping.step(functools.partial(train_step, **options))
         self._forward = compiled_forward_pass(model, self._mapping)
         devices = self._mapping.devices
         self.description = f"{self._mapping.backend} on {len(devices)} x {devices[0].device_kind}; seed {config.seed}"
@@ -153,6 +162,7 @@ class VmappedRuns:
         optimizer: optax.GradientTransformation,
         seeds: Sequence[int],
         loss_weights: Sequence[Mapping[str, np.float32]],
+        modulation: Modulation | None = None,
     ):
         """Compiles nothing yet.
 
@@ -162,6 +172,7 @@ class VmappedRuns:
           optimizer: of the first run; the rates of the others are in their states.
           seeds: of the runs.
           loss_weights: of the runs, field -> float32 `[]`.
+          modulation: of the gradients of each.
         """
         devices = make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices).devices
         self._pipeline, self._seeds = pipeline, seeds
@@ -170,7 +181,7 @@ class VmappedRuns:
         self._resident: Any = None
 
         def epoch(state, resident, plan, loss_weights):
-            options = {"length": pipeline.packing.length, "loss_weights": loss_weights}
+            options = {"length": pipeline.packing.length, "loss_weights": loss_weights, "modulation": modulation}
             return train_epoch(state, resident, plan, model=model, optimizer=optimizer, **options)
 
         plan = EpochPlan(conversation_ids=0, computed=None, active=0)
@@ -278,6 +289,8 @@ def make_execution(
       UserError: see `check_execution`.
     """
     check_execution(pipeline, len(configs))
+    modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
     if len(configs) == 1:
-        return SingleRun(pipeline, model, optimizer)
-    return VmappedRuns(pipeline, model, optimizer, [config.seed for config in configs], loss_weights(configs))
+        return SingleRun(pipeline, model, optimizer, modulation)
+    seeds = [config.seed for config in configs]
+    return VmappedRuns(pipeline, model, optimizer, seeds, loss_weights(configs), modulation)

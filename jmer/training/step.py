@@ -10,6 +10,8 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.models import Model
+from jmer.models.encoders import COLLECTION, exposed_encodings
+from jmer.training.modulation import Modulation
 from jmer.training.train_state import TrainState
 
 
@@ -19,7 +21,8 @@ class Metrics:
 
     Attributes:
       loss: float32, the weighted sum of the terms' means.
-      terms: loss term -> (sum, count), float32 scalars; their quotient is the term's mean.
+      terms: loss term -> (sum, count), float32 scalars; their quotient is the term's mean. The classifiers of a
+        modulation have terms too, `classifier_<modality>`, which are no part of the loss.
       confusion: int32 `[C, C]`, gold in rows, predicted in columns, over labelled utterances.
       finite: bool, whether the loss terms, the gradient and the network after the step were finite; if not, the state
         did not change.
@@ -39,6 +42,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     active: jax.Array | bool = True,
     loss_weights: Mapping[str, jax.Array] | None = None,
+    modulation: Modulation | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step. Pure: the same numbers unmapped, or mapped over any number of devices.
@@ -52,6 +56,7 @@ def train_step(
       batch: this device's rows.
       model, optimizer: what `state` was created with.
       active: False = the state does not change.
+      modulation: of the gradient, which `state` was created with.
       loss_weights: field of the loss -> float32 scalar, in place of its value (`ModelSpec.loss_weights`).
       axis_name: name of the mapped axis; None = unmapped.
     """
@@ -59,19 +64,36 @@ def train_step(
     def sum_over_devices(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-    def partial_loss(params):
+    def mean(value, count):
+        everywhere = sum_over_devices(jax.lax.stop_gradient(count))
+        return value / jnp.where(everywhere > 0, everywhere, 1)
+
+    def partial_loss(params, heads):
         rng = jax.random.fold_in(state.rng, state.step)
-        output, model_state = model.apply_in_training(params, state.model_state, batch, rng, axis_name)
+        output, model_state = model.apply_in_training(
+            params, state.model_state, batch, rng, axis_name, expose=modulation is not None
+        )
+        encodings = exposed_encodings(model_state.pop(COLLECTION, {}))
         total, terms = jnp.zeros(()), {}
         for name, (weight, value, count) in model.loss_terms(output, batch, axis_name, loss_weights).items():
             count = jnp.asarray(count, jnp.float32)
-            everywhere = sum_over_devices(jax.lax.stop_gradient(count))
-            total += weight * value / jnp.where(everywhere > 0, everywhere, 1)
+            total += mean(weight * value, count)
             terms[name] = (value, count)
-        return total, (output.logits, model_state, terms)
+        # The classifiers have their own parameters and no influence on the encodings: one gradient serves both.
+        guides = modulation.results(heads, encodings, batch) if modulation else {}
+        objective = sum((mean(guide.loss, guide.labelled) for guide in guides.values()), total)
+        return objective, (total, output.logits, model_state, terms, guides)
 
-    (loss, (logits, model_state, terms)), gradients = jax.value_and_grad(partial_loss, has_aux=True)(state.params)
-    loss, gradients, terms, confusion = sum_over_devices((loss, gradients, terms, _confusion(logits, batch)))
+    heads = state.modulation.heads if modulation else {}
+    differentiated = jax.value_and_grad(partial_loss, argnums=(0, 1), has_aux=True)
+    (_, (loss, logits, model_state, terms, guides)), both = differentiated(state.params, heads)
+    loss, (gradients, head_gradients), terms, guides, confusion = sum_over_devices(
+        (loss, both, terms, guides, _confusion(logits, batch))
+    )
+    guiding = state.modulation
+    if modulation:
+        gradients, guiding = modulation.modulate(guiding, state.params, gradients, head_gradients, guides)
+        terms |= {f"classifier_{modality}": (guide.loss, guide.labelled) for modality, guide in guides.items()}
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     after = TrainState(
         step=state.step + 1,
@@ -79,8 +101,9 @@ def train_step(
         model_state=model_state,
         opt_state=opt_state,
         rng=state.rng,
+        modulation=guiding,
     )
-    finite = _all_finite((gradients, terms, after.params, after.model_state))
+    finite = _all_finite((gradients, terms, after.params, after.model_state, after.modulation))
     # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
     state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
     return state, Metrics(loss, terms, confusion, finite)

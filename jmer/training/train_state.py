@@ -12,6 +12,7 @@ from jmer.errors import UserError
 from jmer.models import Model
 from jmer.models.contract import example_batch
 from jmer.training.initial_weights import replace_arrays
+from jmer.training.modulation import Modulation
 
 
 @struct.dataclass
@@ -24,6 +25,7 @@ class TrainState:
       model_state: its other variables (running statistics of a batch), empty if it has none.
       opt_state: of the optimizer; learning rate and weight decay are among it.
       rng: random key of the run; each step folds its number in.
+      modulation: see `jmer.training.modulation.ModulationState`; empty without modulation.
     """
 
     step: jax.Array
@@ -31,6 +33,7 @@ class TrainState:
     model_state: Any
     opt_state: optax.OptState
     rng: jax.Array
+    modulation: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict:
@@ -46,6 +49,7 @@ def create_train_state(
     *,
     frames: bool = False,
     initial: Mapping[str, Any] | None = None,
+    modulation: Modulation | None = None,
 ) -> TrainState:
     """Initialises a run.
 
@@ -55,6 +59,7 @@ def create_train_state(
       widths: modality -> feature width.
       seed: of the initial parameters and of all random draws in training.
       frames: whether utterances are sequences of frames.
+      modulation: of the network's gradients, None = none.
       initial: name -> array that replaces one of the network's, see `jmer.training.initial_weights.named_arrays`.
 
     Raises:
@@ -67,4 +72,5 @@ def create_train_state(
         raise UserError(f"invalid configuration: {error}") from error
     variables = replace_arrays(variables, initial or {})
     params = variables.pop("params")
-    return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), rng)
+    guiding = jax.jit(modulation.init)(jax.random.fold_in(start, 1), params) if modulation else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), rng, guiding)
