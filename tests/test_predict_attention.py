@@ -82,7 +82,7 @@ def attention_of(config):
     model = build_model(config)
     variables = jax.eval_shape(lambda: model.module.init(jax.random.key(0), batch))
     bare = jax.eval_shape(lambda v, b: model.module.apply(v, b, train=False), variables, batch)
-    return jax.eval_shape(forward_pass(model), variables, batch)[2], getattr(bare, "attention", None)
+    return jax.eval_shape(forward_pass(model), variables, batch).attention, getattr(bare, "attention", None)
 
 
 def test_there_is_none_where_it_is_not_asked_for_or_no_token_is_read():

@@ -79,8 +79,8 @@ class Subject:
     def weighted_modalities(self) -> list[str]:
         """Returns the modalities with fusion weights, the dominant one left out."""
         batch = example_batch(self.predictor.widths, frames=self.predictor.frames)
-        _, weights, _ = jax.eval_shape(forward_pass(self.predictor.model), self.predictor.variables, batch)
-        return [m for m in self.modalities if m in weights and m != self.dominant]
+        passed = jax.eval_shape(forward_pass(self.predictor.model), self.predictor.variables, batch)
+        return [m for m in self.modalities if m in passed.weights and m != self.dominant]
 
     def probabilities(self, examples: Sequence[Conversation]) -> np.ndarray:
         """Returns the probabilities of the emotions, float64 `[N, C]`, utterance after utterance.

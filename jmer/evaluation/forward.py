@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -62,26 +62,32 @@ class OneDevice:
 ONE_DEVICE = OneDevice()
 
 
-def forward_pass(model: Model) -> Callable[[Any, Batch], tuple]:
-    """Returns the function `(variables, batch)` -> (probabilities `[B, T, C]`, fusion weights, attention, attributes).
+class Passed(NamedTuple):
+    """What a forward pass gives: probabilities `[B, T, C]`, and name -> `[B, T]`, see `Predictions`."""
 
-    The latter three are name -> `[B, T]`, see `Predictions`.
-    """
+    probabilities: Any
+    weights: Mapping[str, Any]
+    attention: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+
+
+def forward_pass(model: Model) -> Callable[[Any, Batch], Passed]:
+    """Returns the function from variables and a batch to what the model predicts."""
     summaries = model.spec.summaries
 
-    def forward(variables: Any, batch: Batch) -> tuple:
+    def forward(variables: Any, batch: Batch) -> Passed:
         output: Any = model.apply(variables, batch, train=False, **summaries.call_options)
         probabilities, attributes = jax.nn.softmax(output.logits), {}
         if model.attributes is not None:
             output, attributes = output.network, model.attributes.on_scales(output.values)
         weights, attention = summaries.fusion_weights(output, batch), summaries.attention(output, batch)
-        return probabilities, dict(weights), dict(attention), attributes
+        return Passed(probabilities, dict(weights), dict(attention), attributes)
 
     return forward
 
 
 @functools.lru_cache(maxsize=64)
-def compiled_forward_pass(model: Model, mapping: DeviceMapping) -> Callable[[Any, Batch], tuple]:
+def compiled_forward_pass(model: Model, mapping: DeviceMapping) -> Callable[[Any, Batch], Passed]:
     """Returns the model's forward pass, compiled once for each shape of a batch in the life of the process."""
     return mapping.forward(forward_pass(model))
 
@@ -92,7 +98,7 @@ def compiled_output(model: Model) -> Callable[[Any, Batch], Any]:
     return jax.jit(functools.partial(model.module.apply, train=False))
 
 
-def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[Conversation]) -> Predictions:
+def unpack_predictions(outputs: Iterable[tuple[Any, Passed]], examples: Sequence[Conversation]) -> Predictions:
     """Returns the predictions of examples.
 
     Args:
@@ -100,8 +106,12 @@ def unpack_predictions(outputs: Iterable[tuple[Any, tuple]], examples: Sequence[
       examples: those that the ids number.
     """
     rows = unpack(outputs, examples)
-    weights, attention, attributes = (_by_name([row[i] for row in rows]) for i in (1, 2, 3))
-    return Predictions([row[0] for row in rows], weights, attention, attributes=attributes)
+    return Predictions(
+        [row.probabilities for row in rows],
+        _by_name([row.weights for row in rows]),
+        _by_name([row.attention for row in rows]),
+        attributes=_by_name([row.attributes for row in rows]),
+    )
 
 
 def rejoined(predictions: Predictions, lengths: Iterable[int]) -> Predictions:
