@@ -327,3 +327,22 @@ def test_folds_are_summarized_with_their_attributes(tmp_path):
     expected = attribute_scores(tables["gold_valence"], tables["predicted_valence"]).concordance
     assert row["pooled"] == pytest.approx(expected, rel=1e-4)
     assert "CCC of valence" in made.report()
+
+
+def test_a_run_that_is_continued_is_that_without_a_stop(tmp_path):
+    for epochs in (1, 2):
+        train_runs([config_with(training__epochs=epochs)], corpus(), [tmp_path / "twice"], log=lambda text: None)
+    train_runs([config_with()], corpus(), [tmp_path / "once"], log=lambda text: None)
+    one, other = (jmer.load_run(tmp_path / name) for name in ("twice", "once"))
+    jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
+
+
+def test_gradients_are_modulated_beside_heads(tmp_path):
+    config = with_variants(base_config("concat_mlp"), "tiny")
+    config.training.update({"epochs": 1, "batch_size": 4, "parallel": "jit"})
+    config.attributes.names = ("valence",)
+    config.modulation.method = "classifier_guided"
+    train_runs([config], corpus(), [tmp_path / "run"], log=lambda text: None)
+    run = jmer.load_run(tmp_path / "run")
+    assert {"train/loss_concordance_valence", "train/loss_classifier_text"} <= run.history[0].keys()
+    assert np.isfinite(run.predict(corpus(), "test")["predicted_valence"]).all()
