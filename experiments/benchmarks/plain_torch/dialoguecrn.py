@@ -1,17 +1,40 @@
 """DialogueCRN (Hu et al., 2021) in PyTorch: parties copied out in loops, one utterance reasoning after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from experiments.benchmarks.plain_torch.classification import ClassifierOutput, inputs
-from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, load_stacked, one_of
+from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, one_of
 from jmer.batch import Batch
 from jmer.modalities import MODALITIES
+
+
+class PaddedLSTM(nn.Module):
+    """A bidirectional LSTM of several layers over padded sequences, which for the way back are turned at their ends."""
+
+    def __init__(self, features: int, hidden: int, layers: int, dropout_rate: float):
+        super().__init__()
+        widths = [features, *[2 * hidden] * (layers - 1)]
+        self.there, self.back = (
+            nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths) for _ in range(2)
+        )
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Maps `x` `[B, T, features]` to `[B, T, 2 hidden]`; padding comes last."""
+        for i, (there, back) in enumerate(zip(self.there, self.back, strict=True)):
+            x = self.dropout(x) if i else x
+            x = torch.cat([there(x)[0], _turned(back(_turned(x, lengths))[0], lengths)], dim=2)
+        return x
+
+
+def _turned(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Reverses each sequence of `[B, T, D]` within its length."""
+    return torch.stack([torch.cat([row[:n].flip(0), row[n:]]) for row, n in zip(x, lengths, strict=True)])
 
 
 class Reasoning(nn.Module):
@@ -57,17 +80,7 @@ class DialogueCRN(nn.Module):
         super().__init__()
         self.modalities = [m for m in MODALITIES if m in modalities]
         width = sum(widths[m] for m in self.modalities)
-        self.situation, self.speaker = (
-            nn.LSTM(
-                width,
-                d_h,
-                num_layers,
-                batch_first=True,
-                bidirectional=True,
-                dropout=dropout_rate if num_layers > 1 else 0,
-            )
-            for _ in range(2)
-        )
+        self.situation, self.speaker = (PaddedLSTM(width, d_h, num_layers, dropout_rate) for _ in range(2))
         self.query = nn.Linear(2 * d_h, 4 * d_h)
         self.situation_reasoning = Reasoning(2 * d_h, situation_steps)
         self.speaker_reasoning = Reasoning(2 * d_h, speaker_steps)
@@ -77,7 +90,7 @@ class DialogueCRN(nn.Module):
     def forward(self, batch: Batch) -> ClassifierOutput:
         """Predicts every utterance's emotion; the batch holds tensors."""
         x = torch.cat([inputs(batch, m) for m in self.modalities], dim=2)
-        situation = _encoded(self.situation, x, batch.mask.sum(1))
+        situation = self.situation(x, batch.mask.sum(1).tolist())
         speaker = self._of_speakers(x, batch)
         answers = [
             torch.stack([reasoning(self.query(bank[:, t]), bank, batch.mask) for t in range(x.shape[1])], dim=1)
@@ -87,33 +100,26 @@ class DialogueCRN(nn.Module):
         return ClassifierOutput(self.classifier(hidden))
 
     def _of_speakers(self, x: Tensor, batch: Batch) -> Tensor:
-        """Runs the speakers' network over each party in turn, `[B, T, D]`, with the others' utterances left out."""
+        """Runs the speakers' network over each party in turn, on copies of its utterances alone, `[B, T, D]`."""
         states = x.new_zeros(*x.shape[:2], self.query.in_features)
         for party in range(int(batch.speakers.max()) + 1):
             places = [torch.nonzero(row == party)[:, 0] for row in batch.speakers]
             turns = torch.zeros_like(x)
             for b, own in enumerate(places):
                 turns[b, : len(own)] = x[b, own]
-            encoded = _encoded(self.speaker, turns, torch.tensor([len(own) for own in places]))
+            encoded = self.speaker(turns, [len(own) for own in places])
             for b, own in enumerate(places):
                 states[b, own] = encoded[b, : len(own)]
         return states
 
 
-def _encoded(network: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """Runs a network over padded sequences `[B, T, D]`, some of which may be empty, and leaves padding out."""
-    some = (lengths > 0).to(x.device)
-    packed = pack_padded_sequence(x[some], lengths[lengths > 0].cpu(), batch_first=True, enforce_sorted=False)
-    states, _ = pad_packed_sequence(network(packed)[0], batch_first=True, total_length=x.shape[1])
-    out = states.new_zeros(len(x), *states.shape[1:])
-    out[some] = states
-    return out
-
-
 def load_parameters(module: DialogueCRN, params: Mapping[str, Any]) -> None:
     """Copies the parameters of a `jmer.models.dialoguecrn.DialogueCRN`."""
     for i, network in enumerate((module.situation, module.speaker)):
-        load_stacked(network, one_of(params["encoder"]["rnn"], i))
+        source = one_of(params["encoder"]["rnn"], i)
+        for layer, directions in enumerate(zip(network.there, network.back, strict=True)):
+            for direction, cell in zip(("forward", "backward"), directions, strict=True):
+                load_gru(cell, source, f"layer_{layer}_{direction}", "_l0")
     for name in ("query", "classifier"):
         load_linear(getattr(module, name), params[name])
     for name in ("situation_reasoning", "speaker_reasoning"):
