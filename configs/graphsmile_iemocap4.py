@@ -1,4 +1,4 @@
-"""GraphSmile on IEMOCAP, four emotions, with the hyperparameters of its authors' code.
+"""GraphSmile on IEMOCAP, four emotions, with the hyperparameters of its authors' code; 2.4 million parameters.
 
 Paper: Li et al., *Tracing intricate cues in dialogue: joint graph structure and sentiment dynamics for multimodal
   emotion recognition*, 2025.
