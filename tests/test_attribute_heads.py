@@ -23,6 +23,7 @@ from jmer.models import Model, build_model, check_model, model_names
 from jmer.models.attributes import AttributeHeads
 from jmer.pipeline import Pipeline
 from jmer.runs import group_runs, train_runs
+from jmer.runs.directory import read_json, write_json
 from jmer.training import create_train_state, make_optimizer, make_parallel, train_step
 
 HEADS = AttributeHeads(tuple(SCALES), tuple(SCALES.values()), preference_weight=0.5, margin=0.4)
@@ -218,6 +219,10 @@ def test_a_run_learns_scores_and_predicts_attributes(tmp_path):
     report = (tmp_path / "run" / "report.md").read_text()
     assert "| attribute | " in report and "CCC of valence" in report
     assert run.evaluate(corpus())["test"].attributes.keys() == SCALES.keys()
+    fields = read_json(tmp_path / "run" / "config.json")
+    fields["attributes"]["scales"][0] = 0.0
+    write_json(tmp_path / "run" / "config.json", fields)
+    assert "attributes.scales is 0.0, 5.0, -1.0, 1.0: expected those of" in line(jmer.load_run, tmp_path / "run")
 
 
 def test_runs_side_by_side_and_step_by_step_are_those_alone(tmp_path):

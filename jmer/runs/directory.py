@@ -224,6 +224,11 @@ def _check_fitted(config: ConfigDict, card: Card) -> None:
         )
     if config.model.num_classes != len(card.emotions):
         raise ValueError(f"model.num_classes is {config.model.num_classes}: expected {len(card.emotions)}")
+    names, scales = config.attributes.names, config.attributes.scales
+    if unknown := [name for name in names if name not in card.attributes]:
+        raise ValueError(f"attributes.names has {unknown[0]}: expected some of {', '.join(card.attributes) or 'none'}")
+    if tuple(scales) != tuple(end for name in names for end in card.attributes[name]):
+        raise ValueError(f"attributes.scales is {', '.join(map(str, scales)) or 'empty'}: expected those of the corpus")
 
 
 def read_facts(workdir: Path) -> RunFacts:
