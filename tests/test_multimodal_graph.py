@@ -146,6 +146,26 @@ def test_dropout_falls_on_the_input_and_on_each_layer(key):
     np.testing.assert_allclose(again, out[1:], rtol=1e-6)
 
 
+@pytest.mark.parametrize("recurrence", ["none", "lstm"])
+def test_the_derivative_under_dropout_is_that_of_a_scan(recurrence, key):
+    """Of an unsymmetrical graph, whose edges' derivative counts too."""
+    x, streams = normal(8, B, M, T, D), {"dropout": key()}
+    graph = MultimodalGraph(normal(9, B, M, T, T), normal(10, B, M, M, T))
+
+    def gradient(custom_derivative):
+        layer = DeepGraphConvolution(3, recurrence=recurrence, dropout_rate=0.4, custom_derivative=custom_derivative)
+        p = draw_parameters(layer, x, graph)
+
+        def total(p, x, graph):
+            return jnp.square(layer.apply({"params": p}, x, graph, train=True, rngs=streams)).sum()
+
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))(p, x, graph)
+
+    found, expected = gradient(True), gradient(False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected))
+
+
 def test_initial_values_are_those_of_the_published_code():
     x, graph = normal(7, B, M, T, 16), angle_graph(nodes(), present())
     p = DeepGraphConvolution(8, recurrence="lstm").init(jax.random.key(0), x, graph)["params"]

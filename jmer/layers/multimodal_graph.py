@@ -1,7 +1,6 @@
 """The graph of MMGCN and MM-DFN, a node for each utterance and modality, and deep convolutions over it."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,8 @@ from flax.linen.dtypes import promote_dtype
 
 from jmer.checks import check_arrays, check_choice, check_not_negative, check_positive, check_rate
 from jmer.layers.dropout import ConversationDropout
+from jmer.layers.graph_recurrence import Edges, LSTMWeights, Weights, propagate, run_layers
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
-from jmer.layers.lstm import LSTMState, lstm_gates, lstm_next
 from jmer.layers.recurrent import recurrent_weights
 from jmer.segments import Segments, check_segments
 
@@ -23,16 +22,13 @@ _KAPPA = 0.99999
 
 
 @struct.dataclass
-class MultimodalGraph:
+class MultimodalGraph(Edges):
     """Edges of a graph with a node for each utterance and modality, normalized by the degrees of both ends.
 
     Attributes:
       within: `[B, M, T, T]`, weights between utterances of a modality.
       across: `[B, M, M, T]`, weights between the modalities of an utterance; 0 from a modality to itself.
     """
-
-    within: jax.Array
-    across: jax.Array
 
     def propagate(self, x: jax.Array) -> jax.Array:
         r"""Returns each node's sum over its neighbours, itself among them.
@@ -54,8 +50,7 @@ class MultimodalGraph:
             x=(x, "float [B, M, T, G]"),
         )
         within, across, x = promote_dtype(self.within, self.across, x)
-        # Products of M x M matrices, one for each utterance, would be slower than sums of whole arrays.
-        return within @ x + (across[..., None] * x[:, None]).sum(2)
+        return propagate(Edges(within, across), x)
 
 
 def angle_graph(
@@ -156,6 +151,7 @@ class DeepGraphConvolution(nn.Module):
       bias_init: initializer of the LSTM's biases.
       dtype: of the computation; None = that of the input and the parameters.
       param_dtype: of the parameters.
+      custom_derivative: False = a scan that JAX differentiates itself, in forward mode too.
 
     References:
       Chen et al., 2020, Simple and Deep Graph Convolutional Networks, arXiv:2007.02133.
@@ -176,6 +172,7 @@ class DeepGraphConvolution(nn.Module):
     bias_init: Initializer = torch_uniform
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
+    custom_derivative: bool = True
 
     @nn.compact
     def __call__(
@@ -196,7 +193,12 @@ class DeepGraphConvolution(nn.Module):
           TypeError, ValueError: for an unknown recurrence, a number out of range, or an argument of another kind or
             shape.
         """
-        check_arrays(x=(x, "float [B, M, T, G]"), row_ids=(row_ids, "int [B]?"))
+        check_arrays(
+            within=(graph.within, "float [B, M, T, T]"),
+            across=(graph.across, "float [B, M, M, T]"),
+            x=(x, "float [B, M, T, G]"),
+            row_ids=(row_ids, "int [B]?"),
+        )
         check_choice("recurrence", self.recurrence, RECURRENCES)
         check_not_negative("num_layers", self.num_layers)
         check_positive("lamda", self.lamda)
@@ -206,17 +208,18 @@ class DeepGraphConvolution(nn.Module):
             "kernels", with_fan_in(self.kernel_init, width), (self.num_layers, 2 * width, width), self.param_dtype
         )
         lstm = self._lstm(width) if self.recurrence == "lstm" else None
-        leaves, structure = jax.tree.flatten((x, kernels, graph, lstm))
-        x, kernels, graph, lstm = jax.tree.unflatten(structure, promote_dtype(*leaves, dtype=self.dtype))
+        leaves, structure = jax.tree.flatten((x, kernels, Edges(graph.within, graph.across), lstm))
+        x, kernels, edges, lstm = jax.tree.unflatten(structure, promote_dtype(*leaves, dtype=self.dtype))
         factors = None
         if train and self.dropout_rate > 0:
             # Drawn before the loop, those of all layers at once.
             ones = jnp.ones(stacked_shape, x.dtype)
             factors = ConversationDropout(self.dropout_rate)(ones, train=True, row_ids=row_ids)
             factors = jnp.moveaxis(factors, 1, 0)
-        return _convolve(x, graph, _with_identity(kernels, self.alpha, self.lamda), lstm, factors)
+        weights = Weights(_with_identity(kernels, self.alpha, self.lamda), lstm)
+        return run_layers(x, edges, weights, factors, custom_derivative=self.custom_derivative)
 
-    def _lstm(self, width: int) -> "_LSTM":
+    def _lstm(self, width: int) -> LSTMWeights:
         weights = recurrent_weights(
             self,
             "lstm",
@@ -229,14 +232,7 @@ class DeepGraphConvolution(nn.Module):
             param_dtype=self.param_dtype,
         )
         kernel = jnp.concatenate([weights.input_kernel, weights.state_kernel])
-        return _LSTM(kernel, weights.input_bias + weights.state_bias)
-
-
-class _LSTM(NamedTuple):
-    """The weights of an LSTM's one linear map: `[2G, 4G]`, of the input and then of the state, and `[4G]`."""
-
-    kernel: jax.Array
-    bias: jax.Array
+        return LSTMWeights(kernel, weights.input_bias + weights.state_bias)
 
 
 def _with_identity(kernels: jax.Array, alpha: float, lamda: float) -> jax.Array:
@@ -246,30 +242,3 @@ def _with_identity(kernels: jax.Array, alpha: float, lamda: float) -> jax.Array:
     identity = jnp.eye(width, dtype=kernels.dtype)
     kept = jnp.concatenate([(1 - alpha) * identity, alpha * identity])[None]
     return theta * kernels + (1 - theta) * kept
-
-
-def _convolve(
-    x: jax.Array, graph: MultimodalGraph, kernels: jax.Array, lstm: _LSTM | None, factors: jax.Array | None
-) -> jax.Array:
-    """Runs the layers; `kernels` are those of `_with_identity`, `factors` `[L + 1, B, M, T, G]` those of dropout."""
-    width = x.shape[-1]
-
-    def layer(carry, inputs):
-        x, state = carry
-        kernel, factor = inputs
-        source = x
-        if lstm is not None:
-            linear = jnp.concatenate([x, state.output], axis=-1) @ lstm.kernel + lstm.bias.reshape(
-                (1,) * (x.ndim - 1) + (-1,)
-            )
-            state = lstm_next(lstm_gates(linear), state.cell)
-            source = state.output
-        out = nn.relu(graph.propagate(source) @ kernel[:width] + start @ kernel[width:])
-        out = out if factor is None else out * factor
-        return (out if lstm is None else x + out, state), None
-
-    start, zero = x, jnp.zeros_like(x)
-    state = None if lstm is None else LSTMState(zero, zero)
-    if factors is not None:
-        x, factors = x * factors[0], factors[1:]
-    return jax.lax.scan(layer, (x, state), (kernels, factors))[0][0]
