@@ -84,7 +84,7 @@ EXPERIMENTS = {
     "partial.py": (
         "from ml_collections import ConfigDict\n\ndef get_config():\n"
         "    return ConfigDict({'model': {'name': 'lfvd'}})\n",
-        ["partial.py: ", "base_config('lfvd')", "data.clip"],
+        ["partial.py: ", "base_config('lfvd')", "attributes.concordance_weight"],
     ),
     "other_model.py": (
         "from jmer.config import base_config\n\ndef get_config():\n    return base_config('lstm')\n",
@@ -106,7 +106,7 @@ FLAGS = {
     "no value": (["--config"], ["argument --config: expected one argument"]),
     "no such file": (
         ["--config", "configs/none.py"],
-        ["experiment configs/none.py does not exist: choose one of dagerc_iemocap, "],
+        ["experiment configs/none.py does not exist: choose one of ", " dagerc_iemocap, "],
     ),
     "a folder": (["--config", "configs"], ["configs is a folder"]),
     "misspelt experiment": (["--config", "lfvd_mled"], ["lfvd_mled is unknown: did you mean lfvd_meld?"]),
@@ -121,7 +121,10 @@ FLAGS = {
     "field without section": (["--config", MELD, "--config.batch_size=1"], ["did you mean training.batch_size?"]),
     "foreign field": (
         ["--config", MELD, "--config.lrr=1"],
-        ["unknown field 'lrr'", "curriculum, data, loss, majority_emotion, model, optimizer, seed"],
+        [
+            "unknown field 'lrr'",
+            "attributes, curriculum, data, loss, majority_emotion, model, modulation, optimizer, seed",
+        ],
     ),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
@@ -150,7 +153,7 @@ FLAGS = {
         ["--config", MELD, "--config.model.name=x"],
         ["model.name cannot be changed", "choose another one"],
     ),
-    "derived": (["--config", MELD, "--config.loss.class_weight_values=1"], ["choose loss.class_weights=inverse_freq"]),
+    "derived": (["--config", MELD, "--config.loss.class_weight_values=1"], ["choose a rule with loss.class_weights"]),
     "foreign flag": (["--config", MELD, "--wrokdir=a"], ["unknown argument '--wrokdir=a'", "did you mean --workdir?"]),
     "stray word": (["--config", MELD, "stray"], ["unknown argument 'stray'"]),
     "foreign mode": (["--config", MELD, "--mode=test"], ["'test'", "'train', 'evaluate', 'predict'"]),

@@ -62,11 +62,11 @@ def test_a_file_runs_once_until_it_changes_and_imports_its_neighbours(tmp_path):
     [
         (
             "lfvd_mled",
-            "experiment lfvd_mled is unknown: did you mean lfvd_meld? Otherwise choose one of dagerc_iemocap, ",
+            "experiment lfvd_mled is unknown: did you mean lfvd_meld? Otherwise choose one of ",
         ),
         ("lfvdd", "experiment lfvdd is unknown: did you mean lfvd?"),
-        ("zzz", "experiment zzz is unknown: choose one of dagerc_iemocap, "),
-        ("none.py", "experiment none.py does not exist: choose one of dagerc_iemocap, "),
+        ("zzz", "experiment zzz is unknown: choose one of "),
+        ("none.py", "experiment none.py does not exist: choose one of "),
         ("configs", "experiment configs is a folder: choose"),
         ("sdt:huge", "sdt: no variant 'huge'"),
     ],
