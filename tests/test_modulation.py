@@ -20,6 +20,7 @@ from jmer.config import base_config, with_variants
 from jmer.errors import UserError
 from jmer.models import Encoders, Model, build_model, check_model, encoders_of, expose_encodings, get_spec, model_names
 from jmer.models.contract import encoder_widths, example_batch
+from jmer.models.encoders import COLLECTION, exposed_encodings
 from jmer.pipeline import Pipeline
 from jmer.training import create_train_state, make_optimizer, train_step
 from jmer.training.initial_weights import named_arrays
@@ -282,6 +283,37 @@ def test_a_model_declares_parameters_of_each_encoder_and_no_others(name):
         assert found in ([1], named, [2, 3, 5]) or "gru" in path
     widths, inputs = encoder_widths(model, tuple(WIDTHS.items()))
     assert set(widths) == set(MODALITIES) and inputs > 0
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "lfvd" else pytest.mark.slow) for name in DECLARING]
+)
+def test_an_encoding_depends_on_its_own_encoder_and_on_no_other(name):
+    model = built(name)
+    pipeline = Pipeline.for_training(settings(), corpus())
+    batch = next(pipeline.train_batches(0))
+    batch = batch.replace(available=dict.fromkeys(batch.available, batch.mask))
+    variables = dict(jax.jit(model.init)(jax.random.key(0), batch))
+    params, encoders = variables.pop("params"), model.spec.encoders(model.module)
+
+    def total(params, weights):
+        _, state = model.apply_in_training(params, variables, batch, jax.random.key(1), expose=True)
+        encodings = exposed_encodings(state[COLLECTION])
+        return sum(w * jnp.sum(jnp.sin(encodings[m])) for m, w in zip(encoders.own, weights, strict=True))
+
+    gradients = jax.jit(jax.vmap(jax.grad(total), (None, 0)))(params, jnp.eye(3))
+    reached = dict.fromkeys(encoders.own, False)
+    for path, x in named_arrays(gradients).items():
+        for i, m in enumerate(encoders.own):
+            if encoders.is_stacked(path):
+                others = np.delete(np.asarray(x[i]), i, axis=0)
+                # An utterance's own part of a predecessor's score cancels.
+                unused = path.endswith(("score_bias", "score_query_kernel"))
+                assert np.all(others == 0) and (unused or np.any(x[i][i] != 0)), path
+            elif encoders.owner(path) == m:
+                assert np.all(np.delete(np.asarray(x), i, axis=0) == 0), path
+                reached[m] = reached[m] or bool(np.any(x[i] != 0))
+    assert all(reached.values())
 
 
 def test_parameters_that_the_modalities_share_are_nobody_s():
