@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from packed import apart, packed
-from reference import draw_parameters, float64, gru_cell, linear, normal, one_of, rows_where, sigmoid, softmax
+from reference import draw_parameters, float64, gru_cell, linear, normal, rows_where, sigmoid, softmax
 from tiny import EMOTIONS, WIDTHS, tiny_corpus
 
 from jmer.config import base_config, check_values
@@ -78,12 +78,12 @@ def dialoguecrn(p, model, conversation):
     there, features = conversation.available, conversation.features
     x = [rows_where(there[m], np.float64(features[m])) for m in MODALITIES if m in model.modalities]
     x = np.concatenate(x, axis=1)
-    situation = recurrent(one_of(p["encoder"]["rnn"], 0), x, model)
+    situation = recurrent(p["situation"], x, model)
     speaker = np.zeros_like(situation)
     speakers = np.array(conversation.speakers)
     for party in set(conversation.speakers):
         own = speakers == party
-        speaker[own] = recurrent(one_of(p["encoder"]["rnn"], 1), x[own], model)
+        speaker[own] = recurrent(p["speaker"], x[own], model)
     answers = []
     for bank, name, steps in (
         (speaker, "speaker_reasoning", model.speaker_steps),

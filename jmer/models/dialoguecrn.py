@@ -15,7 +15,6 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.party import party_order
 from jmer.layers.reasoning import CognitiveReasoning
 from jmer.layers.recurrent import CELLS, StackedRNN
-from jmer.layers.stacking import stacked, unstacked
 from jmer.models.checks import (
     check_at_least,
     check_at_least_one,
@@ -97,36 +96,17 @@ class DialogueCRN(nn.Module):
     def _banks(self, batch: Batch, train: bool) -> tuple[jax.Array, ...]:
         """Returns the states of the conversation's network and of the speakers', `[B, T, 2 d_h]` each.
 
-        Both advance together: the speakers' utterances are brought next to each other, and its network stops where one
-        speaker ends and the next begins.
+        The utterances of each speaker are brought next to each other: their network stops where one speaker ends and
+        the next begins.
         """
-        x, segments = side_by_side(batch, self.modalities), batch.segments
-        parties = party_order(batch.speakers, batch.mask, segments=segments)
-        both = Segments(jnp.stack([segments.ids, parties.segments.ids]), parties.segments.count)
-        encoder = _Encoder(self.d_h, self.cell, self.num_layers, self.dropout_rate, self.initialization, name="encoder")
-        states = stacked(encoder)(
-            jnp.stack([x, parties.sort(x)]),
-            jnp.stack([batch.mask, parties.sort(batch.mask)]),
-            both,
-            train=train,
-            row_ids=batch.row_ids,
-        )
-        situation, speaker = unstacked(states)
+        x = side_by_side(batch, self.modalities)
+        parties = party_order(batch.speakers, batch.mask, segments=batch.segments)
+        situation = self._encode("situation", x, batch.mask, batch.segments, batch, train)
+        speaker = self._encode("speaker", parties.sort(x), parties.sort(batch.mask), parties.segments, batch, train)
         return situation, parties.unsort(speaker)
 
-
-class _Encoder(nn.Module):
-    """A `StackedRNN` whose segments may differ between copies."""
-
-    d_h: int
-    cell: str
-    num_layers: int
-    dropout_rate: float
-    initialization: str
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, mask: jax.Array, segments: Segments, *, train: bool, row_ids: jax.Array | None
+    def _encode(
+        self, name: str, x: jax.Array, mask: jax.Array, segments: Segments, batch: Batch, train: bool
     ) -> jax.Array:
         options = SCHEMES[self.initialization]
         network = StackedRNN(
@@ -135,10 +115,10 @@ class _Encoder(nn.Module):
             num_layers=self.num_layers,
             dropout_rate=self.dropout_rate,
             recurrent_kernel_init=options["kernel_init"],
-            name="rnn",
+            name=name,
             **options,
         )
-        return network(x, mask, segments=segments, train=train, row_ids=row_ids)
+        return network(x, mask, segments=segments, train=train, row_ids=batch.row_ids)
 
 
 SPEC = ModelSpec(

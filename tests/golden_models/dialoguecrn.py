@@ -1,7 +1,5 @@
 """The files of DialogueCRN."""
 
-import jax
-import jax.numpy as jnp
 from golden import Adapter, linear, with_prefix
 
 BANKS = ("situation", "speaker")
@@ -21,18 +19,12 @@ def sections(golden):
 
 
 def parameters(params):
-    """Both recurrent networks side by side, and the reasoning of the banks that have one."""
-    networks = [
-        {f"layer_{name}": x for name, x in with_prefix(params, f"{bank}_").items() if name[0].isdigit()}
-        for bank in BANKS
-    ]
-    tree = {
-        "encoder": {"rnn": jax.tree.map(lambda *both: jnp.stack(both), *networks)},
-        "query": linear(params, "query_"),
-        "classifier": linear(params, "classifier_"),
-    }
+    """Both recurrent networks, and the reasoning of the banks that have one."""
+    tree = {name: linear(params, f"{name}_") for name in ("query", "classifier")}
     for bank in BANKS:
-        reason = {f"lstm_{name}": x for name, x in with_prefix(params, f"{bank}_reason_").items()}
+        of_bank = with_prefix(params, f"{bank}_")
+        tree[bank] = {f"layer_{name}": x for name, x in of_bank.items() if name[0].isdigit()}
+        reason = {f"lstm_{name}": x for name, x in with_prefix(of_bank, "reason_").items()}
         if reason:
             tree[f"{bank}_reasoning"] = reason
     return tree

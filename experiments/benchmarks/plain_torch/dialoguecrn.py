@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.benchmarks.plain_torch.classification import ClassifierOutput, inputs
-from experiments.benchmarks.plain_torch.convert import load_gru, load_linear, one_of
+from experiments.benchmarks.plain_torch.convert import load_gru, load_linear
 from jmer.batch import Batch
 from jmer.modalities import MODALITIES
 
@@ -115,11 +115,11 @@ class DialogueCRN(nn.Module):
 
 def load_parameters(module: DialogueCRN, params: Mapping[str, Any]) -> None:
     """Copies the parameters of a `jmer.models.dialoguecrn.DialogueCRN`."""
-    for i, network in enumerate((module.situation, module.speaker)):
-        source = one_of(params["encoder"]["rnn"], i)
+    for bank in ("situation", "speaker"):
+        network = getattr(module, bank)
         for layer, directions in enumerate(zip(network.there, network.back, strict=True)):
             for direction, cell in zip(("forward", "backward"), directions, strict=True):
-                load_gru(cell, source, f"layer_{layer}_{direction}", "_l0")
+                load_gru(cell, params[bank], f"layer_{layer}_{direction}", "_l0")
     for name in ("query", "classifier"):
         load_linear(getattr(module, name), params[name])
     for name in ("situation_reasoning", "speaker_reasoning"):
