@@ -4,7 +4,7 @@ Paper: Shi and Huang, *MultiEMO: an attention-based correlation-aware multimodal
     recognition in conversations*, ACL 2023.
 Command: jmer train --config multiemo_meld --corpus FOLDER
 Expected: weighted F1 66.74 on the test split, with features that jmer does not ship; the authors' code keeps the epoch
-    of the best score on the test split, and lowers its learning rate where the loss of validation stands still.
+    of the best score on the test split.
 Variants: of MultiEMO, such as `without_contrast`, `hgr_of_features`, `plain_features` and `tiny`.
 """
 
@@ -29,6 +29,9 @@ def get_config() -> ConfigDict:
     config.loss.tau = 1.4
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 1e-5
+    config.optimizer.schedule = "plateau"
+    config.optimizer.plateau_factor = 0.95
+    config.optimizer.plateau_patience = 11
     config.training.batch_size = 100
     config.training.epochs = 15
     return config
