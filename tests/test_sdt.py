@@ -463,7 +463,8 @@ def test_dropout_falls_on_the_inputs_and_on_what_was_read_and_follows_the_conver
     p, streams = parameters(model), {"dropout": key()}
     apply = jax.jit(functools.partial(model.apply, train=True, capture_intermediates=True, mutable="intermediates"))
     output, state = apply({"params": p}, batch, rngs=streams)
-    values = {name: parts["__call__"][0] for name, parts in state["intermediates"].items() if name != "__call__"}
+    modules = {name: parts for name, parts in state["intermediates"].items() if isinstance(parts, dict)}
+    values = {name: parts["__call__"][0] for name, parts in modules.items()}
     speakers = p["speakers"]["embedding"][np.clip(batch.speakers, 0, 1)]
     inputs = [values[f"input_{m}"] + positions(6, 8)[None] + speakers for m in MODALITIES]
     read = [values["attention"][path] for path in model.paths]

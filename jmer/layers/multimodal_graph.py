@@ -28,6 +28,12 @@ class MultimodalGraph(Edges):
     Attributes:
       within: `[B, M, T, T]`, weights between utterances of a modality.
       across: `[B, M, M, T]`, weights between the modalities of an utterance; 0 from a modality to itself.
+
+    Examples:
+      >>> within, across = jnp.full((1, 2, 3, 3), 0.25), jnp.array([[0.0, 0.5], [0.5, 0.0]])[None, ..., None]
+      >>> graph = MultimodalGraph(within, jnp.broadcast_to(across, (1, 2, 2, 3)))
+      >>> print(graph.propagate(jnp.ones((1, 2, 3, 1)))[0, 0, :, 0])
+      [1.25 1.25 1.25]
     """
 
     def propagate(self, x: jax.Array) -> jax.Array:
