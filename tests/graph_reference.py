@@ -3,8 +3,14 @@
 A node is a pair of modality and utterance. Parameters have the names that the Flax modules give them.
 """
 
+import functools
+
+import jax
 import numpy as np
-from reference import gru_cell, linear, rows_where, sigmoid
+from reference import draw_parameters, float64, gru_cell, linear, rows_where, sigmoid
+from tiny import WIDTHS, tiny_corpus
+
+from jmer.data.batching import batches
 
 ORDER = ("text", "audio", "visual")
 KAPPA = 0.99999
@@ -131,3 +137,60 @@ def mmdfn(p, model, conversation):
                 own = there[m] & (np.asarray(conversation.speakers) == party)
                 encoded[m] = encoded[m] + party_weight * context_where(p["party"], mapped[m], own, "gru")
     return classify(p["fusion"], model, encoded, there, model.recurrence)
+
+
+# Conversations, and how the models are compared with the above.
+
+
+@functools.cache
+def conversations():
+    """Four conversations with unlabelled utterances, and some that lack a modality or all of them."""
+    return tiny_corpus().conversations("train")[:4]
+
+
+@functools.cache
+def batch():
+    """The conversations, with garbage where a feature is unavailable."""
+    (padded,) = batches(conversations(), WIDTHS, batch_size=4)
+    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
+    return padded.replace(features=features)
+
+
+def logits_of(model, p, rows):
+    return jax.jit(model.apply)({"params": p}, rows).logits
+
+
+def check_forward(model, reference):
+    """Compares a network with `reference(p, model, conversation)`."""
+    p = draw_parameters(model, batch())
+    logits = logits_of(model, p, batch())
+    for row, conversation in zip(logits, conversations(), strict=True):
+        expected = reference(float64(p), model, conversation)
+        np.testing.assert_allclose(row[: len(expected)], expected, rtol=1e-5, atol=2e-5)
+
+
+def check_loss_and_gradient(model, loss, objective):
+    """In float64; the gradient of every parameter along a random direction, against differences.
+
+    Args:
+      model, loss: jmer's.
+      objective: (parameters, those at which the gradient is taken) -> the loss.
+    """
+    p = float64(draw_parameters(model, batch(), spread=0.3))
+
+    def mean_loss(p):
+        _, total, count = loss(model.apply({"params": p}, batch()), batch())["classification"]
+        return total / count
+
+    with jax.enable_x64(True):
+        value, gradients = jax.device_get(jax.jit(jax.value_and_grad(mean_loss))(p))
+    np.testing.assert_allclose(value, objective(p, p), rtol=1e-7)
+    leaves, structure = jax.tree.flatten(p)
+    rng, length = np.random.default_rng(1), 1e-5
+    for i, (leaf, gradient) in enumerate(zip(leaves, jax.tree.leaves(gradients), strict=True)):
+        direction = rng.normal(size=leaf.shape)
+        ahead, behind = (
+            objective(structure.unflatten([*leaves[:i], leaf + sign * length * direction, *leaves[i + 1 :]]), p)
+            for sign in (1, -1)
+        )
+        np.testing.assert_allclose((gradient * direction).sum(), (ahead - behind) / (2 * length), rtol=1e-4, atol=1e-7)

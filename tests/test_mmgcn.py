@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from graph_reference import mmgcn
-from reference import draw_parameters, float64, softmax
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from graph_reference import batch, check_forward, check_loss_and_gradient, conversations, logits_of, mmgcn
+from reference import draw_parameters, softmax
+from tiny import EMOTIONS, defaults
 
-from jmer.data.batching import batches
 from jmer.modalities import MODALITIES
 from jmer.models import MMGCN, FocalClassificationLoss, Model
 from jmer.models.mmgcn import SPEC
@@ -19,35 +18,9 @@ C = len(EMOTIONS)
 WEIGHTS = (0.5, 2.0, 1.0, 3.0)
 
 
-@functools.cache
-def conversations():
-    """Four conversations with unlabelled utterances, and some that lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:4]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=4)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
-
-
 def small(**options):
     sizes = {"num_classes": C, "d_rnn": 3, "d_graph": 4, "graph_layers": 2, "dropout_rate": 0.0}
     return MMGCN(**sizes | options)
-
-
-def logits_of(model, p, rows):
-    return jax.jit(model.apply)({"params": p}, rows).logits
-
-
-def check_forward(model):
-    p = draw_parameters(model, batch())
-    logits = logits_of(model, p, batch())
-    for row, conversation in zip(logits, conversations(), strict=True):
-        expected = mmgcn(float64(p), model, conversation)
-        np.testing.assert_allclose(row[: len(expected)], expected, rtol=1e-5, atol=2e-5)
 
 
 def named(options):
@@ -66,7 +39,7 @@ def named(options):
     ids=named,
 )
 def test_the_logits_are_those_of_the_equations(options):
-    check_forward(small(**options))
+    check_forward(small(**options), mmgcn)
 
 
 @pytest.mark.slow
@@ -74,12 +47,8 @@ def test_the_logits_are_those_of_the_equations(options):
 @pytest.mark.parametrize("speaker_on", ["text", "all", "none"])
 @pytest.mark.parametrize("audio_visual_rnn", [False, True])
 def test_the_logits_are_those_of_the_equations_for_every_subset(modalities, speaker_on, audio_visual_rnn):
-    check_forward(small(modalities=modalities, speaker_on=speaker_on, audio_visual_rnn=audio_visual_rnn))
-
-
-def mean_loss(model, loss, p):
-    _, total, count = loss(model.apply({"params": p}, batch()), batch())["classification"]
-    return total / count
+    model = small(modalities=modalities, speaker_on=speaker_on, audio_visual_rnn=audio_visual_rnn)
+    check_forward(model, mmgcn)
 
 
 def reference_loss(p, model, loss):
@@ -110,24 +79,8 @@ def reference_loss(p, model, loss):
     ids=lambda loss: loss.criterion,
 )
 def test_loss_and_gradient_are_those_of_the_equations(loss):
-    """In float64; the gradient of every parameter along a random direction, against differences."""
     model = small()
-    p = float64(draw_parameters(model, batch(), spread=0.3))
-    with jax.enable_x64(True):
-        step = jax.jit(jax.value_and_grad(functools.partial(mean_loss, model, loss)))
-        value, gradients = jax.device_get(step(p))
-    np.testing.assert_allclose(value, reference_loss(p, model, loss), rtol=1e-7)
-    leaves, structure = jax.tree.flatten(p)
-    rng, length = np.random.default_rng(1), 1e-5
-    for i, (leaf, gradient) in enumerate(zip(leaves, jax.tree.leaves(gradients), strict=True)):
-        direction = rng.normal(size=leaf.shape)
-        ahead, behind = (
-            reference_loss(
-                structure.unflatten([*leaves[:i], leaf + sign * length * direction, *leaves[i + 1 :]]), model, loss
-            )
-            for sign in (1, -1)
-        )
-        np.testing.assert_allclose((gradient * direction).sum(), (ahead - behind) / (2 * length), rtol=1e-4, atol=1e-7)
+    check_loss_and_gradient(model, loss, lambda p, at: reference_loss(p, model, loss))
 
 
 def without(batch, modality):
