@@ -1,5 +1,6 @@
 """Configurations: the fields that all runs have, their checks, and what a corpus fills in."""
 
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -273,7 +274,7 @@ def _kind(name: str, default: Any) -> Any:
     if not isinstance(default, tuple):
         return type(default)
     entry = type(default[0]) if default else float if name in OF_CORPUS else str
-    return tuple[entry, ...]  # type: ignore[valid-type]
+    return types.GenericAlias(tuple, (entry, ...))
 
 
 def _updated(config: ConfigDict, values: Mapping[str, Any], what: str) -> ConfigDict:

@@ -33,8 +33,8 @@ def emotions(p, name, x, speakers, *, kind="general", listener=False, scale=drop
         before = parties.copy()
         parties[s] = gru_cell(p, f"{name}_party", np.concatenate([u, c]), before[s]) * scale("party", t)
         for other in set(speakers) - {s} if listener else ():
-            heard = np.concatenate([u, parties[s]])
-            parties[other] = gru_cell(p, f"{name}_listener", heard, before[other]) * scale("listeners", t)[other]
+            message = np.concatenate([u, parties[s]])
+            parties[other] = gru_cell(p, f"{name}_listener", message, before[other]) * scale("listeners", t)[other]
         history = np.concatenate([history, g[None]])
         e = gru_cell(p, f"{name}_emotion", parties[s], e) * scale("emotion", t)
         states.append(e)

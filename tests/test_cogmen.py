@@ -41,7 +41,7 @@ def batch():
 
 
 def small(**options):
-    sizes = {"encoder_layers": 1, "d_ff": 5, "d_h": 4, "hears_back": 2, "hears_ahead": 1}
+    sizes = {"encoder_layers": 1, "d_ff": 5, "d_h": 4, "window_past": 2, "window_future": 1}
     return COGMEN(**{"num_classes": C, "dropout_rate": 0.0} | sizes | options)
 
 
@@ -54,10 +54,10 @@ def variables_of(model):
     return {"params": draw_parameters(model, batch()), "batch_stats": statistics}
 
 
-def hears(model, n):
-    """Which source each target hears, bool [n, n]."""
-    back = n if model.hears_back < 0 else model.hears_back
-    ahead = n if model.hears_ahead < 0 else model.hears_ahead
+def edges(model, n):
+    """The sources of each target, bool [n, n]."""
+    back = n if model.window_past < 0 else model.window_past
+    ahead = n if model.window_future < 0 else model.window_future
     return np.array([[t - back <= s <= t + ahead for s in range(n)] for t in range(n)])
 
 
@@ -89,7 +89,7 @@ def cogmen(variables, model, conversation):
         x = linear(p["input"], x)
     for i in range(model.encoder_layers):
         x = post_norm_encoder_layer(p[f"encoder_{i}"], x, model.num_heads or usual_heads(x.shape[1]))
-    g, visible = linear(p["encoder_out"], x), hears(model, len(x))
+    g, visible = linear(p["encoder_out"], x), edges(model, len(x))
     numbers = {speaker: i for i, speaker in enumerate(dict.fromkeys(conversation.speakers))}
     h = relational(p["relational"], model, g, [numbers[speaker] for speaker in conversation.speakers], visible)
     o = read_heads(p["graph_attention"], h, h, h, visible, model.graph_heads) + linear(p["graph_skip"], h)
@@ -107,7 +107,7 @@ OPTIONS = [
     {"encoder_layers": 2},
     {"encoder_width": 14, "graph_heads": 2, "speakers": 1},
     {"num_heads": 3, "concat_context": True, "relations": "same_or_other"},
-    {"highway": True, "hears_back": -1, "hears_ahead": 0, "modalities": ("text", "audio"), "speakers": 3},
+    {"highway": True, "window_past": -1, "window_future": 0, "modalities": ("text", "audio"), "speakers": 3},
 ]
 
 
@@ -171,7 +171,7 @@ def test_initial_values(key):
         ({"modalities": ()}, r"modalities must be some of text, audio, visual, each once, not \(\)"),
         ({"encoder_layers": 0}, "encoder_layers must be at least 1, not 0"),
         ({"encoder_width": -1}, "encoder_width must be at least 0, not -1"),
-        ({"hears_ahead": -2}, "hears_ahead must be at least -1, not -2"),
+        ({"window_future": -2}, "window_future must be at least -1, not -2"),
         ({"dropout_rate": -0.1}, "dropout_rate must be at least 0 and below 1, not -0.1"),
         ({"num_heads": 4}, "num_heads: expected a divisor of the width 15, got 4"),
     ],
@@ -182,10 +182,10 @@ def test_models_that_cannot_be_are_refused(options, message):
 
 
 def test_a_configuration_may_have_no_neighbours_or_all_of_them():
-    fields = {"model.hears_back": "0", "model.hears_ahead": "-1"}
+    fields = {"model.window_past": "0", "model.window_future": "-1"}
     check_values(change_fields(base_config("cogmen"), fields))
     too_low = change_fields(
-        base_config("cogmen"), {"model.hears_back": "-2", "model.num_classes": "4", "model.modalities": "text"}
+        base_config("cogmen"), {"model.window_past": "-2", "model.num_classes": "4", "model.modalities": "text"}
     )
-    with pytest.raises(UserError, match=r"^invalid configuration: hears_back must be at least -1, not -2"):
+    with pytest.raises(UserError, match=r"^invalid configuration: window_past must be at least -1, not -2"):
         build_model(too_low)

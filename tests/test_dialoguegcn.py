@@ -157,7 +157,7 @@ def reached(model, at):
 
 @pytest.mark.parametrize(("edge_weights", "windows"), [("source", 3), ("target", 2)])
 def test_the_graph_reaches_two_windows_and_one_more_through_the_shares_of_a_source(edge_weights, windows):
-    """A source's neighbours share its weight, so that what is said before it moves what is heard after it."""
+    """A source's neighbours share its weight, so that what comes before it moves what its targets receive."""
     model = small(window_past=1, window_future=1, edge_weights=edge_weights)
     assert reached(model, at=0) == [position <= windows for position in range(5)]
 
@@ -166,8 +166,8 @@ def test_the_graph_reaches_two_windows_and_one_more_through_the_shares_of_a_sour
     ("edge_weights", "expected"),
     [("source", [True, True, True, True, False]), ("target", [True, True, False, False, False])],
 )
-def test_a_window_counts_from_who_speaks_unless_the_target_shares(edge_weights, expected):
-    """Each utterance has the next one in its window, which hears it, or which it hears."""
+def test_a_window_counts_from_the_source_unless_the_target_normalizes(edge_weights, expected):
+    """Each utterance has the next one in its window, as its target or as its source."""
     assert reached(small(window_past=0, window_future=1, edge_weights=edge_weights), at=1) == expected
 
 

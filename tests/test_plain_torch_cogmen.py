@@ -22,8 +22,8 @@ SIZES = {
     "encoder_width": 14,
     "d_ff": 5,
     "d_h": 4,
-    "hears_back": 2,
-    "hears_ahead": 1,
+    "window_past": 2,
+    "window_future": 1,
     "speakers": 2,
     "graph_heads": 2,
 }

@@ -14,7 +14,7 @@ SPEAKERS = np.array([[0, 1, 0, 0, 1], [0, 1, 2, -1, -1]], np.int32)
 
 
 def relation(kind, speakers, count, source, target):
-    """The relation by which the target hears the source."""
+    """The relation between a source and its target."""
     own, other = (min(speakers[i], count - 1) for i in (source, target))
     pair = int(speakers[source] == speakers[target]) if kind == "same_or_other" else count * own + other
     return 2 * pair + int(source >= target)
@@ -87,8 +87,8 @@ def test_weights_of_a_relation_sum_to_one(kind):
     weights = np.asarray(relation_means(edges, SPEAKERS, 2, relations=kind))
     assert (weights[~edges] == 0).all()
     for b, target, source in zip(*np.nonzero(edges), strict=True):
-        heard = [relation(kind, SPEAKERS[b], 2, s, target) for s in np.nonzero(edges[b, target])[0]]
-        share = 1 / heard.count(relation(kind, SPEAKERS[b], 2, source, target))
+        related = [relation(kind, SPEAKERS[b], 2, s, target) for s in np.nonzero(edges[b, target])[0]]
+        share = 1 / related.count(relation(kind, SPEAKERS[b], 2, source, target))
         np.testing.assert_allclose(weights[b, target, source], share, rtol=1e-6)
 
 

@@ -181,7 +181,16 @@ def _dialoguegcn(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
 
 
 def _cogmen(config: ConfigDict, widths: Mapping[str, int]) -> Plain:
-    sizes = ("encoder_width", "encoder_layers", "d_ff", "d_h", "hears_back", "hears_ahead", "speakers", "graph_heads")
+    sizes = (
+        "encoder_width",
+        "encoder_layers",
+        "d_ff",
+        "d_h",
+        "window_past",
+        "window_future",
+        "speakers",
+        "graph_heads",
+    )
     network = cogmen.COGMEN(widths, **_fields(config.model, "num_classes", *sizes, "dropout_rate"))
     return Plain(network, CrossEntropyLoss(), _with_statistics(cogmen))
 

@@ -178,10 +178,11 @@ class Faces(PictureExtractor):
     @functools.cached_property
     def _size(self) -> tuple[int, int, int]:
         """Height, width and number of colours of the network's input."""
-        batch, *sizes = self._network.shape
+        batch, *axes = self._network.shape
+        sizes = [size for size in axes if size is not None]
         if len(sizes) == 3 and self._channels_first:
             sizes = [*sizes[1:], sizes[0]]
-        if batch not in (1, None) or len(sizes) != 3 or sizes[2] not in (1, 3) or None in sizes:
+        if batch not in (1, None) or len(axes) != 3 or len(sizes) != 3 or sizes[2] not in (1, 3):
             raise UserError(
                 f"{self.model} takes an array {self._network.shown_shape()}: expected one picture, [1, H, W, C] or "
                 f"[1, C, H, W] with a fixed height and width and 1 or 3 colours"
@@ -189,7 +190,7 @@ class Faces(PictureExtractor):
         height, width, channels = sizes
         if channels == 1 and self.scale == "imagenet":
             raise UserError(f"{self.model} takes grey pictures: scale=imagenet is for red, green and blue")
-        return height, width, channels  # type: ignore[return-value]  # None is refused above.
+        return height, width, channels
 
     @functools.cached_property
     def _cv2(self) -> ModuleType:

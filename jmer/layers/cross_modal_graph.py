@@ -1,4 +1,4 @@
-"""Graph convolution in which the utterances of one modality hear those of another (GraphSmile: Li et al., 2025)."""
+"""Graph convolution from the utterances of one modality to those of another (GraphSmile: Li et al., 2025)."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def normalized_adjacency(edges: jax.Array) -> jax.Array:
     .. math:: \hat{A}_{ij} = A_{ij} / \sqrt{d_i d_j}, \quad d_i = \sum_k A_{ik}
 
     Args:
-      edges: bool `[B, T, T]`, True at `[b, i, j]` where i hears j.
+      edges: bool `[B, T, T]`, True at `[b, i, j]` where i receives from j.
 
     Returns:
       float `[B, T, T]`, 0 where there is no edge.
@@ -42,7 +42,7 @@ class CrossModalConvolutions(nn.Module):
         s^m_l = s^m_{l-1} + \mathrm{Drop}(\mathrm{LeakyReLU}(y^m_l W'_l + b'_l))
 
     from :math:`y_0 = s_0 = x`. There is nothing between the layers, and both directions share their parameters. A
-    modality by itself hears its own utterances.
+    modality by itself receives from its own utterances.
 
     Attributes:
       num_layers: number of layers.
@@ -98,13 +98,13 @@ class CrossModalConvolutions(nn.Module):
 
         drop = ConversationDropout(self.dropout_rate)
         pair, adjacency = promote_dtype(pair, adjacency, dtype=self.dtype)
-        result = said = pair
+        result = states = pair
         for i in range(self.num_layers):
-            spread, bias = transformed(said, f"layer_{i}_graph")
+            spread, bias = transformed(states, f"layer_{i}_graph")
             spread = jnp.einsum("bij,bjx->bix", adjacency, spread.reshape(rows, length, count * width))
-            said = spread.reshape(pair.shape) + bias
-            added, bias = transformed(said, f"layer_{i}_output")
+            states = spread.reshape(pair.shape) + bias
+            added, bias = transformed(states, f"layer_{i}_output")
             added = drop(nn.leaky_relu(added + bias), train=train, row_ids=row_ids)
-            # `said` stays with the modality that it comes from: after an odd number of layers the other one hears it.
+            # `states` stay with their own modality: after an odd number of layers they add to the other one.
             result = result + (added[:, :, ::-1] if i % 2 == 0 else added)
         return result

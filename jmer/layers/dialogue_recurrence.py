@@ -490,9 +490,9 @@ def scan_recurrence(
         emotion = jnp.where(real, gru_next(of_emotion, emotion) * scale.emotion, emotion)
         listening = weights.listening
         if listening is not None:
-            heard = given.to_listeners + _product(new_party, listening.speaker_kernel)
+            message = given.to_listeners + _product(new_party, listening.speaker_kernel)
             kept = jnp.einsum("gbpd,gde->gbpe", party_states, listening.state_kernel)
-            of_listeners = gru_gates(heard[:, :, None], kept + listening.state_bias[:, None, None])
+            of_listeners = gru_gates(message[:, :, None], kept + listening.state_bias[:, None, None])
             others = gru_next(of_listeners, party_states) * scale.listeners
             updated = jnp.where(speaks[..., None], new_party[:, :, None], others)
             party_states = jnp.where(real[..., None], updated, party_states)

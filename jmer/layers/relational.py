@@ -1,7 +1,7 @@
 """Relational graph convolution over conversations, whose relations are the two speakers and the order of utterances.
 
-Graphs are dense masks over pairs of utterances, `[B, T, T]`: the second axis is the target, which hears, the last one
-the source.
+Graphs are dense masks over pairs of utterances, `[B, T, T]`: the second axis is the target, which receives, the last
+one the source.
 """
 
 import jax
@@ -60,7 +60,7 @@ def relation_means(
     with :math:`N_r(t)` the sources of t by relation r; 0 where there is no edge.
 
     Args:
-      edges: bool `[B, T, T]`, True at `[b, t, s]` where target t hears source s.
+      edges: bool `[B, T, T]`, True at `[b, t, s]` where source s is linked to target t.
       speakers: int `[B, T]`.
       num_speakers, relations: see `RelationalConvolution`.
 
@@ -99,8 +99,8 @@ class RelationalConvolution(nn.Module):
     .. math:: h_t = \sum_s w_{ts} \, x_s W_{r(s \to t)} + x_t W_{root} + b
 
     for weights w that are given. The relation is the source's speaker, the target's speaker and the order of the two,
-    :math:`r(s \to t) = 2 (S p_s + p_t) + [s \ge t]`, so that an utterance hears itself as a later one. With bases,
-    :math:`W_r = \sum_k C_{rk} V_k`.
+    :math:`r(s \to t) = 2 (S p_s + p_t) + [s \ge t]`, in which an edge from an utterance to itself counts as one from a
+    later utterance. With bases, :math:`W_r = \sum_k C_{rk} V_k`.
 
     Attributes:
       features: width of the output.
@@ -133,13 +133,13 @@ class RelationalConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, speakers: jax.Array, weights: jax.Array) -> jax.Array:
-        """Sends what utterances say along the edges of a graph.
+        """Passes messages between utterances along the edges of a graph.
 
         Args:
           x: float `[B, T, D]`; values where `mask` is False do not matter.
           mask: bool `[B, T]`, True where an utterance is real.
           speakers: int `[B, T]`.
-          weights: float `[B, T, T]`, the weight with which target `[b, t]` hears source s; 0 where there is no edge.
+          weights: float `[B, T, T]`, the weight of source s for target `[b, t]`; 0 where there is no edge.
 
         Returns:
           `[B, T, features]`, zero where `mask` is False.
@@ -162,15 +162,19 @@ class RelationalConvolution(nn.Module):
         x, root, bias, *matrices = promote_dtype(x, root, bias, *matrices, dtype=self.dtype)
         weights = weights.astype(x.dtype)
         if self.relations == "same_or_other":
-            heard = _heard_by_sameness(x, _composed(matrices), speakers, weights)
+            received = _received_by_sameness(x, _composed(matrices), speakers, weights)
         else:
             spoken = _one_hot(speakers, self.num_speakers, x.dtype)
             # With few relations their matrices are less work than the bases.
             few = 2 * self.num_speakers**2 <= max(self.num_bases, 1)
             through_bases = len(matrices) == 2 and not few
-            sent = _sent_through_bases(x, matrices, spoken) if through_bases else _sent(x, _composed(matrices), spoken)
-            heard = _heard(sent, spoken, weights)
-        return jnp.where(mask[..., None], heard + x @ root + bias[None, None], 0)
+            messages = (
+                _messages_through_bases(x, matrices, spoken)
+                if through_bases
+                else _messages(x, _composed(matrices), spoken)
+            )
+            received = _received(messages, spoken, weights)
+        return jnp.where(mask[..., None], received + x @ root + bias[None, None], 0)
 
     def _matrices(self, width: int, kernel_init: Initializer) -> list[jax.Array]:
         """Returns the relations' matrices `[R, D, E]`, or coefficients `[R, K]` and bases `[K, D, E]`."""
@@ -189,8 +193,8 @@ def _composed(matrices: list[jax.Array]) -> jax.Array:
     return jnp.einsum("rk,kde->rde", *matrices) if len(matrices) == 2 else matrices[0]
 
 
-def _sent(x: jax.Array, kernels: jax.Array, spoken: jax.Array) -> jax.Array:
-    """Returns what each utterance says to a target of each speaker before and after it, `[B, T, S, 2, E]`.
+def _messages(x: jax.Array, kernels: jax.Array, spoken: jax.Array) -> jax.Array:
+    """Returns the messages of each source to targets of each speaker after and before it, `[B, T, S, 2, E]`.
 
     Args:
       x: `[B, T, D]`.
@@ -201,12 +205,12 @@ def _sent(x: jax.Array, kernels: jax.Array, spoken: jax.Array) -> jax.Array:
     # A row of zeros for each other speaker, so that all relations are one product.
     apart = (spoken[..., None] * x[:, :, None]).reshape(*x.shape[:2], speakers * width)
     by_source = jnp.swapaxes(kernels.reshape(speakers, 2 * speakers, width, features), 1, 2)
-    sent = apart @ by_source.reshape(speakers * width, 2 * speakers * features)
-    return sent.reshape(*x.shape[:2], speakers, 2, features)
+    messages = apart @ by_source.reshape(speakers * width, 2 * speakers * features)
+    return messages.reshape(*x.shape[:2], speakers, 2, features)
 
 
-def _sent_through_bases(x: jax.Array, matrices: list[jax.Array], spoken: jax.Array) -> jax.Array:
-    """Returns `_sent` of the matrices that coefficients `[2S², K]` and bases `[K, D, E]` make, without making them."""
+def _messages_through_bases(x: jax.Array, matrices: list[jax.Array], spoken: jax.Array) -> jax.Array:
+    """Returns `_messages` by coefficients `[2S², K]` and bases `[K, D, E]`, without making the matrices."""
     coefficients, basis = matrices
     (bases, width, features), speakers = basis.shape, spoken.shape[-1]
     projected = (x @ jnp.swapaxes(basis, 0, 1).reshape(width, bases * features)).reshape(*x.shape[:2], bases, features)
@@ -215,20 +219,20 @@ def _sent_through_bases(x: jax.Array, matrices: list[jax.Array], spoken: jax.Arr
     return jnp.einsum("btrk,btke->btre", own, projected).reshape(*x.shape[:2], speakers, 2, features)
 
 
-def _heard(sent: jax.Array, spoken: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns what each utterance hears, `[B, T, E]`, of what is sent, `[B, T, S, 2, E]`."""
-    rows, length, speakers, _, features = sent.shape
-    sources = jnp.moveaxis(sent, 3, 1).reshape(rows, 2 * length, speakers * features)
-    heard = jnp.concatenate(_by_direction(weights), axis=-1) @ sources
-    return jnp.sum(heard.reshape(rows, length, speakers, features) * spoken[..., None], axis=2)
+def _received(messages: jax.Array, spoken: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the sum of the messages `[B, T, S, 2, E]` to each target, `[B, T, E]`."""
+    rows, length, speakers, _, features = messages.shape
+    sources = jnp.moveaxis(messages, 3, 1).reshape(rows, 2 * length, speakers * features)
+    received = jnp.concatenate(_by_direction(weights), axis=-1) @ sources
+    return jnp.sum(received.reshape(rows, length, speakers, features) * spoken[..., None], axis=2)
 
 
-def _heard_by_sameness(x: jax.Array, kernels: jax.Array, speakers: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns what each utterance hears, `[B, T, E]`, by the four relations of `kernels` `[4, D, E]`."""
+def _received_by_sameness(x: jax.Array, kernels: jax.Array, speakers: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the sum of the messages to each target, `[B, T, E]`, by the four relations of `kernels` `[4, D, E]`."""
     same = speakers[:, :, None] == speakers[:, None, :]
     by_relation = [jnp.where(related, directed, 0) for related in (~same, same) for directed in _by_direction(weights)]
-    sent = jnp.einsum("btd,rde->brte", x, kernels)
-    return jnp.concatenate(by_relation, axis=-1) @ sent.reshape(len(x), -1, kernels.shape[-1])
+    messages = jnp.einsum("btd,rde->brte", x, kernels)
+    return jnp.concatenate(by_relation, axis=-1) @ messages.reshape(len(x), -1, kernels.shape[-1])
 
 
 def _by_direction(pairs: jax.Array) -> list[jax.Array]:

@@ -60,8 +60,8 @@ class COGMEN(nn.Module):
       num_heads: attention heads of the encoder; 0 = the smallest number from 7 to 14 that divides its width, else 1.
       d_ff: width inside the encoder's feed-forward parts.
       d_h: H, width of the graph.
-      hears_back: earlier utterances in an utterance's window; -1 = all.
-      hears_ahead: later utterances in an utterance's window; -1 = all.
+      window_past: earlier utterances in an utterance's window; -1 = all.
+      window_future: later utterances in an utterance's window; -1 = all.
       relations: what an edge tells: `speakers` (both speakers and the order) or `same_or_other` (whether the speakers
         are the same, and the order).
       speakers: number of speakers that relations tell apart: 2 on IEMOCAP, 9 on MELD. They are numbered within their
@@ -79,8 +79,8 @@ class COGMEN(nn.Module):
     num_heads: int = 0
     d_ff: int = 2048
     d_h: int = 100
-    hears_back: int = 5
-    hears_ahead: int = 5
+    window_past: int = 5
+    window_future: int = 5
     relations: str = "speakers"
     speakers: int = 2
     graph_heads: int = 1
@@ -121,7 +121,7 @@ class COGMEN(nn.Module):
         check_choice("relations", self.relations, RELATIONS)
         check_at_least_one(self, "encoder_layers", "d_ff", "d_h", "speakers", "graph_heads")
         check_at_least(self, 0, "encoder_width", "num_heads")
-        check_at_least(self, -1, "hears_back", "hears_ahead")
+        check_at_least(self, -1, "window_past", "window_future")
         check_rates(self, "dropout_rate")
 
     def _encode(self, batch: Batch, train: bool) -> jax.Array:
@@ -137,7 +137,7 @@ class COGMEN(nn.Module):
 
     def _graph(self, context: jax.Array, batch: Batch) -> jax.Array:
         """Returns o, `[B, T, graph_heads * d_h]`."""
-        window = neighbour_window(batch.mask, self.hears_back, self.hears_ahead, segments=batch.segments)
+        window = neighbour_window(batch.mask, self.window_past, self.window_future, segments=batch.segments)
         convolution = RelationalConvolution(
             self.d_h,
             self.speakers,
@@ -175,7 +175,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
-    may_be_zero=("hears_back", "hears_ahead"),
+    may_be_zero=("window_past", "window_future"),
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {
@@ -203,6 +203,6 @@ SPEC = ModelSpec(
         "concat_context": {"model.concat_context": True},
         "highway": {"model.highway": True},
         "class_weights": {"loss.class_weights": "inverse_freq"},
-        "unlimited_window": {"model.hears_back": -1, "model.hears_ahead": -1},
+        "unlimited_window": {"model.window_past": -1, "model.window_future": -1},
     },
 )

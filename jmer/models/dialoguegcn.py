@@ -61,8 +61,8 @@ class DialogueGCN(nn.Module):
       edge_scale: range in which the bilinear scores' matrix starts: `glorot`, or `published`, Glorot's variance where
         its standard deviation is meant.
       max_positions: rows of the table of positional scores; utterances beyond share the last.
-      edge_weights: whose neighbours share the weight of 1: those of the `source`, which speaks, as in the public code,
-        or those of the `target`, which hears, as in the paper. With `source`, the windows count from who speaks.
+      edge_weights: whose neighbours share the weight of 1: those of the `source`, as in the public code, or of the
+        `target`, as in the paper. With `source`, the windows count from the source.
       window_past: earlier utterances in a window; -1 = all.
       window_future: later utterances in a window; -1 = all.
       speakers: number of speakers that relations tell apart: 2 on IEMOCAP, 9 on MELD. They are numbered within their
@@ -145,8 +145,8 @@ class DialogueGCN(nn.Module):
         activation = nn.relu if self.graph_activation == "relu" else lambda x: x
         relational = RelationalConvolution(self.d_h1, self.speakers, num_bases=self.num_bases, name="relational")
         x = activation(relational(context, batch.mask, batch.speakers, weights))
-        said = dense(self.d_h2, self.d_h1, use_bias=False, name="graph_neighbour")(x)
-        return activation(window.astype(x.dtype) @ said + dense(self.d_h2, self.d_h1, name="graph_root")(x))
+        messages = dense(self.d_h2, self.d_h1, use_bias=False, name="graph_neighbour")(x)
+        return activation(window.astype(x.dtype) @ messages + dense(self.d_h2, self.d_h1, name="graph_root")(x))
 
     def _scores(self, context: jax.Array, batch: Batch) -> jax.Array:
         """Returns how each utterance scores the others, `[B, T, T]`."""

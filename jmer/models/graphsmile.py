@@ -62,8 +62,8 @@ class GraphSmile(nn.Module):
       modalities: those that the model uses, any non-empty subset of text, audio, visual; one by itself is paired with
         itself. An utterance that lacks one has zero features there.
       d_h: width of every representation: 512 on IEMOCAP, 384 on MELD.
-      window_past: number of earlier utterances that one hears; -1 = all.
-      window_future: number of later utterances that one hears; -1 = all.
+      window_past: number of earlier utterances in an utterance's window; -1 = all.
+      window_future: number of later utterances in an utterance's window; -1 = all.
       pair_layers: graph layers of the pairs text and visual, text and audio, visual and audio; one modality by itself
         has as many as the first pair.
       shift_window: number of utterances in a block whose sentiments are compared.

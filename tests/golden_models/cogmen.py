@@ -10,8 +10,8 @@ def sections(golden):
         "num_heads": golden.setting("encoder_heads"),
         "d_ff": params["encoder_0_ff_in_kernel"].shape[1],
         "d_h": params["relation_bias"].shape[0],
-        "hears_back": golden.setting("hears_back"),
-        "hears_ahead": golden.setting("hears_ahead"),
+        "window_past": golden.setting("hears_back"),
+        "window_future": golden.setting("hears_ahead"),
         "speakers": golden.setting("n_speakers"),
         "graph_heads": golden.setting("graph_heads"),
     }, {}

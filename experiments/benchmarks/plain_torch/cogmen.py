@@ -62,7 +62,7 @@ class COGMEN(nn.Module):
 
     Args:
       widths: modality -> width of its features, of those that are read.
-      num_classes, encoder_width, encoder_layers, d_ff, d_h, hears_back, hears_ahead, speakers, graph_heads,
+      num_classes, encoder_width, encoder_layers, d_ff, d_h, window_past, window_future, speakers, graph_heads,
         dropout_rate: see `jmer.models.cogmen.COGMEN`.
     """
 
@@ -75,15 +75,15 @@ class COGMEN(nn.Module):
         encoder_layers: int = 2,
         d_ff: int = 2048,
         d_h: int = 100,
-        hears_back: int = 5,
-        hears_ahead: int = 5,
+        window_past: int = 5,
+        window_future: int = 5,
         speakers: int = 2,
         graph_heads: int = 1,
         dropout_rate: float = 0.5,
     ):
         super().__init__()
         self.modalities = [m for m in MODALITIES if m in widths]
-        self.back, self.ahead, self.speakers = hears_back, hears_ahead, speakers
+        self.back, self.ahead, self.speakers = window_past, window_future, speakers
         width = encoder_width or sum(widths.values())
         self.input = nn.Linear(sum(widths.values()), width) if encoder_width else nn.Identity()
         self.encoder = nn.ModuleList(
@@ -105,7 +105,7 @@ class COGMEN(nn.Module):
         for layer in self.encoder:
             x = layer(x, src_key_padding_mask=~batch.mask)
         context = self.encoder_out(x)
-        # What a target hears later is, seen from the source, a target before it.
+        # Seen from the source, a target that is earlier has it as a later one.
         edges = window_edges(
             lengths,
             batch.speakers.clamp(0, self.speakers - 1),

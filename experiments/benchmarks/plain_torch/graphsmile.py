@@ -17,7 +17,7 @@ SENTIMENTS = ("negative", "neutral", "positive")
 
 
 def cross_modal_edges(lengths: Sequence[int], window_past: int, window_future: int) -> Tensor:
-    """Returns (hearer, heard) pairs of nodes of two modalities, int64 `[2, E]`.
+    """Returns (target, source) pairs of nodes of two modalities, int64 `[2, E]`.
 
     Nodes are all utterances in the first modality, then all in the second one.
     """
@@ -26,8 +26,8 @@ def cross_modal_edges(lengths: Sequence[int], window_past: int, window_future: i
     for n in lengths:
         for own, other in ((0, total), (total, 0)):
             for j in range(n):
-                heard = range(max(0, j - window_past), min(n, j + window_future + 1))
-                edges += itertools.product([own + first + j], [other + first + k for k in heard])
+                sources = range(max(0, j - window_past), min(n, j + window_future + 1))
+                edges += itertools.product([own + first + j], [other + first + k for k in sources])
         first += n
     return torch.tensor(edges).T
 
