@@ -66,7 +66,8 @@ def multiemo(p, model, conversation):
         for layer in range(model.num_layers):
             part = one_of(p[f"cross_{layer}"], i)
             for k, y in enumerate(others):
-                z = layer_norm(part[f"norm_{k}"], z + multi_head(part[f"attention_{k}"], model.num_heads, z, y))
+                attend = part[f"attention_{k}"]
+                z = layer_norm(attend["norm"], z + multi_head(attend["attention"], model.num_heads, z, y))
             forward = part["feed_forward"]
             hidden = np.maximum(linear(forward["inner"], z), 0)
             z = layer_norm(forward["norm"], z + linear(forward["outer"], hidden))

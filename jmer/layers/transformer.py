@@ -117,6 +117,7 @@ class PostNormAttention(nn.Module):
     Attributes:
       num_heads: number of heads; divides the width.
       dropout_rate: on the attention weights and on the attention's output.
+      kernel_init, output_kernel_init, bias_init: see `MultiHeadAttention`.
       dtype: of the computation; None = that of the input and the parameters.
       param_dtype: of the parameters.
 
@@ -128,6 +129,9 @@ class PostNormAttention(nn.Module):
 
     num_heads: int
     dropout_rate: float = 0.0
+    kernel_init: Initializer = joint_xavier
+    output_kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = nn.initializers.zeros
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -160,7 +164,11 @@ class PostNormAttention(nn.Module):
         """
         check_arrays(x=(x, "float [B, Tq, D]"), source=(source, "float [B, Tk, Ds]"))
         attention = MultiHeadAttention(
-            self.num_heads, dropout_rate=self.dropout_rate, name="attention", **_dtypes(self)
+            self.num_heads,
+            dropout_rate=self.dropout_rate,
+            output_kernel_init=self.output_kernel_init,
+            name="attention",
+            **layer_options(self),
         )
         read = attention(x, source, source, source_mask, pair_mask=pair_mask, train=train, row_ids=row_ids)
         return _added(self, x, read, train, row_ids)
@@ -174,6 +182,7 @@ class PostNormFeedForward(nn.Module):
     Attributes:
       hidden_features: width between the two linear layers.
       dropout_rate: after either layer.
+      kernel_init, bias_init: initializers of both layers.
       dtype: of the computation; None = that of the input and the parameters.
       param_dtype: of the parameters.
 
@@ -185,6 +194,8 @@ class PostNormFeedForward(nn.Module):
 
     hidden_features: int
     dropout_rate: float = 0.0
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -207,7 +218,7 @@ class PostNormFeedForward(nn.Module):
         check_at_least_one(hidden_features=self.hidden_features)
         check_rate("dropout_rate", self.dropout_rate)
         width, inner = x.shape[-1], self.hidden_features
-        options = _dtypes(self)
+        options = layer_options(self)
         hidden = nn.relu(dense(inner, width, name="inner", **options)(x))
         hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=row_ids)
         return _added(self, x, dense(width, inner, name="outer", **options)(hidden), train, row_ids)

@@ -10,11 +10,11 @@ from flax import linen as nn
 from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
 from jmer.models.encoders import encoders_of, expose_encodings
+from jmer.models.inputs import separate
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -58,11 +58,10 @@ class ConcatMLP(nn.Module):
         self.check()
         check_no_frames(batch, "the concat MLP")
         options = SCHEMES[self.initialization]
-        modalities = [m for m in MODALITIES if m in self.modalities]
-        encoded = {}
-        for modality in modalities:
-            x = zero_unless(batch.available[modality] & batch.mask, batch.features[modality])
-            encoded[modality] = nn.relu(dense(self.d_h, x.shape[-1], name=f"input_{modality}", **options)(x))
+        encoded = {
+            m: nn.relu(dense(self.d_h, x.shape[-1], name=f"input_{m}", **options)(x))
+            for m, x in separate(batch, self.modalities).items()
+        }
         expose_encodings(self, encoded)
         drop = ConversationDropout(self.dropout_rate, name="dropout")
         joined = drop(jnp.concatenate(list(encoded.values()), axis=-1), train=train, row_ids=batch.row_ids)

@@ -13,12 +13,6 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.multimodal_graph import DeepGraphConvolution, angle_graph
 from jmer.layers.recurrent import StackedRNN
 from jmer.losses.reduction import zero_unless
-from jmer.modalities import MODALITIES
-
-
-def present_modalities(batch: Batch, modalities: tuple[str, ...]) -> dict[str, jax.Array]:
-    """Returns where utterances have each of these modalities, bool `[B, T]` each, in jmer's order."""
-    return {m: batch.available[m] & batch.mask for m in MODALITIES if m in modalities}
 
 
 def context_rnn(cell: str, width: int, dropout_rate: float, initialization: str, name: str) -> StackedRNN:

@@ -21,11 +21,11 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense, with_fan_in
 from jmer.layers.normalization import AxisName, MaskedBatchNorm
 from jmer.layers.relational import neighbour_window
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import classification_term
 from jmer.models.encoders import encoders_of, expose_encodings
+from jmer.models.inputs import separate
 from jmer.models.sentiments import CHOICES, SENTIMENTS, sentiments_of
 from jmer.models.spec import ModelSpec, is_off
 from jmer.models.variants import MODALITY_SUBSETS
@@ -96,7 +96,8 @@ class GraphSmile(nn.Module):
         self.check()
         check_no_frames(batch, "GraphSmile")
         options = SCHEMES[self.initialization]
-        encoded = {m: self._encode(m, batch, train, axis_name) for m in MODALITIES if m in self.modalities}
+        features = separate(batch, self.modalities)
+        encoded = {m: self._encode(m, x, batch, train, axis_name) for m, x in features.items()}
         expose_encodings(self, encoded)
         window = neighbour_window(batch.mask, self.window_past, self.window_future, segments=batch.segments)
         adjacency = normalized_adjacency(window)
@@ -130,11 +131,10 @@ class GraphSmile(nn.Module):
         pairs = zip(PAIRS, self.pair_layers, strict=True)
         return {pair: layers for pair, layers in pairs if set(pair) <= set(self.modalities)}
 
-    def _encode(self, modality: str, batch: Batch, train: bool, axis_name: AxisName) -> jax.Array:
-        """Returns a modality's utterances by themselves, `[B, T, d_h]`."""
-        there = batch.available[modality] & batch.mask
-        x = zero_unless(there, batch.features[modality])
+    def _encode(self, modality: str, x: jax.Array, batch: Batch, train: bool, axis_name: AxisName) -> jax.Array:
+        """Returns a modality's utterances by themselves, `[B, T, d_h]`, of their features."""
         if modality == "text":
+            there = batch.available[modality] & batch.mask
             x = MaskedBatchNorm(name="text_norm")(x, there, train=train, axis_name=axis_name)
         x = dense(self.d_h, x.shape[-1], name=f"input_{modality}", **SCHEMES[self.initialization])(x)
         return ConversationDropout(self.dropout_rate)(nn.leaky_relu(x), train=train, row_ids=batch.row_ids)

@@ -16,7 +16,6 @@ from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.transformer import MultiHeadAttention, TransformerEncoderLayer
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least,
@@ -29,6 +28,7 @@ from jmer.models.checks import (
 )
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
 from jmer.models.encoders import encoders_of, expose_encodings
+from jmer.models.inputs import separate
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -96,7 +96,7 @@ class M2FNetLike(nn.Module):
         """
         self.check()
         check_no_frames(batch, "M2FNet-like")
-        encoded = {m: self._encode(m, batch, train) for m in MODALITIES if m in self.modalities}
+        encoded = {m: self._encode(m, x, batch, train) for m, x in separate(batch, self.modalities).items()}
         expose_encodings(self, encoded)
         leading, *others = encoded.values()
         if others:
@@ -117,9 +117,8 @@ class M2FNetLike(nn.Module):
         check_heads(self.num_heads, self.d, "d")
         check_rates(self, "dropout_rate")
 
-    def _encode(self, modality: str, batch: Batch, train: bool) -> jax.Array:
-        """Returns a modality's utterances, `[B, T, d]`."""
-        x = zero_unless(batch.available[modality] & batch.mask, batch.features[modality])
+    def _encode(self, modality: str, x: jax.Array, batch: Batch, train: bool) -> jax.Array:
+        """Returns a modality's utterances, `[B, T, d]`, of their features."""
         options = SCHEMES[self.initialization]
         if self.encoder_width:
             x = dense(self.encoder_width, x.shape[-1], name=f"input_{modality}", **options)(x)

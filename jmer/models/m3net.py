@@ -18,7 +18,6 @@ from jmer.layers.hypergraph import FrequencyAdaptiveConvolution, HypergraphConvo
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.normalization import AxisName, MaskedBatchNorm
 from jmer.layers.recurrent import StackedRNN
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
@@ -30,6 +29,7 @@ from jmer.models.checks import (
 )
 from jmer.models.classification import ClassifierOutput, FocalClassificationLoss
 from jmer.models.encoders import Encoders, encoders_of, expose_encodings
+from jmer.models.inputs import separate
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -94,7 +94,8 @@ class M3NET(nn.Module):
         self.check()
         check_no_frames(batch, "M3NET")
         options = SCHEMES[self.initialization]
-        encoded = {m: self._encode(m, batch, train, axis_name) for m in self._modalities}
+        features = separate(batch, self.modalities)
+        encoded = {m: self._encode(m, x, batch, train, axis_name) for m, x in features.items()}
         expose_encodings(self, encoded)
         nodes = dense(self.d_q, self.d_g, name="node", **options)(jnp.stack(list(encoded.values()), axis=2))
         branches = []
@@ -122,10 +123,9 @@ class M3NET(nn.Module):
     def _modalities(self) -> list[str]:
         return [m for m in MODALITIES if m in self.modalities]
 
-    def _encode(self, modality: str, batch: Batch, train: bool, axis_name: AxisName) -> jax.Array:
-        """Returns a modality's utterances in their context, or by themselves, `[B, T, d_g]`."""
+    def _encode(self, modality: str, x: jax.Array, batch: Batch, train: bool, axis_name: AxisName) -> jax.Array:
+        """Returns a modality's utterances in their context, or by themselves, `[B, T, d_g]`, of their features."""
         options, there = SCHEMES[self.initialization], batch.available[modality] & batch.mask
-        x = zero_unless(there, batch.features[modality])
         if modality != "text":
             return dense(self.d_g, x.shape[-1], name=f"input_{modality}", **options)(x)
         x = MaskedBatchNorm(name="text_norm")(x, there, train=train, axis_name=axis_name)

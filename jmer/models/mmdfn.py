@@ -15,7 +15,6 @@ from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.multimodal_graph import RECURRENCES
 from jmer.layers.party import party_order
 from jmer.layers.stacking import unstacked
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
@@ -26,7 +25,8 @@ from jmer.models.checks import (
 )
 from jmer.models.classification import ClassifierOutput, FocalMeanLoss
 from jmer.models.encoders import encoders_of, expose_encodings
-from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn, present_modalities
+from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn
+from jmer.models.inputs import present_modalities, separate
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 from jmer.segments import Segments
@@ -81,10 +81,10 @@ class MMDFN(nn.Module):
         self.check()
         check_no_frames(batch, "MM-DFN")
         present, scheme = present_modalities(batch, self.modalities), SCHEMES[self.initialization]
-        inputs = {}
-        for modality, there in present.items():
-            x = zero_unless(there, batch.features[modality])
-            inputs[modality] = dense(2 * self.d_rnn, x.shape[-1], name=f"input_{modality}", **scheme)(x)
+        inputs = {
+            m: dense(2 * self.d_rnn, x.shape[-1], name=f"input_{m}", **scheme)(x)
+            for m, x in separate(batch, self.modalities).items()
+        }
         encoded = dict(inputs)
         if "text" in inputs:
             rnn = context_rnn("gru", 2 * self.d_rnn, self.dropout_rate, self.initialization, name="context_text")

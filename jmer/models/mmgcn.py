@@ -11,7 +11,6 @@ from flax import linen as nn
 
 from jmer.batch import Batch
 from jmer.layers.initializers import SCHEMES, dense
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
@@ -22,7 +21,8 @@ from jmer.models.checks import (
 )
 from jmer.models.classification import ClassifierOutput, FocalClassificationLoss
 from jmer.models.encoders import encoders_of, expose_encodings
-from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn, present_modalities
+from jmer.models.graph_fusion import GraphClassifier, check_graph, context_rnn
+from jmer.models.inputs import present_modalities, separate
 from jmer.models.spec import ModelSpec
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -90,7 +90,8 @@ class MMGCN(nn.Module):
         self.check()
         check_no_frames(batch, "MMGCN")
         present = present_modalities(batch, self.modalities)
-        encoded = {m: self._encode(m, there, batch, train) for m, there in present.items()}
+        features = separate(batch, self.modalities)
+        encoded = {m: self._encode(m, x, present[m], batch, train) for m, x in features.items()}
         expose_encodings(self, encoded)
         encoded = self._with_embeddings(encoded, batch)
         classifier = GraphClassifier(
@@ -117,9 +118,9 @@ class MMGCN(nn.Module):
         check_graph(self)
         check_rates(self, "dropout_rate")
 
-    def _encode(self, modality: str, present: jax.Array, batch: Batch, train: bool) -> jax.Array:
-        """Returns a modality's encodings, `[B, T, 2 d_rnn]`."""
-        x, width = zero_unless(present, batch.features[modality]), 2 * self.d_rnn
+    def _encode(self, modality: str, x: jax.Array, present: jax.Array, batch: Batch, train: bool) -> jax.Array:
+        """Returns a modality's encodings, `[B, T, 2 d_rnn]`, of its features."""
+        width = 2 * self.d_rnn
         x = dense(width, x.shape[-1], name=f"input_{modality}", **SCHEMES[self.initialization])(x)
         if modality != "text" and not self.audio_visual_rnn:
             return x

@@ -18,10 +18,9 @@ from jmer.layers.dialogue_rnn import DialogueRNNs
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.stacking import stacked, unstacked
-from jmer.layers.transformer import MultiHeadAttention, PostNormFeedForward
+from jmer.layers.transformer import PostNormAttention, PostNormFeedForward
 from jmer.losses.contrastive import focal_contrastive
 from jmer.losses.correlation import soft_hgr
-from jmer.losses.reduction import zero_unless
 from jmer.modalities import MODALITIES
 from jmer.models.checks import (
     check_at_least_one,
@@ -33,6 +32,7 @@ from jmer.models.checks import (
     check_rates,
 )
 from jmer.models.classification import classification_term
+from jmer.models.inputs import separate
 from jmer.models.spec import ModelSpec, is_off
 from jmer.models.variants import MODALITY_SUBSETS
 
@@ -88,18 +88,15 @@ class CrossModalLayer(nn.Module):
         """Maps `z` and each of the `others`, `[B, T, d]`, to `[B, T, d]`."""
         init = SCHEMES[self.initialization]
         for i, other in enumerate(others):
-            attention = MultiHeadAttention(
+            attention = PostNormAttention(
                 self.num_heads,
-                dropout_rate=self.dropout_rate,
-                kernel_init=init["kernel_init"],
+                self.dropout_rate,
                 output_kernel_init=init["kernel_init"],
-                bias_init=init["bias_init"],
                 name=f"attention_{i}",
+                **init,
             )
-            read = attention(z, other, other, mask, pair_mask=pair_mask, train=train, row_ids=row_ids)
-            read = ConversationDropout(self.dropout_rate)(read, train=train, row_ids=row_ids)
-            z = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=f"norm_{i}")(z + read)
-        refine = PostNormFeedForward(self.d_ff, self.dropout_rate, name="feed_forward")
+            z = attention(z, other, mask, pair_mask=pair_mask, train=train, row_ids=row_ids)
+        refine = PostNormFeedForward(self.d_ff, self.dropout_rate, name="feed_forward", **init)
         return refine(z, train=train, row_ids=row_ids)
 
 
@@ -152,9 +149,8 @@ class MultiEMO(nn.Module):
         """
         self.check()
         check_no_frames(batch, "MultiEMO")
-        init, names = SCHEMES[self.initialization], [m for m in MODALITIES if m in self.modalities]
-        inputs = {m: zero_unless(batch.available[m] & batch.mask, batch.features[m]) for m in names}
-        inputs = {m: dense(self.d, x.shape[-1], name=f"input_{m}", **init)(x) for m, x in inputs.items()}
+        init, features = SCHEMES[self.initialization], separate(batch, self.modalities)
+        inputs = {m: dense(self.d, x.shape[-1], name=f"input_{m}", **init)(x) for m, x in features.items()}
         context = jnp.stack(list(self._read(inputs, batch, train).values()))
         others = _others(unstacked(context))
         z, pairs = context, batch.segments.same_segment()
@@ -164,11 +160,11 @@ class MultiEMO(nn.Module):
             )
             attend = stacked(layer, in_axes=(0, 0, None, None))
             z = attend(z, others, batch.mask, pairs, train=train, row_ids=batch.row_ids)
-        features = dict(zip(names, unstacked(z), strict=True))
-        together = jnp.concatenate(list(features.values()), axis=-1)
+        refined = dict(zip(inputs, unstacked(z), strict=True))
+        together = jnp.concatenate(list(refined.values()), axis=-1)
         fused = dense(self.d, together.shape[-1], name="fusion", **init)(together)
         hidden = nn.relu(dense(self.d_h, self.d, name="hidden", **init)(fused))
-        return MultiEMOOutput(dense(self.num_classes, self.d_h, name="classifier", **init)(hidden), features, fused)
+        return MultiEMOOutput(dense(self.num_classes, self.d_h, name="classifier", **init)(hidden), refined, fused)
 
     def _read(self, inputs: Mapping[str, jax.Array], batch: Batch, train: bool) -> dict[str, jax.Array]:
         """Returns each modality's utterances in their context, `[B, T, d]`."""

@@ -39,12 +39,14 @@ def cross_layer(params, modality, layer):
     """One modality's parameters of a layer; attention is numbered from 1 in the files."""
     prefix = f"{modality}_cross_{layer}_"
     attentions = {
-        f"attention_{i}": {ours: linear(params, f"{prefix}{i + 1}_{theirs}_") for theirs, ours in OF_ATTENTION.items()}
+        f"attention_{i}": {
+            "attention": {o: linear(params, f"{prefix}{i + 1}_{theirs}_") for theirs, o in OF_ATTENTION.items()},
+            "norm": with_prefix(params, f"{prefix}norm_{i + 1}_"),
+        }
         for i in range(2)
     }
-    norms = [with_prefix(params, f"{prefix}norm_{i}_") for i in (1, 2, 3)]
     parts = {"inner": linear(params, f"{prefix}ff_in_"), "outer": linear(params, f"{prefix}ff_out_")}
-    return {**attentions, "norm_0": norms[0], "norm_1": norms[1], "feed_forward": parts | {"norm": norms[2]}}
+    return {**attentions, "feed_forward": parts | {"norm": with_prefix(params, f"{prefix}norm_3_")}}
 
 
 def stacked(trees):

@@ -200,8 +200,8 @@ def load_parameters(module: MultiEMO, params: Mapping[str, Any]) -> None:
 def _load_layer(layer: CrossModalLayer, params: Mapping[str, Any]) -> None:
     for i, attention in enumerate(layer.attentions):
         for name in ("query", "key", "value", "output"):
-            load_linear(getattr(attention, name), params[f"attention_{i}"][name])
-        load_norm(attention.norm, params[f"norm_{i}"])
+            load_linear(getattr(attention, name), params[f"attention_{i}"]["attention"][name])
+        load_norm(attention.norm, params[f"attention_{i}"]["norm"])
     load_linear(layer.inner, params["feed_forward"]["inner"])
     load_linear(layer.outer, params["feed_forward"]["outer"])
     load_norm(layer.norm, params["feed_forward"]["norm"])
