@@ -34,7 +34,20 @@ def batch(rows=4):
     return found
 
 
-def check_equal(network, loss, plain, plain_loss, rows=4):
+@functools.cache
+def batch_with_gaps(rows):
+    """Three conversations of three speakers, and rows of padding alone; utterances may lack any modality."""
+    (padded,) = batches(tiny_corpus().conversations("train")[:3], WIDTHS, batch_size=rows)
+    speakers = np.random.default_rng(0).integers(0, 3, padded.mask.shape)
+    lengths = padded.mask.sum(1)
+    assert lengths[3:].sum() == 0 and len(set(lengths)) == rows
+    assert (padded.labels[padded.mask] == -1).any() and not padded.available["text"][padded.mask].all()
+    return padded.replace(
+        features=float64(padded.features), speakers=np.where(padded.mask, speakers, -1).astype(np.int32)
+    )
+
+
+def check_equal(network, loss, plain, plain_loss, rows=4, *, sample=None, rtol=1e-8):
     """Compares logits, terms of the loss, loss and gradient in float64.
 
     Args:
@@ -42,8 +55,10 @@ def check_equal(network, loss, plain, plain_loss, rows=4):
       plain: jmer's parameters -> PyTorch's network in float64 with them.
       plain_loss: of its output and the batch.
       rows: of the batch; 3 = without one of padding alone.
+      sample: another batch; None = that of `batch`.
+      rtol: relative tolerance of the gradient.
     """
-    sample = batch(rows)
+    sample = batch(rows) if sample is None else sample
     with jax.enable_x64(True):
         params = float64(draw_parameters(network, sample))
 
@@ -65,13 +80,13 @@ def check_equal(network, loss, plain, plain_loss, rows=4):
         np.testing.assert_allclose(terms[name].item(), mean, rtol=1e-9, err_msg=name)
     np.testing.assert_allclose(total.item(), expected, rtol=1e-9)
     for (name, found), same in zip(model.named_parameters(), plain(gradient).parameters(), strict=True):
-        np.testing.assert_allclose(found.grad, same.detach(), rtol=1e-8, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found.grad, same.detach(), rtol=rtol, atol=1e-12, err_msg=name)
 
 
-def check_dropout(model, rows=4):
-    """Dropout falls in training alone."""
+def check_dropout(model, rows=4, *, sample=None):
+    """Dropout falls in training alone; see `check_equal` for the batch."""
     torch.manual_seed(0)
-    tensors = to_torch(batch(rows))
+    tensors = to_torch(batch(rows) if sample is None else sample)
     assert not torch.equal(model(tensors).logits, model(tensors).logits)
     model.eval()
     assert torch.equal(model(tensors).logits, model(tensors).logits)

@@ -5,29 +5,15 @@ import functools
 import jax
 import numpy as np
 import pytest
+from hard_conversations import batch, conversations
 from reference import draw_parameters, float64, linear, rows_where
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from tiny import EMOTIONS, defaults
 
-from jmer.data.batching import batches
 from jmer.modalities import MODALITIES
 from jmer.models import ConcatMLP, CrossEntropyLoss, Model
 from jmer.models.concat_mlp import SPEC
 
 C = len(EMOTIONS)
-
-
-@functools.cache
-def conversations():
-    """Three conversations, some of whose utterances lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:3]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
 
 
 def small(**options):

@@ -6,31 +6,17 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from hard_conversations import batch, conversations
 from reference import draw_parameters, float64, linear, rows_where, softmax, stacked_rnn
-from tiny import EMOTIONS, WIDTHS, tiny_corpus
+from tiny import EMOTIONS, WIDTHS
 
 from jmer.config import base_config, check_values
-from jmer.data.batching import batches
 from jmer.errors import UserError
 from jmer.experiment import change_fields
 from jmer.layers import StackedRNN
 from jmer.models import CrossEntropyLoss, DialogueGCN, build_model
 
 C = len(EMOTIONS)
-
-
-@functools.cache
-def conversations():
-    """Three conversations, some of whose utterances lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:3]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
 
 
 def small(**options):

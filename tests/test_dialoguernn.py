@@ -2,15 +2,16 @@
 
 import functools
 
+import hard_conversations
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from dialogue_reference import emotions
+from hard_conversations import conversations
 from reference import draw_parameters, float64, linear, rows_where, softmax
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from tiny import EMOTIONS, WIDTHS, defaults
 
-from jmer.data.batching import batches
 from jmer.layers import DialogueRNNs, Segments, dialogue_recurrence
 from jmer.modalities import MODALITIES
 from jmer.models import CrossEntropyLoss, DialogueRNN, Model
@@ -21,18 +22,11 @@ SIZES = {"d_g": 6, "d_p": 5, "d_e": 4}
 
 
 @functools.cache
-def conversations():
-    """Three conversations, some of whose utterances lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:3]
-
-
-@functools.cache
 def batch():
     """The conversations, with garbage where a feature is unavailable, of three speakers in random order."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    speakers = np.random.default_rng(0).integers(0, 3, padded.mask.shape)
-    return padded.replace(features=features, speakers=np.where(padded.mask, speakers, -1).astype(np.int32))
+    found = hard_conversations.batch()
+    speakers = np.random.default_rng(0).integers(0, 3, found.mask.shape)
+    return found.replace(speakers=np.where(found.mask, speakers, -1).astype(np.int32))
 
 
 def small(**options):

@@ -7,11 +7,11 @@ import golden
 import jax
 import numpy as np
 import pytest
+from hard_conversations import batch, conversations
 from reference import draw_parameters, float64, linear, rows_where, softmax
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from tiny import EMOTIONS, defaults, tiny_corpus
 
 from jmer.config import base_config, fit_to_corpus
-from jmer.data.batching import batches
 from jmer.data.emotions import EMORYNLP, IEMOCAP6, MELD, MELD_SENTIMENTS
 from jmer.errors import UserError
 from jmer.experiment import change_fields
@@ -27,20 +27,6 @@ STATISTICS = {"text_norm": {"mean": np.linspace(-0.5, 0.5, 6), "var": np.linspac
 @functools.cache
 def corpus():
     return tiny_corpus()
-
-
-@functools.cache
-def conversations():
-    """Three conversations, some of whose utterances have no label, or lack a modality or all of them."""
-    return corpus().conversations("train")[:3]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
 
 
 def small(**options):

@@ -1,14 +1,12 @@
 """M3NET against a float64 transcription of its equations, and what holds of it alone."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
+from hard_conversations import batch, conversations
 from reference import draw_parameters, float64, gru_cell, linear, rows_where
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from tiny import EMOTIONS, WIDTHS, defaults
 
-from jmer.data.batching import batches
 from jmer.modalities import MODALITIES
 from jmer.models import M3NET, Model
 from jmer.models.classification import FocalClassificationLoss
@@ -16,20 +14,6 @@ from jmer.models.m3net import SPEC
 
 C = len(EMOTIONS)
 STATISTICS = {"text_norm": {"mean": np.linspace(-0.5, 0.5, 6), "var": np.linspace(0.5, 2, 6)}}
-
-
-@functools.cache
-def conversations():
-    """Three conversations, some of whose utterances lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:3]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
 
 
 def small(**options):

@@ -6,30 +6,16 @@ import jax
 import numpy as np
 import pytest
 from dialogue_reference import emotions
+from hard_conversations import batch, conversations
 from reference import attention, draw_parameters, float64, layer_norm, linear, one_of, rows_where
-from tiny import EMOTIONS, WIDTHS, defaults, tiny_corpus
+from tiny import EMOTIONS, WIDTHS, defaults
 
-from jmer.data.batching import batches
 from jmer.losses import cross_entropy, focal_contrastive, soft_hgr
 from jmer.modalities import MODALITIES
 from jmer.models import Model, MultiEMO, MultiEMOLoss
 from jmer.models.multiemo import SPEC
 
 C = len(EMOTIONS)
-
-
-@functools.cache
-def conversations():
-    """Three conversations, some of whose utterances lack a modality or all of them."""
-    return tiny_corpus().conversations("train")[:3]
-
-
-@functools.cache
-def batch():
-    """The conversations, with garbage where a feature is unavailable."""
-    (padded,) = batches(conversations(), WIDTHS, batch_size=3)
-    features = {m: np.where(padded.available[m][..., None], x, np.float32(7)) for m, x in padded.features.items()}
-    return padded.replace(features=features)
 
 
 def small(**options):

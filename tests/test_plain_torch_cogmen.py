@@ -3,18 +3,14 @@
 import jax
 import numpy as np
 import pytest
-import torch
+from plain_torch_networks import batch_with_gaps
 from reference import draw_parameters, float64
-from tiny import EMOTIONS, WIDTHS, tiny_corpus
+from tiny import EMOTIONS, WIDTHS
 
 from experiments.benchmarks.plain_torch.classification import CrossEntropyLoss
 from experiments.benchmarks.plain_torch.cogmen import COGMEN, load_parameters, load_statistics
 from experiments.benchmarks.plain_torch.convert import to_torch
 from jmer import models
-from jmer.data.batching import batches
-
-# On a busy machine, threads that share such small products wait for each other most of the time.
-torch.set_num_threads(1)
 
 SIZES = {
     "num_classes": len(EMOTIONS),
@@ -29,30 +25,18 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module")
-def batch():
-    """Three conversations of three speakers."""
-    (batch,) = batches(tiny_corpus().conversations("train")[:3], WIDTHS, batch_size=3)
-    speakers = np.random.default_rng(0).integers(0, 3, batch.mask.shape)
-    return batch.replace(features=float64(batch.features), speakers=np.where(batch.mask, speakers, -1).astype(np.int32))
-
-
 def plain_model(params, **options):
     model = COGMEN(WIDTHS, **SIZES, **options).double()
     load_parameters(model, params)
     return model
 
 
-def test_the_batch_has_what_is_hard(batch):
-    assert len(set(batch.mask.sum(1))) == 3
-    assert (batch.labels[batch.mask] == -1).any() and not batch.available["text"][batch.mask].all()
-
-
 STATISTICS = {"graph_norm": {"mean": np.linspace(-1, 1, 8), "var": np.linspace(0.5, 2, 8)}}
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_output_loss_gradient_and_statistics_are_those_of_jmer(batch, train):
+def test_output_loss_gradient_and_statistics_are_those_of_jmer(train):
+    batch = batch_with_gaps(3)
     with jax.enable_x64(True):
         network = models.COGMEN(**SIZES, dropout_rate=0.0)
         params = float64(draw_parameters(network, batch))
