@@ -1,4 +1,4 @@
-"""The schedule `plateau`: the rate falls where the validation loss does not, and a run that resumes goes on alike."""
+"""The schedule `plateau`: the rate falls where the validation loss does not, in a resumed run at the same epochs."""
 
 import dataclasses
 import functools

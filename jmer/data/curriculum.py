@@ -113,7 +113,7 @@ def first_complete_epoch(config: Mapping[str, Any]) -> int:
 
 
 def curriculum_lines(config: Mapping[str, Any], emotions: Sequence[str]) -> list[str]:
-    """Returns what is to be said of a curriculum before training, a line or none."""
+    """Returns the notes on a curriculum that are printed before training, a line or none."""
     lacking = without_angle(emotions, config["angles"]) if config["measure"] == "weighted_shift" else []
     if not lacking:
         return []

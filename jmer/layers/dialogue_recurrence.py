@@ -1,8 +1,8 @@
 """The recurrence of DialogueRNN, with a derivative written by hand.
 
 Products with the input are computed for all utterances before the loop, the weights' gradients after it, each as one
-product; the loop has only what depends on states. What a state sees of the history is read in blocks of steps: what was
-said before the block by one product for all of its steps, and within a step only what was said in the block.
+product; the loop has only what depends on states. What a state sees of the history is read in blocks of steps: the
+utterances before the block by one product for all of its steps, and within a step only those of the block.
 """
 
 import functools
@@ -99,7 +99,7 @@ class Turns(NamedTuple):
       speaker: int `[G, B, T]`.
       real: bool `[G, B, T, 1]`; elsewhere states stay as they are.
       begins: bool `[G, B, T, 1]`, True where the states before are zero.
-      visible: bool `[G, B, T, T]`, True where the last axis was said earlier in the conversation.
+      visible: bool `[G, B, T, T]`, True where the last axis is an earlier utterance of the conversation.
       previous: int `[G, B, T]`, the place of the speaker's previous utterance in the conversation; `T` = none.
       following: int `[G, B, T]`, the place of the speaker's next utterance in the conversation; `T` = none.
     """

@@ -1,4 +1,4 @@
-"""DialogueRNN's layer: what is said, to whom and by whom, as a global state, a state per party and an emotion."""
+"""DialogueRNN's layer: a global state, a state of each party and an emotion, from utterance to utterance."""
 
 import itertools
 from collections.abc import Mapping, Sequence

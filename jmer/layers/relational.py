@@ -82,9 +82,9 @@ def relation_means(
     weights = jnp.zeros(edges.shape, dtype)
     for directed in _by_direction(edges):
         if relations == "speakers":
-            spoken = _one_hot(speakers, num_speakers, dtype)
-            count = directed.astype(dtype) @ spoken
-            share = (1 / jnp.maximum(count, 1)) @ jnp.swapaxes(spoken, 1, 2)
+            one_hot = _one_hot(speakers, num_speakers, dtype)
+            count = directed.astype(dtype) @ one_hot
+            share = (1 / jnp.maximum(count, 1)) @ jnp.swapaxes(one_hot, 1, 2)
             weights += jnp.where(directed, share, 0)
         else:
             same = speakers[:, :, None] == speakers[:, None, :]
@@ -164,16 +164,16 @@ class RelationalConvolution(nn.Module):
         if self.relations == "same_or_other":
             received = _received_by_sameness(x, _composed(matrices), speakers, weights)
         else:
-            spoken = _one_hot(speakers, self.num_speakers, x.dtype)
+            one_hot = _one_hot(speakers, self.num_speakers, x.dtype)
             # With few relations their matrices are less work than the bases.
             few = 2 * self.num_speakers**2 <= max(self.num_bases, 1)
             through_bases = len(matrices) == 2 and not few
             messages = (
-                _messages_through_bases(x, matrices, spoken)
+                _messages_through_bases(x, matrices, one_hot)
                 if through_bases
-                else _messages(x, _composed(matrices), spoken)
+                else _messages(x, _composed(matrices), one_hot)
             )
-            received = _received(messages, spoken, weights)
+            received = _received(messages, one_hot, weights)
         return jnp.where(mask[..., None], received + x @ root + bias[None, None], 0)
 
     def _matrices(self, width: int, kernel_init: Initializer) -> list[jax.Array]:
@@ -193,38 +193,38 @@ def _composed(matrices: list[jax.Array]) -> jax.Array:
     return jnp.einsum("rk,kde->rde", *matrices) if len(matrices) == 2 else matrices[0]
 
 
-def _messages(x: jax.Array, kernels: jax.Array, spoken: jax.Array) -> jax.Array:
+def _messages(x: jax.Array, kernels: jax.Array, one_hot: jax.Array) -> jax.Array:
     """Returns the messages of each source to targets of each speaker after and before it, `[B, T, S, 2, E]`.
 
     Args:
       x: `[B, T, D]`.
       kernels: `[2S², D, E]`.
-      spoken: one-hot speakers `[B, T, S]`.
+      one_hot: one-hot speakers `[B, T, S]`.
     """
-    (_, width, features), speakers = kernels.shape, spoken.shape[-1]
+    (_, width, features), speakers = kernels.shape, one_hot.shape[-1]
     # A row of zeros for each other speaker, so that all relations are one product.
-    apart = (spoken[..., None] * x[:, :, None]).reshape(*x.shape[:2], speakers * width)
+    apart = (one_hot[..., None] * x[:, :, None]).reshape(*x.shape[:2], speakers * width)
     by_source = jnp.swapaxes(kernels.reshape(speakers, 2 * speakers, width, features), 1, 2)
     messages = apart @ by_source.reshape(speakers * width, 2 * speakers * features)
     return messages.reshape(*x.shape[:2], speakers, 2, features)
 
 
-def _messages_through_bases(x: jax.Array, matrices: list[jax.Array], spoken: jax.Array) -> jax.Array:
+def _messages_through_bases(x: jax.Array, matrices: list[jax.Array], one_hot: jax.Array) -> jax.Array:
     """Returns `_messages` by coefficients `[2S², K]` and bases `[K, D, E]`, without making the matrices."""
     coefficients, basis = matrices
-    (bases, width, features), speakers = basis.shape, spoken.shape[-1]
+    (bases, width, features), speakers = basis.shape, one_hot.shape[-1]
     projected = (x @ jnp.swapaxes(basis, 0, 1).reshape(width, bases * features)).reshape(*x.shape[:2], bases, features)
-    own = _selected(coefficients.reshape(speakers, 2 * speakers * bases), spoken)
+    own = _selected(coefficients.reshape(speakers, 2 * speakers * bases), one_hot)
     own = own.reshape(*x.shape[:2], 2 * speakers, bases)
     return jnp.einsum("btrk,btke->btre", own, projected).reshape(*x.shape[:2], speakers, 2, features)
 
 
-def _received(messages: jax.Array, spoken: jax.Array, weights: jax.Array) -> jax.Array:
+def _received(messages: jax.Array, one_hot: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the sum of the messages `[B, T, S, 2, E]` to each target, `[B, T, E]`."""
     rows, length, speakers, _, features = messages.shape
     sources = jnp.moveaxis(messages, 3, 1).reshape(rows, 2 * length, speakers * features)
     received = jnp.concatenate(_by_direction(weights), axis=-1) @ sources
-    return jnp.sum(received.reshape(rows, length, speakers, features) * spoken[..., None], axis=2)
+    return jnp.sum(received.reshape(rows, length, speakers, features) * one_hot[..., None], axis=2)
 
 
 def _received_by_sameness(x: jax.Array, kernels: jax.Array, speakers: jax.Array, weights: jax.Array) -> jax.Array:

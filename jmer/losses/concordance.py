@@ -24,7 +24,8 @@ def concordance_loss(
         1 - \frac{2\, \mathrm{cov}(\hat v, v)}
         {\mathrm{var}\, \hat v + \mathrm{var}\, v + (\mathrm{mean}\, \hat v - \mathrm{mean}\, v)^2}
 
-    with moments divided by n. It is 0 for equal numbers, 1 for predictions that say nothing of the targets, 2 at most.
+    with moments divided by n. It is 0 for equal numbers, 1 for predictions that are uncorrelated with the targets, 2 at
+    most.
 
     The value is that of all devices, on every device. Its gradient is that of this device's part of it, so the sum of
     the devices' gradients (`psum`) is the gradient of the loss.

@@ -23,7 +23,7 @@ from jmer.models.modality_heads import HEADS, ModalityHeads
 
 METHODS = ("none", "classifier_guided")
 GUARDS = ("clip", "none")
-# Sums of improvements that are closer to 0 say nothing.
+# Sums of improvements that are closer to 0 carry no information.
 SMALLEST_SUM = 1e-6
 TINY = 1e-12
 
@@ -107,7 +107,7 @@ class Modulation:
       guard: see `coefficients`.
       accuracy_ema: share of the earlier accuracies in those that are compared.
       optimizer: of the classifiers.
-      note: what is to be said of it before training; empty = nothing.
+      note: line that is printed before training; empty = none.
     """
 
     encoders: Encoders

@@ -10,7 +10,7 @@ from jmer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """What the schedule has seen of a run; part of its progress, so that a run which resumes goes on as it would have.
+    """What the schedule has seen of a run; part of its progress, so that a resumed run equals an uninterrupted one.
 
     Attributes:
       lowest: the lowest loss of an epoch; None = there was none.
