@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,12 @@ from jmer.errors import UserError
 
 AXIS = "batch"
 BACKENDS = ("auto", "jit", "pmap", "shard_map")
+
+STEP_SPECS = (P(), P(AXIS))
+"""How state and batch are divided among devices."""
+
+EPOCH_SPECS = (P(), P(), EpochPlan(conversation_ids=P(None, AXIS), computed=P(), active=P()))
+"""How state, resident split and plan are divided among devices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,42 +45,58 @@ class Parallel:
 
     def step(self, step: Callable) -> Callable[[Any, Batch], tuple]:
         """Maps `step(state, batch, *, axis_name)`, whose results are the same on every device; the state is donated."""
-        if self.backend == "jit":
-            return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
-        step = functools.partial(step, axis_name=AXIS)
-        if self.backend == "pmap":
-            mapped = jax.pmap(
-                step, AXIS, in_axes=(None, 0), out_axes=None, devices=list(self.devices), donate_argnums=0
-            )
-            return lambda state, batch: mapped(state, self._split(batch))
-        mapped = jax.shard_map(step, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False)
-        mapped = jax.jit(mapped, donate_argnums=0)
-        return lambda state, batch: mapped(state, self._shard(batch))
+        if self.backend != "pmap":
+            mapped = self.over_mesh(step, STEP_SPECS)
+            return mapped if self.backend == "jit" else lambda state, batch: mapped(state, self._shard(batch))
+        mapped = jax.pmap(
+            functools.partial(step, axis_name=AXIS),
+            AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=list(self.devices),
+            donate_argnums=0,
+        )
+        return lambda state, batch: mapped(state, self._split(batch))
 
     def epoch(self, epoch: Callable) -> Callable[[Any, Resident, EpochPlan], tuple]:
         """Maps `epoch(state, resident, plan, *, axis_name)` like a step; the resident split is replicated already."""
+        if self.backend != "pmap":
+            mapped, (*_, rows) = self.over_mesh(epoch, EPOCH_SPECS), EPOCH_SPECS
+            if self.backend == "jit":
+                return mapped
+            return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, rows))
+        mapped = jax.pmap(
+            functools.partial(epoch, axis_name=AXIS),
+            AXIS,
+            in_axes=(None, None, EpochPlan(conversation_ids=1, computed=None, active=None)),
+            out_axes=None,
+            devices=list(self.devices),
+            donate_argnums=0,
+        )
+        return lambda state, resident, plan: mapped(
+            state,
+            resident,
+            dataclasses.replace(plan, conversation_ids=self._split(plan.conversation_ids, axis=1)),
+        )
+
+    def over_mesh(self, function: Callable, specs: Sequence[Any]) -> Callable:
+        """Maps `function(state, ..., *, axis_name)` as `jit` and `shard_map` do; its arguments are on the devices.
+
+        Args:
+          function: its results are the same on every device; the state is donated.
+          specs: of the arguments, `STEP_SPECS` or `EPOCH_SPECS`.
+        """
         if self.backend == "jit":
-            return jax.jit(functools.partial(epoch, axis_name=None), donate_argnums=0)
-        epoch = functools.partial(epoch, axis_name=AXIS)
-        if self.backend == "pmap":
-            rows = EpochPlan(conversation_ids=1, computed=None, active=None)
-            mapped = jax.pmap(
-                epoch,
-                AXIS,
-                in_axes=(None, None, rows),
-                out_axes=None,
-                devices=list(self.devices),
-                donate_argnums=0,
-            )
-            return lambda state, resident, plan: mapped(
-                state,
-                resident,
-                dataclasses.replace(plan, conversation_ids=self._split(plan.conversation_ids, axis=1)),
-            )
-        specs = EpochPlan(conversation_ids=P(None, AXIS), computed=P(), active=P())
-        mapped = jax.shard_map(epoch, mesh=self._mesh, in_specs=(P(), P(), specs), out_specs=P(), check_vma=False)
-        mapped = jax.jit(mapped, donate_argnums=0)
-        return lambda state, resident, plan: mapped(state, resident, jax.tree.map(self._place, plan, specs))
+            return jax.jit(functools.partial(function, axis_name=None), donate_argnums=0)
+        function = functools.partial(function, axis_name=AXIS)
+        mapped = jax.shard_map(function, mesh=self._mesh, in_specs=tuple(specs), out_specs=P(), check_vma=False)
+        return jax.jit(mapped, donate_argnums=0)
+
+    def sharding(self, spec: P) -> jax.sharding.Sharding:
+        """Where `over_mesh` takes an argument that is divided in this way."""
+        if self.backend == "jit":
+            return jax.sharding.SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self._mesh, spec)
 
     def forward(self, forward: Callable) -> Callable[[Any, Batch], Any]:
         """Maps `forward(variables, batch)`, whose results have a row for each row of the batch; gives host arrays."""
@@ -105,9 +127,7 @@ class Parallel:
     @property
     def state_sharding(self) -> jax.sharding.Sharding:
         """Where a restored state goes."""
-        if self.backend == "jit":
-            return jax.sharding.SingleDeviceSharding(self.devices[0])
-        return NamedSharding(self._mesh, P())
+        return self.sharding(P())
 
     @property
     def _mesh(self) -> Mesh:
@@ -124,7 +144,7 @@ class Parallel:
         return jax.tree.map(lambda x: self._place(x, P(AXIS)), batch)
 
     def _place(self, x: np.ndarray, spec: P) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, NamedSharding(self._mesh, spec), lambda rows: x[rows])
+        return jax.make_array_from_callback(x.shape, self.sharding(spec), lambda rows: x[rows])
 
 
 def make_parallel(backend: str = "auto", devices: int = 0) -> Parallel:
