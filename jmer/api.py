@@ -37,8 +37,8 @@ def train(
 ) -> Run | RunGroup | CrossValidation:
     """Trains a model on a corpus, evaluates it and writes its report; resumes what was stopped.
 
-    A finished run is loaded. Works in any thread; in the main thread Ctrl-C and SIGTERM save the run and raise
-    `jmer.Interrupted`.
+    A finished run is loaded. Works in any thread; in the main thread Ctrl-C, SIGTERM and what schedulers send before a
+    limit of time (SIGUSR1, SIGUSR2, SIGXCPU) save the run and raise `jmer.Interrupted`.
 
     Args:
       config: an experiment's name or path, with variants after a colon (`lfvd_iemocap:tiny`), a registered model's
@@ -59,7 +59,7 @@ def train(
 
     Raises:
       UserError: in one line, if the configuration, the corpus or the directory is refused, or a loss is not finite.
-      jmer.Interrupted: after SIGINT or SIGTERM, when everything is saved.
+      jmer.Interrupted: after a signal that asks the process to end, when everything is saved.
 
     Example:
       >>> import jmer

@@ -174,6 +174,11 @@ FIELDS = {
         "maximum size of a training split that is kept on the device, where an epoch is one compiled call; with a "
         "larger one, and with 0, each step gets its batch from the host",
     ),
+    "training.grace_seconds": Field(
+        10.0,
+        "how long a signal that asks to end (SIGTERM, SIGUSR1, ...) waits at most before the run is saved: an epoch on "
+        "the device that takes longer is computed in pieces, with the same bits; 0 = until the end of a step",
+    ),
     "training.matmul_precision": Field(
         "default", "precision of matrix products: default, float32, tensorfloat32 or bfloat16"
     ),
@@ -436,6 +441,8 @@ def check_values(config: ConfigDict) -> None:
     if plan.resident_megabytes < 0:
         size = plan.resident_megabytes
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
+    if not plan.grace_seconds >= 0:
+        raise UserError(f"training.grace_seconds is {plan.grace_seconds}: give a time, or 0 to look after each step")
     if plan.matmul_precision not in PRECISIONS:
         raise UserError(
             f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"

@@ -38,6 +38,8 @@ SETTINGS = {
 }
 # Each step is a call, and signals are looked for after each.
 BY_STEP = {"training__resident_megabytes": 0}
+# An epoch on the device is a call for each step.
+IN_PIECES = {"training__grace_seconds": 0.0}
 
 
 def settings(**changes):
@@ -153,6 +155,31 @@ def test_stopped_after_every_epoch_on_the_device(run, tmp_path, curriculum):
     assert_same_run(tmp_path / "w", tmp_path / "whole", start(linear(), tiny_corpus()))
 
 
+ONE_DEVICE, EIGHT_DEVICES = {}, {"training__parallel": "pmap"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "saved", "devices"),
+    [(1, "step 1", ONE_DEVICE), (3, "epoch 1", ONE_DEVICE), (5, "step 5", EIGHT_DEVICES), (9, "epoch 3", ONE_DEVICE)],
+)
+def test_stopped_between_the_pieces_of_an_epoch_on_the_device(run, tmp_path, looks, saved, devices):
+    run(tmp_path / "whole", **devices)
+    with pytest.raises(Interrupted, match=f"SIGTERM: saved after {saved}$"):
+        run(tmp_path / "w", looks, **devices, **IN_PIECES)
+    run(tmp_path / "w", **devices)
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(linear(), tiny_corpus()))
+
+
+def test_stopped_at_every_piece_of_the_epochs_of_a_curriculum(run, tmp_path):
+    """Epochs of one, two and three steps, in a program of three."""
+    changes = by_shifts(3)
+    run(tmp_path / "whole", **changes)
+    for saved in ("epoch 1", "step 2", "epoch 2", "step 4", "step 5", "epoch 3"):
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved after {saved}$"):
+            run(tmp_path / "w", looks=1, **changes, **IN_PIECES)
+    assert_same_run(tmp_path / "w", tmp_path / "whole", start(linear(), tiny_corpus()))
+
+
 def assert_close_run(workdir, expected, like):
     for row, other in zip(log(workdir), log(expected), strict=True):
         assert row == pytest.approx(other, rel=1e-5)
@@ -196,7 +223,7 @@ def test_trains_on_for_more_epochs(run, whole, tmp_path):
     assert_same_run(tmp_path / "w", expected, like)
 
 
-@pytest.mark.parametrize("way", [{}, BY_STEP])
+@pytest.mark.parametrize("way", [{}, BY_STEP, IN_PIECES])
 def test_stops_at_a_loss_that_is_not_finite(run, tmp_path, way):
     corpus = tiny_corpus()
     training = corpus.conversations("train")
@@ -227,28 +254,58 @@ def test_stops_at_a_step_that_breaks_the_network(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.params, jax.device_get(like.state.params))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_recorded_and_the_second_acts(number):
-    class Acted(Exception):
-        pass
+class Acted(Exception):
+    """A handler of the program was called."""
 
-    def act(*_):
-        raise Acted
 
-    before = signal.signal(number, act)
-    try:
-        with catch_preemption() as preemption:
-            assert preemption.received is None
-            signal.raise_signal(number)
+def act(*_):
+    raise Acted
+
+
+@pytest.fixture
+def handler():
+    """Sets handlers of signals for a test."""
+    with contextlib.ExitStack() as stack:
+
+        def set_handler(number, found):
+            stack.callback(signal.signal, number, signal.signal(number, found))
+
+        yield set_handler
+
+
+SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, *SCHEDULERS])
+def test_the_first_signal_is_recorded_and_only_a_second_interrupt_acts(handler, number):
+    handler(number, signal.SIG_DFL if number in SCHEDULERS else act)
+    before = signal.getsignal(number)
+    with catch_preemption() as preemption:
+        assert preemption.received is None
+        for other in (number, signal.SIGTERM, *SCHEDULERS):
+            signal.raise_signal(other)
             assert preemption.received == number
-            with pytest.raises(Acted):
-                signal.raise_signal(number)
-        with catch_preemption():
-            pass
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_acts(handler):
+    handler(signal.SIGINT, act)
+    with catch_preemption() as preemption:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert preemption.received == signal.SIGTERM
         with pytest.raises(Acted):
-            signal.raise_signal(number)
-    finally:
-        signal.signal(number, before)
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Acted):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SCHEDULERS)
+def test_a_signal_that_the_program_waits_for_is_left_to_it(handler, number):
+    handler(number, act)
+    with catch_preemption() as preemption, pytest.raises(Acted):
+        signal.raise_signal(number)
+    assert preemption.received is None
 
 
 # In processes of their own, through the command line, with LFVD.

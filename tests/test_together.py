@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from test_resume import BY_STEP, EPOCHS, STEPS, Countdown, lfvd, linear, log, newest
+from test_resume import BY_STEP, EPOCHS, IN_PIECES, STEPS, Countdown, lfvd, linear, log, newest
 from tiny import by_shifts, start, tiny_corpus, train, train_together
 
 from jmer.errors import UserError
@@ -111,6 +111,16 @@ def test_stopped_after_every_epoch(at_once, tmp_path, devices):
         assert_same(one, other, like())
 
 
+def test_stopped_between_the_pieces_of_an_epoch(at_once, tmp_path):
+    changes = {"training__epochs": 2}
+    at_once(tmp_path / "whole", **changes)
+    for saved in ("step 1", "step 2", "epoch 1", "step 4", "step 5", "epoch 2"):
+        with pytest.raises(Interrupted, match=f"^SIGTERM: saved after {saved}$"):
+            at_once(tmp_path / "w", looks=1, **changes, **IN_PIECES)
+    for one, other in zip(folders(tmp_path / "w"), folders(tmp_path / "whole"), strict=True):
+        assert_same(one, other, like())
+
+
 def test_a_kill_between_two_saves_makes_some_wait_for_the_others(at_once, tmp_path, monkeypatch):
     at_once(tmp_path / "whole")
 
@@ -150,7 +160,8 @@ def test_runs_that_were_begun_alone_resume_together(at_once, tmp_path, monkeypat
         assert_close(one, other, like())
 
 
-def test_a_run_that_breaks_is_named_and_the_others_are_saved(at_once, tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", [{}, IN_PIECES])
+def test_a_run_that_breaks_is_named_and_the_others_are_saved(at_once, tmp_path, monkeypatch, way):
     def break_seed_0(*arguments, **options):
         state = create_train_state(*arguments, **options)
         scale = 1e25 if arguments[-1] == 0 else 1
@@ -160,7 +171,7 @@ def test_a_run_that_breaks_is_named_and_the_others_are_saved(at_once, tmp_path, 
     for epoch in (1, 2):
         message = r"^seed 0: loss term squares is not finite in step 1: .* saved in .*seed0; lower optimizer"
         with pytest.raises(UserError, match=message):
-            at_once(tmp_path)
+            at_once(tmp_path, **way)
         reached = [newest(folder, like())[1] for folder in folders(tmp_path)]
         # The others wait for the one that has not come through its first epoch.
         assert [(progress.epoch, progress.batch) for progress in reached] == [(1, 0), (0, 0), (1, 0)], epoch

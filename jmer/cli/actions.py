@@ -25,7 +25,7 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
       changes: of fields.
 
     Returns:
-      The exit status: 0, or 128 + signal after an interruption.
+      The exit status: 0, or 128 + signal after a signal that asked the process to end.
 
     Raises:
       UserError: if the configuration, the corpus or the folder is refused.
@@ -53,6 +53,9 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
             change_on_resume=[name for name in (options.change_on_resume or "").split(",") if name],
         )
     except jmer.Interrupted as stop:
+        from jmer.training.preemption import end_undisturbed
+
+        end_undisturbed()
         log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
         return 128 + stop.signal
     return 0

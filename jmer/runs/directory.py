@@ -33,7 +33,7 @@ SEED_FOLDER = "seed"
 # Results for corpora other than the training corpus, a directory each.
 OTHER_CORPORA_FOLDER = "other_corpora"
 # Of run.json; runs of an earlier version cannot be read.
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,13 @@ from jmer.training.progress import Progress
 from jmer.training.sweep import RATES
 
 # A corpus is known by its contents, wherever it lies, and a run may be computed in another way.
-CIRCUMSTANCES = ("data.path", "training.parallel", "training.devices", "training.resident_megabytes")
+CIRCUMSTANCES = (
+    "data.path",
+    "training.parallel",
+    "training.devices",
+    "training.resident_megabytes",
+    "training.grace_seconds",
+)
 # What a run that is resumed can have from its next step on, when it is asked for by name.
 CHANGEABLE = (*RATES, "training.patience")
 

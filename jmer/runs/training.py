@@ -62,7 +62,7 @@ def train_runs(
     Raises:
       UserError: if a configuration is invalid, does not fit the corpus, or a directory is another run's; before
         anything is written. Also if a loss is not finite, when the runs are saved.
-      jmer.Interrupted: after SIGINT or SIGTERM, when the runs are saved.
+      jmer.Interrupted: after a signal that asks the process to end, when the runs are saved.
     """
     check_alike(configs)
     pipeline = Pipeline.for_training(configs[0], corpus)

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,22 +21,11 @@ from jmer.training.epoch import train_epoch
 from jmer.training.modulation import Modulation, make_modulation
 from jmer.training.multi_run import map_runs
 from jmer.training.parallel import make_parallel
-from jmer.training.progress import Progress, count_step, count_steps
-from jmer.training.step import Metrics, train_step
+from jmer.training.pieces import Pieces
+from jmer.training.progress import Progress, StepResult, count_step, count_steps
+from jmer.training.step import train_step
 from jmer.training.sweep import loss_weights
 from jmer.training.train_state import TrainState
-
-
-class StepResult(NamedTuple):
-    """The outcome of one or more steps of a run.
-
-    Attributes:
-      metrics: of the last step, on the host. If it was not finite, state and progress are those before it.
-      progress: after the last finite step.
-    """
-
-    metrics: Metrics
-    progress: Progress
 
 
 class Execution(Protocol):
@@ -58,7 +47,8 @@ class Execution(Protocol):
           progress: of the runs that are in this epoch, by their position; the others take no step.
 
         Yields:
-          The results of these runs, by their position, whenever training could stop.
+          The results of these runs, by their position, whenever training could stop. After a step that is not finite
+          a run takes no other.
         """
 
     def states(self) -> list[TrainState]:
@@ -71,8 +61,9 @@ class Execution(Protocol):
 class SingleRun:
     """One run, mapped over the devices that its configuration asks for.
 
-    An epoch is one call if the training split fits on the device (`training.resident_megabytes`); otherwise each step
-    gets its batch from the host, and training can stop after each.
+    An epoch is one call, or pieces that take no longer than `training.grace_seconds`, if the training split fits on the
+    device (`training.resident_megabytes`); otherwise each step gets its batch from the host, and training can stop
+    after each.
     """
 
     def __init__(
@@ -99,6 +90,7 @@ class SingleRun:
             self._resident = _resident(pipeline)
             epoch = functools.partial(train_epoch, **options, length=pipeline.packing.length)
             self._epoch = self._mapping.epoch(epoch)
+            self._pieces = Pieces(config.training.grace_seconds)
         else:
             self._step = self._mapping.step(functools.partial(train_step, **options))
         self._forward = compiled_forward_pass(model, self._mapping)
@@ -118,9 +110,9 @@ class SingleRun:
             self._resident = self._mapping.replicate(self._resident)
 
     def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
-        """Yields after each step, or after the epoch; see `Execution`."""
+        """Yields after each step, or after each piece of the epoch; see `Execution`."""
         (one,) = progress.values()
-        return self._steps(one) if self._resident is None else self._whole_epoch(one)
+        return self._steps(one) if self._resident is None else self._epoch_on_device(one)
 
     def _steps(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
@@ -131,15 +123,26 @@ class SingleRun:
             if metrics.finite:
                 progress = count_step(progress, metrics, before + time.perf_counter() - started)
             yield {0: StepResult(metrics, progress)}
+            if not metrics.finite:
+                return
 
-    def _whole_epoch(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
-        started = time.perf_counter()
+    def _epoch_on_device(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
+        before, started = progress.batch_seconds, time.perf_counter()
         order = {"seed": self._pipeline.config.seed, "start": progress.batch}
         plan = self._pipeline.epoch_plan(progress.epoch, **order, row_multiple=self._mapping.row_multiple)
-        self._state, metrics = self._epoch(self._state, self._resident, plan)
-        metrics = jax.device_get(metrics)
-        seconds = progress.batch_seconds + time.perf_counter() - started
-        yield {0: StepResult(*count_steps(progress, metrics, np.flatnonzero(plan.active), seconds))}
+
+        def take(piece):
+            nonlocal progress
+            self._state, metrics = self._epoch(self._state, self._resident, piece)
+            metrics, taken = jax.device_get(metrics), np.flatnonzero(piece.active)
+            result = count_steps(progress, metrics, taken, before + time.perf_counter() - started)
+            progress = result.progress
+            return {0: result}
+
+        for results in self._pieces.train(plan, take):
+            yield results
+            if not results[0].metrics.finite:
+                return
 
     def states(self) -> list[TrainState]:
         """Returns the state."""
@@ -179,6 +182,7 @@ class VmappedRuns:
         self._mapping = map_runs(len(seeds), devices)
         self._loss_weights = self._mapping.stack(loss_weights)
         self._resident: Any = None
+        self._pieces = Pieces(pipeline.config.training.grace_seconds)
 
         def epoch(state, resident, plan, loss_weights):
             options = {"length": pipeline.packing.length, "loss_weights": loss_weights, "modulation": modulation}
@@ -201,17 +205,23 @@ class VmappedRuns:
             self._resident = self._mapping.replicate(_resident(self._pipeline))
 
     def train_epoch(self, progress: Mapping[int, Progress]) -> Iterator[dict[int, StepResult]]:
-        """Yields once, after the epoch; see `Execution`."""
-        started = time.perf_counter()
-        plan = self._plan(progress)
-        self._state, metrics = self._epoch(self._state, self._resident, plan, self._loss_weights)
-        metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
-        results = {}
-        for i, one in progress.items():
-            own = jax.tree.map(lambda x, i=i: x[i], metrics)
-            taken = np.flatnonzero(plan.active[i])
-            results[i] = StepResult(*count_steps(one, own, taken, one.batch_seconds + seconds))
-        yield results
+        """Yields after each piece of the epoch; see `Execution`."""
+        started, plan, reached = time.perf_counter(), self._plan(progress), dict(progress)
+
+        def take(piece):
+            self._state, metrics = self._epoch(self._state, self._resident, piece, self._loss_weights)
+            metrics, seconds = jax.device_get(metrics), time.perf_counter() - started
+            results = {}
+            for i in filter(lambda i: piece.active[i].any(), progress):
+                own = jax.tree.map(lambda x, i=i: x[i], metrics)
+                taken = np.flatnonzero(piece.active[i])
+                results[i] = count_steps(reached[i], own, taken, progress[i].batch_seconds + seconds)
+                reached[i] = results[i].progress
+                # It waits for the others, which take the rest of the epoch.
+                plan.active[i] &= results[i].metrics.finite
+            return results
+
+        return self._pieces.train(plan, take)
 
     def _plan(self, progress: Mapping[int, Progress]) -> EpochPlan:
         """Returns the plans of all runs, stacked; those without progress take no step.

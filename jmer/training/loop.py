@@ -46,7 +46,7 @@ def train(
 
     Raises:
       UserError: if a loss is not finite; all runs are saved then, at the end of the epoch.
-      Interrupted: after SIGINT or SIGTERM, when all runs are saved.
+      Interrupted: after a signal that asks the process to end, when all runs are saved.
     """
     config, schedule = configs[0], pipeline.schedule
 
@@ -76,8 +76,7 @@ def train(
 
         while unfinished := {i: run.progress for i, run in enumerate(runs) if not run.is_finished}:
             began = time.perf_counter()
-            # Train the earliest epoch that is not finished. Between its steps, stop if one was not finite, or save and
-            # stop if the process is to end.
+            # Train the earliest epoch that is not finished. Between its steps, save and stop if the process is to end.
             epoch = min(progress.epoch for progress in unfinished.values())
             training = {i: progress for i, progress in unfinished.items() if progress.epoch == epoch}
             failures: dict[int, str] = {}
@@ -88,7 +87,7 @@ def train(
                         failures[i] = runs[i].failure(result.metrics, execution.states()[i])
                 # After the last step of an epoch only its scores are lacking: it is finished first.
                 between_steps = runs[min(training)].progress.batch < schedule.steps[epoch]
-                if failures or (between_steps and preemption.agreed):
+                if between_steps and preemption.agreed:
                     break
 
             # Save what was stopped; evaluate the held-out splits, write metrics and checkpoints of what is complete.

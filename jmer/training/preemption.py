@@ -8,7 +8,10 @@ from typing import NoReturn
 
 from jmer.training.parallel import max_over_processes
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDING = (signal.SIGINT, signal.SIGTERM)
+# What schedulers send before a limit of time: taken where nothing else waits for them. Windows has none of them.
+_OF_SCHEDULERS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+SIGNALS = (*ENDING, *(getattr(signal, name) for name in _OF_SCHEDULERS if hasattr(signal, name)))
 
 
 class Interrupted(Exception):
@@ -20,7 +23,7 @@ class Interrupted(Exception):
 
 
 class Preemption:
-    """The first SIGINT or SIGTERM.
+    """The first signal that asked the process to end.
 
     Attributes:
       received: the signal that this process received, None as long as there was none.
@@ -42,28 +45,36 @@ class Preemption:
 
 @contextlib.contextmanager
 def catch_preemption() -> Iterator[Preemption]:
-    """Records the first Ctrl-C or SIGTERM within the block, so that a step can be finished and saved first.
+    """Records the first signal within the block that asks the process to end, so that a step can be finished and saved.
 
-    A second one acts as usual. The handlers that were there before are restored at the end. Off the main thread, where
-    Python allows no handlers, nothing is recorded.
+    These are Ctrl-C and SIGTERM, and SIGUSR1, SIGUSR2 and SIGXCPU where the program has no handler for them. Those that
+    follow change nothing, as some schedulers send them to a job and to each of its processes; only a second Ctrl-C acts
+    as usual. The handlers that were there before are restored at the end. Off the main thread, where Python allows no
+    handlers, nothing is recorded.
     """
     preemption = Preemption()
     if threading.current_thread() is not threading.main_thread():
         yield preemption
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    present = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in present.items() if number in ENDING or handler == signal.SIG_DFL}
 
     def record(number, _):
-        preemption.received = signal.Signals(number)
-        restore()
+        preemption.received = preemption.received or signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     for number in before:
         signal.signal(number, record)
     try:
         yield preemption
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_undisturbed() -> None:
+    """Lets a process that has saved everything end by itself: from now on only Ctrl-C ends it sooner."""
+    for number in set(SIGNALS) - {signal.SIGINT}:
+        # Other than SIG_IGN, no program that is started inherits it.
+        signal.signal(number, lambda *_: None)

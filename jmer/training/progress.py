@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -61,8 +62,20 @@ class Progress:
         return Progress(epoch=epoch, seconds=seconds, best=best, best_epoch=best_epoch, plateau=plateau)
 
 
-def count_steps(progress: Progress, metrics: Metrics, taken: np.ndarray, seconds: float) -> tuple[Metrics, Progress]:
-    """Returns the metrics of the last step that was taken, and the progress after the last one that was finite.
+class StepResult(NamedTuple):
+    """The outcome of one or more steps of a run.
+
+    Attributes:
+      metrics: of the last step, on the host. If it was not finite, state and progress are those before it.
+      progress: after the last finite step.
+    """
+
+    metrics: Metrics
+    progress: Progress
+
+
+def count_steps(progress: Progress, metrics: Metrics, taken: np.ndarray, seconds: float) -> StepResult:
+    """Returns the outcome of steps that were taken in one call.
 
     Args:
       progress: before the steps.
@@ -75,7 +88,7 @@ def count_steps(progress: Progress, metrics: Metrics, taken: np.ndarray, seconds
         if not last.finite:
             break
         progress = count_step(progress, last, seconds)
-    return last, progress
+    return StepResult(last, progress)
 
 
 def count_step(progress: Progress, metrics: Metrics, seconds: float) -> Progress:
