@@ -15,6 +15,7 @@ from jmer.data.validation import validate_corpus
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
 from jmer.experiment import get_config
+from jmer.files import local_path
 from jmer.runs.cross_validation import CrossValidation, cross_validate, is_cross_validation, load_cross_validation
 from jmer.runs.directory import seed_folders
 from jmer.runs.group import RunGroup, group_runs
@@ -72,7 +73,7 @@ def train(
     made = _corpus(corpus, config)
     config = config.copy_and_resolve_references()
     config.data.path = made.source
-    folder = Path(workdir) if workdir is not None else default_workdir(config, source, made)
+    folder = default_workdir(config, source, made) if workdir is None else local_path(workdir)
     recorded = _recorded(source)
     if config.data.folds and not config.data.fold:
         if changing:
@@ -117,7 +118,7 @@ def train_many(
         directory each.
     """
     _check_many(configs, workdirs)
-    made, folders = _corpus(corpus, configs[0]), [Path(workdir) for workdir in workdirs]
+    made, folders = _corpus(corpus, configs[0]), [local_path(workdir) for workdir in workdirs]
     own = []
     for config in configs:
         own.append(config.copy_and_resolve_references())
@@ -135,7 +136,7 @@ def load_run(folder: str | Path) -> Run | RunGroup | CrossValidation:
     Raises:
       UserError: if there is no run, it has no finished epoch yet, or its model is not registered.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if is_cross_validation(folder):
         return load_cross_validation(folder)
     folders = seed_folders(folder)

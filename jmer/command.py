@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from jmer.errors import UserError
+from jmer.files import check_argument
 from jmer.text import printable
 
 
@@ -79,6 +80,8 @@ def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Seque
     _open_closed_streams()
     try:
         _check_encoding(arguments)
+        for argument in arguments:
+            check_argument(argument)
         status = command(arguments) or 0
         sys.stdout.flush()
         return status

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jmer.config import base_config, flatten, with_variants
 from jmer.errors import UserError
+from jmer.files import local_path
 from jmer.models.registry import model_names
 
 # Fields that nobody can change, and what to do instead.
@@ -43,6 +44,7 @@ def get_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> 
     """
     if not isinstance(source, str | Path):
         raise UserError(f"source is of type {type(source).__name__}: give the name or the file of an experiment")
+    local_path(source)
     name, _, variants = str(source).partition(":")
     path = _experiment_file(name)
     config = base_config(name) if path is None else _from_file(path)

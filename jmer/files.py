@@ -7,6 +7,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 
 from jmer.errors import UserError
@@ -26,6 +27,37 @@ LONGEST_FILE_NAME = 150
 """In bytes of UTF-8: most file systems allow 255, with the suffix."""
 # Names of devices on Windows, whatever their suffix.
 _DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)
+# Of object stores and web servers. One letter is a drive of Windows; pathlib makes one slash of two.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")
+_WITHIN = re.compile(r"(?:^|[=,:])([A-Za-z][A-Za-z0-9+.-]+://.*)", re.DOTALL)
+_WEB = ("http", "https", "ftp", "sftp", "hf")
+
+
+def local_path(path: str | PathLike[str]) -> Path:
+    """Returns the path of a file or a folder. Raises UserError for an address such as `gs://bucket/run`."""
+    text = str(path)
+    if (found := _ADDRESS.match(text)) and not Path(text).exists():
+        raise _refusal(found[1].lower(), text[found.end() :], text)
+    return Path(path)
+
+
+def check_argument(argument: str) -> None:
+    """Raises UserError for an argument of a command line that is an address, or gives one to a flag or a field."""
+    if found := _WITHIN.search(argument):
+        local_path(found[1])
+
+
+def _refusal(scheme: str, rest: str, text: str) -> UserError:
+    if scheme == "file":
+        remedy = f"give the path alone (/{rest.lstrip('/')})"
+    elif scheme in _WEB:
+        remedy = "download what is there, and give the file or folder"
+    else:
+        remedy = (
+            "give a folder, and copy it from and to the store (as with `gcloud storage rsync`, `aws s3 sync` or "
+            "`hadoop distcp`), or mount the store and give its folder"
+        )
+    return UserError(f"{text} is an address, and files and folders alone can be read and written: {remedy}")
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -186,6 +186,19 @@ WRONG_CALLS = [
         r"has no audio, visual, and model 'linear' does not declare that it handles missing modalities",
     ),
     (lambda run, c: jmer.register_model("mine"), r"register_model takes a jmer\.ModelSpec, not str"),
+    (lambda run, c: jmer.train(config(), c, "gs://bucket/run"), r"^gs://bucket/run is an address"),
+    (lambda run, c: jmer.train(config(), "s3://bucket/corpus"), r"^s3://bucket/corpus is an address"),
+    (lambda run, c: jmer.train(config(data__path="hdfs://n/c"), None, "a"), r"^hdfs://n/c is an address"),
+    (lambda run, c: jmer.train(config(training__init_from="gs://b/r"), c, "a"), r"^gs://b/r is an address"),
+    (lambda run, c: jmer.train("https://host/experiment.py", c, "a"), r"^https://host/experiment\.py is an address"),
+    (lambda run, c: jmer.train_many([config()], c, [Path("gs://bucket/run")]), r"^gs:/bucket/run is an address"),
+    (
+        lambda run, c: jmer.load_run("file:///runs/a"),
+        r"^file:///runs/a is an address, .*: give the path alone \(/runs/a",
+    ),
+    (lambda run, c: run.predict("s3://bucket/talk.csv"), r"^s3://bucket/talk\.csv is an address"),
+    (lambda run, c: run.evaluate("s3://bucket/corpus"), r"^s3://bucket/corpus is an address"),
+    (lambda run, c: save_corpus(c, "abfs://bucket/corpus"), r"^abfs://bucket/corpus is an address"),
     (lambda run, c: jmer.train_many([config(), config(training__batch_size=5)], c, ["a", "b"]), r"batch_size"),
 ]
 

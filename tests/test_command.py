@@ -63,6 +63,14 @@ def test_an_argument_that_is_no_text_is_refused_before_the_command(capfd, argume
     assert capfd.readouterr().err == f"error: '{shown}' on the command line is not utf-8: rename it\n"
 
 
+@pytest.mark.parametrize("argument", ["gs://bucket/a", "--out=s3://bucket/a", "--config.data.path=hdfs://node/a"])
+def test_an_argument_that_is_an_address_is_refused_before_the_command(capfd, argument):
+    assert exit_status(failing(AssertionError), ["--mode", argument]) == 2
+    line = f"error: {argument.partition('=')[2] or argument} is an address, and files and folders alone can be read and"
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith(line) and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [("utf-8", "Zoë ± 👍\n"), ("latin-1", "Zoë ± \\U0001f44d\n"), ("ascii", "Zo\\xeb \\xb1 \\U0001f44d\n")],

@@ -22,7 +22,7 @@ from jmer.data.extractors import Identities, check_identities
 from jmer.data.identity import Identity, identify
 from jmer.data.integrity import check_digests, write_digests
 from jmer.errors import UserError
-from jmer.files import atomically, check_new_folder
+from jmer.files import atomically, check_new_folder, local_path
 from jmer.guard import guarded
 from jmer.json_values import from_json
 
@@ -239,7 +239,7 @@ def save_corpus(corpus: Corpus, path: str | Path) -> None:
     Raises:
       UserError: if `path` exists and is not an empty folder, or cannot be written; nothing is left there then.
     """
-    path = Path(path)
+    path = local_path(path)
     check_new_folder(path, "for the corpus")
     # The fingerprint that `datasets` gave the rows is random, and files of the same contents would differ by it.
     rows = {
@@ -267,7 +267,7 @@ def load_saved(path: str | Path) -> Corpus:
     Raises:
       UserError: if the folder is missing, is not a saved corpus, or is damaged.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_dir():
         what = "it is a file" if path.exists() else "no such folder"
         raise UserError(f"no corpus at {path}: {what} (make one with `python -m jmer.data.convert`)")

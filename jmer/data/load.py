@@ -8,6 +8,7 @@ from jmer.data.corpus import IN_MEMORY, Corpus, load_saved
 from jmer.data.folds import configured_fold
 from jmer.data.synthetic import NAMES, generate
 from jmer.errors import UserError
+from jmer.files import local_path
 
 
 def load_configured(data: Mapping) -> Corpus:
@@ -35,7 +36,7 @@ def load_corpus(path_or_name: str | Path) -> Corpus:
         return dataclasses.replace(generate(path_or_name), source=str(path_or_name))
     if str(path_or_name) == IN_MEMORY:
         raise UserError("the corpus was made in memory, and cannot be loaded again: give the corpus itself")
-    if not Path(path_or_name).exists():
+    if not local_path(path_or_name).exists():
         raise UserError(
             f"no corpus '{path_or_name}': no such folder (make one with `python -m jmer.data.convert`), "
             f"and not one of the built-in {', '.join(NAMES)}"

@@ -15,6 +15,7 @@ from jmer.extract.protocol import Extractor
 from jmer.extract.registry import make_extractor
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_utterances
 from jmer.extract.work import Extracted, Log, check_recordings, extract_features
+from jmer.files import local_path
 from jmer.warning import warn
 
 DEFAULTS = {"text": "hashing", "audio": "acoustic"}
@@ -54,7 +55,7 @@ def extract_corpus(
       ({'text': 1024}, 'hashing')
     """
     if isinstance(source, str | Path):
-        rows, stem = rows_of(Path(source)), Path(source).stem
+        rows, stem = rows_of(local_path(source)), Path(source).stem
     else:
         rows, stem = rows_of_utterances(source), DIALOGUE
     corpus, _ = build(
@@ -62,7 +63,7 @@ def extract_corpus(
         {"text": text, "audio": audio, "visual": visual},
         argparse.Namespace(emotions=emotions, unlabelled=(), merge={}),
         name=name or stem,
-        cache=Cache(Path(cache)) if cache else None,
+        cache=Cache(local_path(cache)) if cache else None,
         jobs=jobs,
         log=log or (lambda line: None),
     )

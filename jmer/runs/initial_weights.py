@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jmer.errors import UserError
+from jmer.files import local_path
 from jmer.models import Model, build_model
 from jmer.models.contract import example_batch
 from jmer.pipeline import Pipeline
@@ -88,7 +89,7 @@ def read_record(workdir: Path) -> InitialWeights | None:
 
 def _start(folder: str, pipeline: Pipeline, model: Model) -> Start:
     training = pipeline.config.training
-    run = _source(Path(folder), make_parallel(training.parallel, training.devices))
+    run = _source(local_path(folder), make_parallel(training.parallel, training.devices))
     source = {name: np.asarray(x) for name, x in named_arrays(jax.device_get(run.variables)).items()}
     record = take_weights(
         _shapes(model, pipeline),

@@ -11,6 +11,7 @@ from jmer.extract.corpus import missing_lines
 from jmer.extract.manifest import Row
 from jmer.extract.prediction import extract_like_training, trained_extractors
 from jmer.extract.sources import DIALOGUE, rows_of, rows_of_utterances
+from jmer.files import local_path
 from jmer.warning import warn
 
 Dialogue = Sequence[str | Mapping[str, Any]]
@@ -31,7 +32,7 @@ class Extraction(NamedTuple):
 
 def is_corpus(source: str | Path) -> bool:
     """Returns whether a source is the name of a built-in corpus or the folder of a saved one."""
-    return str(source) in NAMES or (Path(source) / CARD_FILE).exists()
+    return str(source) in NAMES or (local_path(source) / CARD_FILE).exists()
 
 
 def rows_to_predict(data: Any) -> list[Row] | None:
