@@ -14,6 +14,9 @@ from jmer.errors import UserError
 from jmer.files import check_argument
 from jmer.text import printable
 
+MISTAKE = 2
+"""The exit status after a mistake of the user, as argparse has it."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises `UserError` where argparse prints its usage and exits."""
@@ -85,25 +88,45 @@ def exit_status(command: Callable[[Sequence[str]], int | None], arguments: Seque
         status = command(arguments) or 0
         sys.stdout.flush()
         return status
-    except UserError as error:
-        lines = error.args
-    except KeyboardInterrupt:
-        show("interrupted", sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # As of `| head`. What is still to be flushed when Python exits must go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        lines = (f"{error.filename}: {error.strerror}" if error.filename else str(error),)
-    except MemoryError as error:
-        lines = (f"not enough memory ({error}): free some, or lower training.batch_size if it is training",)
-    except ImportError as error:
-        if "failed to map segment" not in str(error):  # otherwise a package is missing or broken
+    except BaseException as error:
+        described = describe_error(error)
+        if described is None:
             raise
-        lines = (f"not enough memory to load {error}: free some, or raise the limit of `ulimit -v`",)
-    show("\n".join(map(printable, (f"error: {lines[0]}", *lines[1:]))), sys.stderr)
-    return 2
+        if isinstance(error, BrokenPipeError):
+            # What is still to be flushed when Python exits must go somewhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status, lines = described
+        show_error(lines)
+        return status
+
+
+def describe_error(error: BaseException) -> tuple[int, tuple[str, ...]] | None:
+    """Returns the exit status that an error of a command gives and the lines that describe it.
+
+    None is returned for an exception that is a defect of the program, and for `SystemExit`.
+    """
+    match error:
+        case UserError():
+            return MISTAKE, error.args
+        case KeyboardInterrupt():
+            return 128 + signal.SIGINT, ("interrupted",)
+        case BrokenPipeError():  # as of `| head`
+            return 128 + signal.SIGPIPE, ()
+        case OSError():
+            return MISTAKE, (f"{error.filename}: {error.strerror}" if error.filename else str(error),)
+        case MemoryError():
+            remedy = "free some, or lower training.batch_size if it is training"
+            return MISTAKE, (f"not enough memory ({error}): {remedy}",)
+        case ImportError() if "failed to map segment" in str(error):  # otherwise a package is missing or broken
+            return MISTAKE, (f"not enough memory to load {error}: free some, or raise the limit of `ulimit -v`",)
+    return None
+
+
+def show_error(lines: Sequence[str]) -> None:
+    """Prints lines about an error on stderr."""
+    if lines:
+        first = lines[0] if lines[0] == "interrupted" else f"error: {lines[0]}"
+        show("\n".join(map(printable, (first, *lines[1:]))), sys.stderr)
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:

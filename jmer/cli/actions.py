@@ -1,6 +1,7 @@
 """What the commands do with runs: train, evaluate, predict."""
 
 import argparse
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jmer
+from jmer.cli.cluster import find_cluster
 from jmer.cli.flags import FIELD, command_line
+from jmer.cli.processes import together
 from jmer.command import show
 from jmer.errors import UserError
 from jmer.files import check_new_folder
@@ -32,32 +35,33 @@ def train(program: str, arguments: Sequence[str], options: argparse.Namespace, c
     """
     check_address_space()
     check_threads()
-    config = jmer.get_config(options.config, changes)
+    with together(find_cluster(options, os.environ)):
+        config = jmer.get_config(options.config, changes)
 
-    def command(own: ConfigDict, folder: Path) -> str:
-        """Returns the command line that trains one run by itself."""
-        fold = [f"{FIELD}data.fold={own.data.fold}"] if config.data.folds else []
-        seed = [f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
-        folder_flag = ["--workdir", str(folder)] if fold or seed else []
-        return command_line([*arguments, *folder_flag, *fold, *seed], program)
+        def command(own: ConfigDict, folder: Path) -> str:
+            """Returns the command line that trains one run by itself."""
+            fold = [f"{FIELD}data.fold={own.data.fold}"] if config.data.folds else []
+            seed = [f"{FIELD}seed={own.seed}", f"{FIELD}seeds=1"] if config.seeds > 1 else []
+            folder_flag = ["--workdir", str(folder)] if fold or seed else []
+            return command_line([*arguments, *folder_flag, *fold, *seed], program)
 
-    log = set_up(options)
-    try:
-        jmer.train(
-            config,
-            None,
-            options.workdir,
-            log=log,
-            command=command,
-            experiment=options.config,
-            change_on_resume=[name for name in (options.change_on_resume or "").split(",") if name],
-        )
-    except jmer.Interrupted as stop:
-        from jmer.training.preemption import end_undisturbed
+        log = set_up()
+        try:
+            jmer.train(
+                config,
+                None,
+                options.workdir,
+                log=log,
+                command=command,
+                experiment=options.config,
+                change_on_resume=[name for name in (options.change_on_resume or "").split(",") if name],
+            )
+        except jmer.Interrupted as stop:
+            from jmer.training.preemption import end_undisturbed
 
-        end_undisturbed()
-        log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
-        return 128 + stop.signal
+            end_undisturbed()
+            log(f"{stop}; the same command resumes: {command_line(arguments, program)}")
+            return 128 + stop.signal
     return 0
 
 
@@ -75,6 +79,12 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     """
     check_address_space()
     check_threads()
+    with together(find_cluster(options, os.environ)):
+        _use(options, changes, labelled)
+    return 0
+
+
+def _use(options: argparse.Namespace, changes: Mapping[str, str], labelled: bool) -> None:
     from jmer.api import default_workdir
     from jmer.data import load_configured
     from jmer.data.validation import validate_corpus
@@ -104,34 +114,23 @@ def use(options: argparse.Namespace, changes: Mapping[str, str], *, labelled: bo
     for folder, config in zip(folders, configs, strict=True):
         corpus = recorded_corpus(folder, config) if given is None else given_corpus(folder, config, given)
         validate_corpus(corpus, for_training=False)
-        log = log or set_up(options)
+        log = log or set_up()
         own = out and out / folder.relative_to(workdir)
         write_results(folder, corpus, config=config, log=log, labelled=labelled, out=own)
     runs = jmer.load_run(workdir)
     if log and labelled and not isinstance(runs, jmer.Run):
         log(f"mean over the runs, on the training corpus: {runs.write_report(out)}")
-    return 0
 
 
-def set_up(options: argparse.Namespace) -> Callable[[str], None]:
+def set_up() -> Callable[[str], None]:
     """Sets up JAX in this process, and returns what prints a line, in the main process alone.
 
     Raises:
-      UserError: if this process cannot connect to the others, or JAX finds no device.
+      UserError: if JAX finds no device.
     """
-    import jax
-
     from jmer.training.parallel import is_main_process
 
     logging.set_verbosity(logging.FATAL)
     set_up_process()
-    try:
-        if options.coordinator == "auto":
-            jax.distributed.initialize()
-        elif options.coordinator:
-            jax.distributed.initialize(options.coordinator, options.processes, options.process)
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--coordinator {options.coordinator}: the processes cannot connect ({reason})") from error
     check_devices()
     return show if is_main_process() else lambda line: None

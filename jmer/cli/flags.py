@@ -2,12 +2,12 @@
 
 import argparse
 import difflib
-import re
 import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from jmer.cli.cluster import HEARTBEAT_TIMEOUT, START_TIMEOUT
 from jmer.command import Parser, show
 from jmer.errors import UserError
 from jmer.extract.arguments import add_source_arguments
@@ -103,10 +103,40 @@ def add_process_flags(parser: Parser) -> None:
     parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="with several processes, the address of process 0; auto on a cluster that JAX detects",
+        help="for several processes: the address of process 0; or auto, under SLURM, Open MPI, Kubernetes or on a TPU",
     )
-    parser.add_argument("--processes", type=int, metavar="N", help="the number of processes")
-    parser.add_argument("--process", type=int, metavar="I", help="the index of this process, from 0")
+    parser.add_argument("--processes", type=int, metavar="N", help="how many (default: what the launcher tells)")
+    parser.add_argument("--process", type=int, metavar="I", help="which it is, from 0 (default: likewise)")
+    parser.add_argument(
+        "--local-devices", type=_indices, metavar="I,...", help="GPUs that it takes (default: its part)"
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=_seconds,
+        default=START_TIMEOUT,
+        metavar="S",
+        help="wait so long for the others (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=_seconds,
+        default=HEARTBEAT_TIMEOUT,
+        metavar="S",
+        help="end if one stands still for so long (default: %(default)s)",
+    )
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    indices = tuple(int(index) for index in text.split(",") if index.isdecimal())
+    if len(indices) != text.count(",") + 1 or len(set(indices)) != len(indices):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of different indices, such as 0,1")
+    return indices
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds, such as 60")
+    return int(text)
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -124,7 +154,6 @@ def parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace,
         raise UserError(f"unknown argument '{unknown[0]}': {hint}See `{parser.prog} --help`")
     if options.corpus is not None:
         changes["data.path"] = options.corpus
-    _check_processes(options.coordinator, options.processes, options.process)
     return options, changes
 
 
@@ -146,22 +175,6 @@ def _split_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if changes[name].startswith("--"):
             raise UserError(f"{FIELD}{name} has no value: write {FIELD}{name}=VALUE")
     return others, changes
-
-
-def _check_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    if (coordinator, processes, process) in ((None, None, None), ("auto", None, None)):
-        return
-    if coordinator is None or processes is None or process is None:
-        raise UserError("several processes need --coordinator, --processes (their number) and --process (its index)")
-    if not 0 <= process < processes:
-        raise UserError(f"--process is {process}, but the {processes} processes are numbered from 0")
-    if coordinator != "auto" and not _is_address(coordinator):
-        raise UserError(f"--coordinator is '{coordinator}': give HOST:PORT of process 0, or auto")
-
-
-def _is_address(text: str) -> bool:
-    found = re.fullmatch(r".+:(\d+)", text)
-    return found is not None and int(found[1]) < 2**16
 
 
 def show_help(parser: Parser, config: str | None) -> int:

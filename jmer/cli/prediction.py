@@ -45,7 +45,7 @@ def predict_input(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     run: Predicting = loaded if isinstance(loaded, jmer.Run) else loaded.ensemble
     extractors = trained_extractors(run.card, run.config.model.modalities, given)
     rows = readable(rows, extractors, skip=options.skip_bad)
-    log = set_up(options)
+    log = set_up()
     cache = Cache(options.cache) if options.cache else None
     name = DIALOGUE if options.input == STANDARD_INPUT else Path(options.input).stem
     found = run.extract(rows, name=name, given=given, cache=cache, jobs=options.jobs, log=log)

@@ -1,0 +1,91 @@
+"""Several processes as one run: they meet before the work, and end together after it or when one of them fails."""
+
+import contextlib
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+from absl import logging
+
+import jmer
+from jmer.cli.cluster import Cluster
+from jmer.cli.relay import start_relay
+from jmer.cli.watch import EXIT_STATUS, Watch, meet
+from jmer.command import describe_error, show
+
+# What JAX raises when a connection to another process breaks, in any of its libraries.
+_LOST = re.compile(
+    r"gloo|nccl|coordination|barrier|heartbeat|connection|socket|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED", re.IGNORECASE
+)
+# Seconds within which the end of another process is known after a connection to it has broken.
+_NEWS = 5.0
+
+
+@contextlib.contextmanager
+def together(cluster: Cluster | None) -> Iterator[None]:
+    """Connects this process to the others of the cluster for a block, if it is one of several.
+
+    Whatever ends the block early in one of them ends all: the one that fails prints its own line, the others that of
+    `jmer.cli.watch`.
+
+    Raises:
+      UserError: if the processes cannot connect.
+    """
+    if cluster is None:
+        yield
+        return
+    connection = _connect(cluster)
+    try:
+        yield
+        connection.finish()
+    except BaseException as error:
+        _fail(error, connection)
+
+
+def _connect(cluster: Cluster) -> Watch:
+    """Connects this process to the others, and watches them."""
+    import jax
+
+    logging.set_verbosity(logging.FATAL)  # of what JAX logs on the way
+    hint = f"; if they do not connect, unset {', '.join(cluster.proxies)}" if cluster.proxies else ""
+    own = f"this is process {cluster.process}"
+    show(f"waiting for {cluster.processes} processes at {cluster.coordinator} ({own}){hint}")
+    watch = meet(
+        cluster.coordinator,
+        cluster.process,
+        cluster.processes,
+        timeout=cluster.start_timeout,
+        versions={"jmer": jmer.__version__, "jax": jax.__version__},
+    )
+    try:
+        jax.distributed.initialize(
+            start_relay(cluster.coordinator) if cluster.process else cluster.coordinator,
+            cluster.processes,
+            cluster.process,
+            cluster.local_devices,
+            # JAX would look for a launcher once more, for the devices.
+            cluster_detection_method="deactivate",
+            initialization_timeout=cluster.start_timeout,
+            heartbeat_timeout_seconds=cluster.heartbeat_timeout,
+        )
+    except BaseException as error:
+        _fail(error, watch)
+    return watch
+
+
+def _fail(error: BaseException, connection: Watch) -> NoReturn:
+    """Ends this process and the others; with the line of its own error, unless that is only the end of another one."""
+    import jax
+
+    described = describe_error(error)
+    if described is None and isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+        # As a rule the watch ends this process now.
+        time.sleep(_NEWS)
+        reason = " ".join(str(error).split())
+        described = EXIT_STATUS, (f"the connection to another process broke, start all again ({reason})",)
+    if described is None:
+        traceback.print_exception(error)
+        described = 1, (f"{type(error).__name__}: {error}",)
+    connection.fail(*described)
