@@ -15,6 +15,7 @@ from jmer.models import build_model, check_model
 ROOT = Path(__file__).parent.parent
 RUN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*RUN, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "experiments").rglob("*.md"))]
+PAGES += sorted((ROOT / "examples").rglob("*.md"))
 
 # Built-in corpora are smaller here.
 SIZES = {"train": Size(16, 160, 20), "validation": Size(4, 40, 20), "test": Size(4, 40, 20)}
