@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from jmer.evaluation.report import REPORT_FILE
 from jmer.files import TEMPORARY, atomically, not_written
 from jmer.json_values import from_json
 from jmer.models import model_names
+from jmer.training.ownership import OWNER_FILE, find_owner
 
 Kind = TypeVar("Kind")
 
@@ -32,6 +34,8 @@ SCORES_FILE = "scores.json"
 SEED_FOLDER = "seed"
 # Results for corpora other than the training corpus, a directory each.
 OTHER_CORPORA_FOLDER = "other_corpora"
+# Of file systems that have no locks.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 # Of run.json; runs of an earlier version cannot be read.
 FORMAT = 6
 
@@ -88,18 +92,23 @@ class RunInUse(UserError):
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, *, wait: bool = True) -> Iterator[None]:
     """Locks a run's directory, which is made if it is not there, within the block.
 
     A thread that holds the lock may take it again. However a process ends, the operating system releases the lock; the
-    file stays and means nothing.
+    file stays and means nothing. Processes of other machines, which the lock may not reach, are kept out by
+    `jmer.training.ownership`.
+
+    Args:
+      workdir: the directory.
+      wait: whether to watch for a while if a process of another machine still works there; False = it does.
 
     Raises:
       RunInUse: if another process or thread works there.
       UserError: if the directory cannot be written.
     """
     # One object per path: a second one would find the directory locked by the first.
-    held = FileLock(workdir.resolve() / LOCK_FILE, is_singleton=True)
+    held, locked = FileLock(workdir.resolve() / LOCK_FILE, is_singleton=True), True
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
@@ -108,8 +117,12 @@ def lock(workdir: Path) -> Iterator[None]:
             f"another process or thread works in {workdir}: wait until it has ended, stop it, or choose another workdir"
         ) from error
     except OSError as error:
-        raise not_written(f"cannot write {workdir}", error, "choose another workdir") from error
+        if error.errno not in WITHOUT_LOCKS:
+            raise not_written(f"cannot write {workdir}", error, "choose another workdir") from error
+        locked = False
     try:
+        if owner := find_owner(workdir, locked=locked, wait=wait):
+            raise RunInUse(f"{owner} works in {workdir}: wait until it has ended, stop it, or choose another workdir")
         yield
     finally:
         held.release()
@@ -118,7 +131,7 @@ def lock(workdir: Path) -> Iterator[None]:
 def is_in_use(workdir: Path) -> bool:
     """Returns whether another process or thread works in a run's directory."""
     try:
-        with lock(workdir):
+        with lock(workdir, wait=False):
             return False
     except RunInUse:
         return True
@@ -142,7 +155,7 @@ def check_free(workdir: Path) -> None:
             f"{workdir} holds the runs of several seeds: choose another workdir, or one of theirs ({folders[0].name})"
         )
     if workdir.exists():
-        check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE))))
+        check_files(workdir, own="|".join(map(re.escape, (RUN_FILE, LOCK_FILE, OWNER_FILE))))
 
 
 def check_parent(workdir: Path, seeds: range) -> None:

@@ -28,6 +28,7 @@ from jmer.training.active_run import CHECKPOINT_FOLDER
 from jmer.training.checkpointing import newest_progress
 from jmer.training.early_stopping import is_finished
 from jmer.training.optimizer import OF_ALL_STEPS
+from jmer.training.ownership import owned
 from jmer.training.progress import Progress
 from jmer.training.sweep import RATES
 
@@ -74,6 +75,7 @@ def claim(requests: Sequence[Request]) -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         for request in requests:
             stack.enter_context(lock(request.workdir))
+            stack.enter_context(owned(request.workdir))
         finished = [check_resume(request) for request in requests]
         changes = [_changes(request) for request in requests]
         for request, nothing_left, changed in zip(requests, finished, changes, strict=True):

@@ -21,6 +21,7 @@ from jmer.training.early_stopping import is_finished, is_stopped, stopping_reaso
 from jmer.training.metric_writers import MetricWriter
 from jmer.training.modulation import make_modulation
 from jmer.training.optimizer import make_optimizer, with_rates
+from jmer.training.ownership import check_owned
 from jmer.training.parallel import is_main_process
 from jmer.training.plateau import rates
 from jmer.training.progress import Progress, mean_losses, not_finite_message
@@ -131,7 +132,12 @@ class ActiveRun:
         return not_finite_message(metrics, int(state.step) + 1, self.workdir)
 
     def save(self, state: TrainState, score: float | None = None) -> None:
-        """Saves a checkpoint; without a score it never is the best."""
+        """Saves a checkpoint; without a score it never is the best.
+
+        Raises:
+          UserError: if the directory cannot be written, or belongs to another process by now.
+        """
+        check_owned(self.workdir)
         self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
 
     def finish_epoch(self, state: TrainState, predictions: Mapping[str, Predictions]) -> dict[str, float]:
