@@ -14,7 +14,7 @@ from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
 from jmer.models import build_model
 from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import make_parallel
+from jmer.training.parallel import STEP_SPECS, make_parallel
 from jmer.training.step import train_step
 from jmer.training.train_state import create_train_state
 
@@ -36,7 +36,7 @@ class JaxSide:
         parallel = make_parallel("jit")
         self._state = parallel.replicate(create_train_state(self._model, optimizer, case.widths, config.seed))
         self._pure_step = functools.partial(train_step, model=self._model, optimizer=optimizer)
-        self._step = parallel.step(self._pure_step)
+        self._step = parallel.over_mesh(self._pure_step, STEP_SPECS)
         self._forward = jax.jit(self._probabilities)
         self._pending: Any = None
 

@@ -20,8 +20,9 @@ from jmer.pipeline import Pipeline
 from jmer.training.epoch import train_epoch
 from jmer.training.modulation import Modulation, make_modulation
 from jmer.training.multi_run import map_runs
-from jmer.training.parallel import make_parallel
+from jmer.training.parallel import Placed, make_parallel
 from jmer.training.pieces import Pieces
+from jmer.training.prefetch import prefetched
 from jmer.training.progress import Progress, StepResult, count_step, count_steps
 from jmer.training.step import train_step
 from jmer.training.sweep import loss_weights
@@ -81,8 +82,8 @@ class SingleRun:
           optimizer: its optimizer.
           modulation: of its gradients.
         """
-        options = {"model": model, "optimizer": optimizer, "modulation": modulation}
         config = pipeline.config
+        options = {"model": model, "optimizer": optimizer, "modulation": modulation}
         self._pipeline, self._model = pipeline, model
         self._mapping = make_parallel(config.training.parallel, config.training.devices)
         self._resident: Any = None
@@ -117,14 +118,16 @@ class SingleRun:
     def _steps(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
         order = {"start": progress.batch, "row_multiple": self._mapping.row_multiple}
-        for batch in self._pipeline.train_batches(progress.epoch, **order):
-            self._state, metrics = self._step(self._state, batch)
-            metrics = jax.device_get(metrics)
-            if metrics.finite:
-                progress = count_step(progress, metrics, before + time.perf_counter() - started)
-            yield {0: StepResult(metrics, progress)}
-            if not metrics.finite:
-                return
+        made = self._pipeline.train_batches(progress.epoch, **order)
+        with prefetched(made, self._mapping.place) as batches:
+            for batch in batches:
+                self._state, metrics = self._step(self._state, batch)
+                metrics = jax.device_get(metrics)
+                if metrics.finite:
+                    progress = count_step(progress, metrics, before + time.perf_counter() - started)
+                yield {0: StepResult(metrics, progress)}
+                if not metrics.finite:
+                    return
 
     def _epoch_on_device(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
@@ -151,7 +154,12 @@ class SingleRun:
     def predict(self, split: str) -> list[Predictions]:
         """Returns the predictions for a split."""
         made = self._pipeline.evaluation_batches(split, row_multiple=self._mapping.row_multiple)
-        outputs = [(batch.conversation_ids, self._forward(self._state.variables, batch)) for batch in made]
+
+        def place(batch: Batch) -> tuple[Any, Placed]:
+            return batch.conversation_ids, self._mapping.place(batch)
+
+        with prefetched(made, place) as batches:
+            outputs = [(ids, self._forward(self._state.variables, batch)) for ids, batch in batches]
         return [unpack_predictions(outputs, self._pipeline.examples[split])]
 
 
@@ -247,9 +255,14 @@ class VmappedRuns:
 
     def predict(self, split: str) -> list[Predictions]:
         """Returns each run's predictions for a split."""
-        made: Iterator[Batch] = self._pipeline.evaluation_batches(split)
+        made = self._pipeline.evaluation_batches(split)
         variables, examples = self._state.variables, self._pipeline.examples[split]
-        outputs = [(batch.conversation_ids, jax.device_get(self._forward(variables, batch))) for batch in made]
+
+        def place(batch: Batch) -> tuple[Any, Batch]:
+            return batch.conversation_ids, self._mapping.replicate(batch)
+
+        with prefetched(made, place) as batches:
+            outputs = [(ids, jax.device_get(self._forward(variables, batch))) for ids, batch in batches]
         return [
             unpack_predictions([(ids, jax.tree.map(lambda x, i=i: x[i], output)) for ids, output in outputs], examples)
             for i in range(len(self._seeds))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,9 +26,17 @@ EPOCH_SPECS = (P(), P(), EpochPlan(conversation_ids=P(None, AXIS), computed=P(),
 """How state, resident split and plan are divided among devices."""
 
 
+class Placed(NamedTuple):
+    """A batch that is on the devices, in the form that the mapped function of one `Parallel` takes."""
+
+    batch: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The mapping of a run over devices. Batches are host arrays of all rows; states and results have no device axis.
+    """The mapping of a run over devices. Batches are host arrays of all rows, or were put on the devices by `place`.
+
+    States and results have no device axis.
 
     Attributes:
       backend: `jit`, `pmap` or `shard_map`.
@@ -43,11 +51,18 @@ class Parallel:
         """A batch's rows must be a multiple of this."""
         return len(self.devices)
 
-    def step(self, step: Callable) -> Callable[[Any, Batch], tuple]:
+    def place(self, batch: Batch) -> Placed:
+        """Puts a batch on the devices, for a step or a forward pass; any thread may call it."""
+        if self.backend == "shard_map":
+            return Placed(self._shard(batch))
+        rows = self._split(batch) if self.backend == "pmap" else batch
+        return Placed(jax.device_put(rows, self.sharding(P(AXIS))))
+
+    def step(self, step: Callable) -> Callable[[Any, Batch | Placed], tuple]:
         """Maps `step(state, batch, *, axis_name)`, whose results are the same on every device; the state is donated."""
         if self.backend != "pmap":
             mapped = self.over_mesh(step, STEP_SPECS)
-            return mapped if self.backend == "jit" else lambda state, batch: mapped(state, self._shard(batch))
+            return lambda state, batch: mapped(state, self._given(batch))
         mapped = jax.pmap(
             functools.partial(step, axis_name=AXIS),
             AXIS,
@@ -56,7 +71,7 @@ class Parallel:
             devices=list(self.devices),
             donate_argnums=0,
         )
-        return lambda state, batch: mapped(state, self._split(batch))
+        return lambda state, batch: mapped(state, self._given(batch))
 
     def epoch(self, epoch: Callable) -> Callable[[Any, Resident, EpochPlan], tuple]:
         """Maps `epoch(state, resident, plan, *, axis_name)` like a step; the resident split is replicated already."""
@@ -98,19 +113,19 @@ class Parallel:
             return jax.sharding.SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh, spec)
 
-    def forward(self, forward: Callable) -> Callable[[Any, Batch], Any]:
+    def forward(self, forward: Callable) -> Callable[[Any, Batch | Placed], Any]:
         """Maps `forward(variables, batch)`, whose results have a row for each row of the batch; gives host arrays."""
         if self.backend == "jit":
             mapped = jax.jit(forward)
-            return lambda variables, batch: jax.device_get(mapped(variables, batch))
+            return lambda variables, batch: jax.device_get(mapped(variables, self._given(batch)))
         if self.backend == "pmap":
             mapped = jax.pmap(forward, AXIS, in_axes=(None, 0), devices=list(self.devices))
-            return lambda variables, batch: _join(jax.device_get(mapped(variables, self._split(batch))))
+            return lambda variables, batch: _join(jax.device_get(mapped(variables, self._given(batch))))
         mapped = jax.jit(
             jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
         )
         return lambda variables, batch: multihost_utils.process_allgather(
-            mapped(variables, self._shard(batch)), tiled=True
+            mapped(variables, self._given(batch)), tiled=True
         )
 
     def replicate(self, tree: Any) -> Any:
@@ -132,6 +147,10 @@ class Parallel:
     @property
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
+
+    def _given(self, batch: Batch | Placed) -> Any:
+        """Returns what a mapped function takes; that of a host array would be another program."""
+        return (batch if isinstance(batch, Placed) else self.place(batch)).batch
 
     def _split(self, tree: Any, axis: int = 0) -> Any:
         """Gives each device its rows along a new axis, before that of rows."""
