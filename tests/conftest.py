@@ -70,6 +70,12 @@ def key():
     return lambda: jax.random.fold_in(jax.random.key(0), next(counter))
 
 
+@pytest.fixture
+def accelerator_programs(monkeypatch):
+    """Returns what makes functions that are traced from then on take their accelerators' programs, on a CPU."""
+    return lambda: monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
+
+
 @pytest.fixture(scope="module")
 def no_figures():
     """Draws no figures of reports, which would take longer than training the smallest model."""

@@ -56,22 +56,28 @@ def graph(window=1):
     return predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
 
 
-# Name -> entries per piece on a CPU; None = as on an accelerator.
-PIECES = {"default": 16, "pairs": 2, "accelerator": None}
+# Program -> entries per piece on a CPU; None = that of accelerators.
+PROGRAMS = {"default": 16, "pairs": 2, "accelerator": None}
 
 
-@pytest.fixture(params=PIECES)
-def piece(request, monkeypatch):
-    """Reads predecessors in pieces of another size, which must change no number."""
-    if (size := PIECES[request.param]) is None:
-        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+@pytest.fixture(params=PROGRAMS)
+def program(request, monkeypatch, accelerator_programs):
+    """Computes in another way, which must change no number."""
+    if (size := PROGRAMS[request.param]) is None:
+        accelerator_programs()
     else:
-        monkeypatch.setattr(dag_recurrence, "CPU_PIECE", size)
+        monkeypatch.setattr(dag_recurrence, "PIECE", size)
+
+
+SLOW = pytest.param("accelerator", marks=pytest.mark.slow)
+BOTH = pytest.mark.parametrize("program", ["default", "accelerator"], indirect=True)
+BOTH_SLOWLY = pytest.mark.parametrize("program", ["default", SLOW], indirect=True)
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 @pytest.mark.parametrize("window", [1, 2])
-def test_a_layer_matches_a_loop_over_utterances(slope, window):
+@BOTH
+def test_a_layer_matches_a_loop_over_utterances(slope, window, program):
     x = normal(1, B, T, 4)
     layer = DAGLayer(4, slope)
     p = draw_parameters(layer, x, *graph())
@@ -82,7 +88,8 @@ def test_a_layer_matches_a_loop_over_utterances(slope, window):
 
 
 @pytest.mark.parametrize(("output", "width"), [("concat_proj", 5), ("last", 4)])
-def test_the_encoder_matches_a_loop_over_utterances(output, width):
+@BOTH
+def test_the_encoder_matches_a_loop_over_utterances(output, width, program):
     x = normal(2, B, T, 3)
     encoder = DAGEncoder(width, 4, 2, output)
     p = draw_parameters(encoder, x, *graph())
@@ -95,9 +102,9 @@ def test_the_encoder_matches_a_loop_over_utterances(output, width):
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 @pytest.mark.parametrize(
-    "piece", ["default", pytest.param("pairs", marks=pytest.mark.slow), "accelerator"], indirect=True
+    "program", ["default", pytest.param("pairs", marks=pytest.mark.slow), "accelerator"], indirect=True
 )
-def test_gradients_are_those_of_finite_differences(slope, piece):
+def test_gradients_are_those_of_finite_differences(slope, program):
     """Every parameter and every input, in float64; the objective weighs all real outputs unequally."""
     width, chosen = 3, [0, 2]
     weights = np.random.default_rng(3).normal(size=(B, T, width)) * MASK[..., None]
@@ -145,7 +152,7 @@ def many_conversations():
     return lengths, mask, speakers
 
 
-def test_links_may_reach_beyond_a_piece(piece):
+def test_links_may_reach_beyond_a_piece(program):
     lengths, mask, speakers = many_conversations()
     x = normal(12, *mask.shape, 3)
     layer = DAGLayer(3)
@@ -159,22 +166,60 @@ def test_links_may_reach_beyond_a_piece(piece):
         assert not out[b, length:].any()
 
 
-def test_gradients_do_not_depend_on_the_pieces(monkeypatch):
+@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+def test_the_program_of_accelerators_is_that_of_a_scan(layers, slope, accelerator_programs):
     _, mask, speakers = many_conversations()
-    x, weights = normal(13, *mask.shape, 3), normal(14, *mask.shape, 3)
-    layer = DAGLayer(3, 0.01)
-    adjacency, same = predecessor_graph(jnp.array(speakers), jnp.array(mask))
-    p = draw_parameters(layer, x, adjacency, same)
+    x, weights = normal(13, *mask.shape, 4), normal(14, *mask.shape, 4)
+    links = predecessor_graph(jnp.array(speakers), jnp.array(mask))
+    p = draw_parameters(DAGEncoder(4, 4, layers), x, *links)
 
-    def gradients():
+    def gradients(**options):
+        encoder = DAGEncoder(4, 4, layers, negative_slope=slope, **options)
+
         def objective(p, x):
-            return (layer.apply({"params": p}, x, adjacency, same) * weights).sum()
+            out = jnp.where(mask[..., None], encoder.apply({"params": p}, x, *links), 0)
+            return (out * weights).sum(), out
 
-        return jax.jit(jax.grad(objective, (0, 1)))(p, x)
+        return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(p, x)
 
-    here = gradients()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradients(), here)
+    expected, expected_out = gradients(custom_derivative=False)
+    accelerator_programs()
+    found, out = gradients()
+    np.testing.assert_allclose(out, expected_out, rtol=1e-6, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+
+
+def lowered(step, platform, *arguments):
+    """Returns the program of `step` for a platform, of which there need be no device."""
+    return jax.jit(step).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+def on_two_devices(step):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("batch",))
+    one, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("batch")
+    return jax.shard_map(step, mesh=mesh, in_specs=(one, rows), out_specs=one, check_vma=False)
+
+
+MAPPINGS = {
+    "one": (lambda step: step, (B, T, 3)),
+    "vmap": (lambda step: jax.vmap(step, (None, 0)), (2, B, T, 3)),
+    "shard_map": (on_two_devices, (2 * B, T, 3)),
+}
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_a_program_is_for_the_platform_that_it_is_compiled_for(platform, mapping):
+    """From a process that has nothing but CPUs: one loop there and back for all layers, or one for each layer."""
+    encoder, (mapped, shape) = DAGEncoder(5, 4, 3), MAPPINGS[mapping]
+    p = draw_parameters(encoder, normal(5, B, T, 3), *graph())
+
+    def step(p, x):
+        return jax.grad(lambda p: encoder.apply({"params": p}, x, *graph()).sum())(p)
+
+    loops = lowered(mapped(step), platform, p, normal(5, *shape)).count("stablehlo.while")
+    assert loops == (6 if platform == "cpu" else 2)
 
 
 # The conversations of `SPEAKERS` again, two in the first row; the speakers of each are numbered from 0.
@@ -225,7 +270,8 @@ def test_graphs_of_rows_with_several_conversations(window):
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
-def test_conversations_of_one_row_are_independent(slope):
+@BOTH_SLOWLY
+def test_conversations_of_one_row_are_independent(slope, program):
     """Outputs and gradients are those of the conversations in rows of their own."""
     encoder, x = DAGEncoder(5, 4, 2, negative_slope=slope), normal(17, B, T, 3)
     weights = normal(18, B, T, 5) * MASK[..., None]
@@ -251,7 +297,8 @@ def small_model():
     return encoder, draw_parameters(encoder, x, *graph()), x
 
 
-def test_no_output_depends_on_later_utterances():
+@BOTH_SLOWLY
+def test_no_output_depends_on_later_utterances(program):
     x = normal(6, B, T, 3)
     layer = DAGLayer(3)
     p = draw_parameters(layer, x, *graph())
@@ -265,7 +312,8 @@ def test_no_output_depends_on_later_utterances():
 
 
 @pytest.mark.parametrize(("slope", "silent"), [(1.0, True), (0.01, False)])
-def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent):
+@BOTH_SLOWLY
+def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent, program):
     layer = DAGLayer(3, slope)
     x = normal(7, B, T, 3)
     p = draw_parameters(layer, x, *graph(), spread=1.0)
@@ -276,7 +324,8 @@ def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent)
     assert np.abs(gradients["score_key_kernel"]).max() > 1e-3
 
 
-def test_padding_changes_nothing():
+@BOTH_SLOWLY
+def test_padding_changes_nothing(program):
     encoder, p, x = small_model()
 
     def objective(p, x, mask, adjacency, same):
@@ -291,7 +340,8 @@ def test_padding_changes_nothing():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), there, here)
 
 
-def test_the_same_under_vmap():
+@BOTH
+def test_the_same_under_vmap(program):
     """Two parameter sets at once on one graph, forwards and backwards."""
     encoder, _, x = small_model()
     sets = [draw_parameters(encoder, x, *graph(), seed=seed) for seed in (7, 8)]
@@ -306,7 +356,8 @@ def test_the_same_under_vmap():
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), mapped, alone)
 
 
-def test_the_same_under_vmap_over_graphs():
+@BOTH_SLOWLY
+def test_the_same_under_vmap_over_graphs(program):
     """Batches of different lengths at once, as seeds that train together have them."""
     encoder, p, _ = small_model()
     _, mask, speakers = many_conversations()

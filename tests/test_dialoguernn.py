@@ -116,6 +116,30 @@ def test_the_derivative_by_hand_is_that_of_the_scan(attention, rate):
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(found[1]))
 
 
+def test_the_program_of_accelerators_is_that_of_the_scan(accelerator_programs):
+    features, speakers, mask, segments = packed_rows()
+    with jax.enable_x64(True):
+        model, scan = layer(dropout_rate=0.3), layer(dropout_rate=0.3, custom_derivative=False)
+        p = float64(draw_parameters(model, features, speakers, mask, segments=segments, spread=0.6))
+        expected = step(scan)(p, features, jax.random.key(1))
+        accelerator_programs()
+        found = step.__wrapped__(model)(p, features, jax.random.key(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, expected)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_a_program_is_for_the_platform_that_it_is_compiled_for(platform):
+    """From a process that has nothing but CPUs: blocks of ten steps, or the whole row at once."""
+    features, speakers, mask, segments = packed_rows()
+    with jax.enable_x64(True):
+        model = layer()
+        p = float64(draw_parameters(model, features, speakers, mask, segments=segments))
+        lowered = step(model).trace(p, features, jax.random.key(1)).lower(lowering_platforms=(platform,))
+    # What a step sees of its own block: four recurrences, two rows.
+    of_block = f"tensor<4x2x10x{SIZES['d_g']}xf64>"
+    assert (of_block in lowered.as_text()) == (platform == "cpu")
+
+
 @pytest.mark.parametrize("cache", [0, 5_000])
 def test_recurrences_may_advance_one_after_the_other(cache, monkeypatch):
     """Four of them, with 8 kilobytes of weights: one by one, and two by two."""

@@ -1,12 +1,16 @@
 """The directed acyclic graph network of DAG-ERC (Shen et al., 2021), LFVD's Eq. 3."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from jmer.checks import check_arrays, check_at_least_one, check_choice
-from jmer.layers.dag_recurrence import Links, Weights, links, recurrence, scan_recurrence
+from jmer.layers.dag_recurrence import Weights, layer_by_layer, scan_layer_by_layer
+from jmer.layers.dag_wavefront import wavefront
 from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform, with_fan_in
 from jmer.layers.recurrent import RecurrentWeights, recurrent_weights
 from jmer.segments import Segments, check_segments
@@ -145,15 +149,24 @@ class DAGLayer(nn.Module):
         check_graph(x, adjacency, same_speaker, width=self.features)
         real = _real(same_speaker)
         in_time = jnp.moveaxis(jnp.where(real, x, 0), 1, 0)
-        out = jnp.moveaxis(self.in_time(in_time, links(adjacency, same_speaker)), 0, 1)
-        return jnp.where(real, out, 0)
+        (out,) = _run([self], in_time, adjacency, same_speaker)
+        return jnp.where(real, jnp.moveaxis(out, 0, 1), 0)
 
-    def in_time(self, x: jax.Array, graph: Links) -> jax.Array:
-        """Maps `x` `[T, B, H]` along `graph` to `[T, B, H]`; what it gives for padding means nothing."""
-        leaves, structure = jax.tree.flatten(self.weights)
-        x, *leaves = promote_dtype(x, *leaves, dtype=self.dtype)
-        run = recurrence if self.custom_derivative else scan_recurrence
-        return run(self.negative_slope, jax.tree.unflatten(structure, leaves), x, graph)
+
+def _run(layers: Sequence[DAGLayer], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> list[jax.Array]:
+    """Returns each layer's states, `[T, B, H]`, given what is below the first; those of padding mean nothing.
+
+    On an accelerator all layers advance together. The program is chosen for the platform that it is compiled for.
+    """
+    leaves, structure = jax.tree.flatten([layer.weights for layer in layers])
+    x, *leaves = promote_dtype(x, *leaves, dtype=layers[0].dtype)
+    arguments = jax.tree.unflatten(structure, leaves), x, adjacency, same_speaker
+    slope = layers[0].negative_slope
+    if not layers[0].custom_derivative:
+        return scan_layer_by_layer(slope, *arguments)
+    return jax.lax.platform_dependent(
+        *arguments, cpu=functools.partial(layer_by_layer, slope), default=functools.partial(wavefront, slope)
+    )
 
 
 class DAGEncoder(nn.Module):
@@ -211,17 +224,18 @@ class DAGEncoder(nn.Module):
         self._check(x, adjacency, same_speaker)
         options = layer_options(self)
         x = jnp.moveaxis(jnp.where(_real(same_speaker), x, 0), 1, 0)
-        states = [nn.relu(dense(self.hidden_features, x.shape[-1], name="input", **options)(x))]
-        graph = links(adjacency, same_speaker)
-        for i in range(self.num_layers):
-            layer = DAGLayer(
+        below = nn.relu(dense(self.hidden_features, x.shape[-1], name="input", **options)(x))
+        layers = [
+            DAGLayer(
                 self.hidden_features,
                 self.negative_slope,
                 custom_derivative=self.custom_derivative,
                 name=f"layer_{i}",
                 **options,
             )
-            states.append(layer.in_time(states[-1], graph))
+            for i in range(self.num_layers)
+        ]
+        states = [below, *_run(layers, below, adjacency, same_speaker)]
         if self.output == "last":
             return jnp.moveaxis(states[-1], 0, 1)
         concatenated = jnp.concatenate([*states, x], axis=-1)

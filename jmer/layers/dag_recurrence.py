@@ -1,12 +1,12 @@
-"""The recurrence inside a layer of DAG-ERC, with a derivative written by hand.
+"""The recurrence inside a layer of DAG-ERC as a CPU runs it, with a derivative written by hand.
 
 Products with the layer below are computed for all utterances before the loop, the weights' gradients after it, each as
 one product; the loop has only what depends on the predecessors. A node's predecessors are read in pieces, as many as
-the farthest one needs.
+the farthest one needs. On other platforms see `jmer.layers.dag_wavefront`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,8 @@ from jmer.layers.gru import Gates, GatesBar, gru_backward, gru_gates, gru_next
 from jmer.layers.recurrent import RecurrentWeights
 from jmer.layers.slices import highest_of_all, put, take
 
-# Predecessors at window 1 are rarely farther back than this, so that one piece is usually enough. On an accelerator a
-# piece is the whole conversation.
-CPU_PIECE = 16
+# Predecessors at window 1 are rarely farther back than this, so that one piece is usually enough.
+PIECE = 16
 
 
 class Weights(NamedTuple):
@@ -73,7 +72,7 @@ def links(adjacency: jax.Array, same_speaker: jax.Array) -> Links:
 
 
 def _piece(length: int) -> int:
-    return min(length, CPU_PIECE) if jax.default_backend() == "cpu" else length
+    return min(length, PIECE)
 
 
 class _History(NamedTuple):
@@ -87,6 +86,37 @@ class _History(NamedTuple):
     message: jax.Array
     node: Gates
     context: Gates
+
+
+def layer_by_layer(
+    negative_slope: float, weights: Sequence[Weights], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array
+) -> list[jax.Array]:
+    """Runs layers over the utterances in order, each after the one below it.
+
+    Args:
+      negative_slope: of scores below zero.
+      weights: of each layer.
+      x: `[T, B, H]`, what the lowest layer reads.
+      adjacency, same_speaker: bool `[B, T, T]`, see `jmer.layers.dag.predecessor_graph`.
+
+    Returns:
+      Each layer's states, `[T, B, H]`.
+    """
+    return _layers(recurrence, negative_slope, weights, x, adjacency, same_speaker)
+
+
+def scan_layer_by_layer(
+    negative_slope: float, weights: Sequence[Weights], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array
+) -> list[jax.Array]:
+    """Computes `layer_by_layer` by scans, whose derivatives of any mode and order are JAX's own."""
+    return _layers(scan_recurrence, negative_slope, weights, x, adjacency, same_speaker)
+
+
+def _layers(run, negative_slope, weights, x, adjacency, same_speaker):
+    graph, states = links(adjacency, same_speaker), [x]
+    for of_layer in weights:
+        states.append(run(negative_slope, of_layer, states[-1], graph))
+    return states[1:]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

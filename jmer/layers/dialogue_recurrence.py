@@ -2,7 +2,8 @@
 
 Products with the input are computed for all utterances before the loop, the weights' gradients after it, each as one
 product; the loop has only what depends on states. What a state sees of the history is read in blocks of steps: the
-utterances before the block by one product for all of its steps, and within a step only those of the block.
+utterances before the block by one product for all of its steps, and within a step only those of the block. On an
+accelerator a block is the whole row, and all recurrences advance together.
 """
 
 import functools
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jmer.layers.gru import Gates, gru_backward, gru_gates, gru_next
 from jmer.layers.slices import put, take
 
-# Steps whose view of what came before their block is one product. On an accelerator a block is the whole row.
+# Steps whose view of what came before their block is one product, on a CPU.
 CPU_BLOCK = 16
 
 # Bytes of weights that the cache of a CPU's cores can be expected to keep from one step to the next.
@@ -133,13 +134,11 @@ def turns(speakers: jax.Array, mask: jax.Array, segment_ids: jax.Array) -> Turns
 
 
 def padded_length(length: int) -> int:
-    """Returns the least length of a row, from `length` on, that blocks divide."""
-    return -(-length // _block(length)) * _block(length)
+    """Returns the least length of a row, from `length` on, that a CPU's blocks divide."""
+    return -(-length // _cpu_block(length)) * _cpu_block(length)
 
 
-def _block(length: int) -> int:
-    if jax.default_backend() != "cpu":
-        return length
+def _cpu_block(length: int) -> int:
     # The same for a length and its padded one.
     return -(-length // -(-length // CPU_BLOCK))
 
@@ -157,7 +156,7 @@ class _History(NamedTuple):
 
 
 def recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
-    """Reads the rows; as many recurrences advance together as have their weights in the cache.
+    """Reads the rows: in the way of the platform that the program is compiled for.
 
     Args:
       weights: without `concatenation` and `listening`.
@@ -168,38 +167,47 @@ def recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: T
     Returns:
       The emotions, `[G, B, T, D_e]`; where nothing is real, those before.
     """
+    return jax.lax.platform_dependent(
+        weights, inputs, scales, order, cpu=_on_cpu, default=functools.partial(_recurrence, inputs.query.shape[2])
+    )
+
+
+def _on_cpu(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
+    """Reads the rows in blocks; as many recurrences advance together as have their weights in the cache."""
     groups, together = len(inputs.query), _together(weights)
+    read = functools.partial(_recurrence, _cpu_block(inputs.query.shape[2]))
     if together == groups:
-        return _recurrence(weights, inputs, scales, order)
+        return read(weights, inputs, scales, order)
     parts = jax.tree.map(
         lambda x: x.reshape(groups // together, together, *x.shape[1:]), (weights, inputs, scales, order)
     )
-    emotions = jax.lax.map(lambda part: _recurrence(*part), parts)
+    emotions = jax.lax.map(lambda part: read(*part), parts)
     return emotions.reshape(groups, *emotions.shape[2:])
 
 
 def _together(weights: Weights) -> int:
-    """Returns how many recurrences advance together: a divisor of their number."""
+    """Returns how many recurrences advance together on a CPU: a divisor of their number."""
     groups, size = len(weights.global_kernel), sum(x.nbytes for x in jax.tree.leaves(weights))
-    if jax.default_backend() != "cpu":
-        return groups
     # Every step reads all weights of what advances together, which memory gives more slowly than the cache.
     return max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or size * n <= CPU_CACHE * groups))
 
 
-@jax.custom_vjp
-def _recurrence(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
-    return _forward(weights, inputs, scales, order, keep=False).emotions
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(size: int, weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns) -> jax.Array:
+    """Reads the rows in blocks of `size` steps."""
+    return _forward(size, weights, inputs, scales, order, keep=False).emotions
 
 
-def _recurrence_forward(weights, inputs, scales, order):
-    history = _forward(weights, inputs, scales, order, keep=True)
+def _recurrence_forward(size, weights, inputs, scales, order):
+    history = _forward(size, weights, inputs, scales, order, keep=True)
     return history.emotions, (weights, inputs, scales, order, history)
 
 
-def _forward(weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns, *, keep: bool) -> _History:
+def _forward(
+    size: int, weights: Weights, inputs: Inputs, scales: Scales | None, order: Turns, *, keep: bool
+) -> _History:
     groups, rows, length, d_g = inputs.query.shape
-    d_p, d_e, size = weights.party_kernel.shape[1], weights.emotion_kernel.shape[1], _block(length)
+    d_p, d_e = weights.party_kernel.shape[1], weights.emotion_kernel.shape[1]
     place = jnp.arange(length)[None, None, None]
 
     def empty(*shape):
@@ -253,10 +261,10 @@ def _forward(weights: Weights, inputs: Inputs, scales: Scales | None, order: Tur
     return jax.lax.fori_loop(0, length // size, block, (history, empty(d_g), empty(d_e)))[0]
 
 
-def _recurrence_backward(saved, emotions_bar):
+def _recurrence_backward(size, saved, emotions_bar):
     weights, inputs, scales, order, history = saved
     groups, rows, length, d_g = inputs.query.shape
-    d_p, size, place = weights.party_kernel.shape[1], _block(length), jnp.arange(length)[None, None, None]
+    d_p, place = weights.party_kernel.shape[1], jnp.arange(length)[None, None, None]
     states_before, emotions_before = (
         jnp.where(order.begins, 0, jnp.pad(x[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0))))
         for x in (history.states, history.emotions)

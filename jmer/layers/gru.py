@@ -1,5 +1,6 @@
 """The recurrence of a gated recurrent unit (GRU): its gates, and the loop over time with its derivative."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -98,18 +99,27 @@ def gru_states(
     # What leaves a state as it is: an update gate of 1.
     hold = jnp.repeat(jnp.array([0.0, _CLOSED, 0.0], from_input.dtype), kernels.shape[1])
     from_input = jnp.where(real, from_input, hold[None, None, None])
-    return (_states if custom_derivative else _scan_states)(from_input, kernels, biases, begins)
+    arguments = from_input, kernels, biases, begins
+    if not custom_derivative:
+        return _scan_states(*arguments)
+    # An accelerator's time depends on the number of operations of a step: each gate that is kept is one more.
+    return jax.lax.platform_dependent(
+        *arguments, cpu=functools.partial(_states, True), default=functools.partial(_states, False)
+    )
 
 
-@jax.custom_vjp
-def _states(from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array) -> jax.Array:
-    """Computes `gru_states`; the weights' gradients are one product each, after the steps back."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(keep: bool, from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array) -> jax.Array:
+    """Computes `gru_states`; the weights' gradients are one product each, after the steps back.
+
+    The gates are kept for the way back, or computed again from the states, for all steps at once.
+    """
     return _run(from_input, kernels, biases, begins, keep=False)[0]
 
 
-def _states_forward(from_input, kernels, biases, begins):
-    states, gates = _run(from_input, kernels, biases, begins, keep=True)
-    return states, (kernels, begins, states, gates)
+def _states_forward(keep, from_input, kernels, biases, begins):
+    states, gates = _run(from_input, kernels, biases, begins, keep=keep)
+    return states, (gates if keep else (from_input, biases), kernels, begins, states)
 
 
 def _run(
@@ -135,10 +145,11 @@ def _run(
     return jax.lax.fori_loop(0, steps, step, start)[1:]
 
 
-def _states_backward(saved, states_bar):
-    kernels, begins, states, gates = saved
+def _states_backward(keep, saved, states_bar):
+    kept, kernels, begins, states = saved
     before, steps = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0))), states.shape[1]
     before = jnp.where(begins, 0, before)
+    gates = kept if keep else _all_gates(kept[0], kept[1], kernels, before)
     # Laid out once for products that would otherwise run along the memory's slow direction at every step.
     kernels_back = jax.lax.optimization_barrier(jnp.swapaxes(kernels, 1, 2))
 
@@ -159,6 +170,11 @@ def _states_backward(saved, states_bar):
 
 
 _states.defvjp(_states_forward, _states_backward)
+
+
+def _all_gates(from_input: jax.Array, biases: jax.Array, kernels: jax.Array, before: jax.Array) -> Gates:
+    """Returns the gates of all steps, given the states before."""
+    return gru_gates(from_input, jnp.einsum("gtbh,ghk->gtbk", before, kernels) + biases[:, None, None])
 
 
 def _scan_states(from_input: jax.Array, kernels: jax.Array, biases: jax.Array, begins: jax.Array) -> jax.Array:
