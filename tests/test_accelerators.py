@@ -8,6 +8,8 @@ sum over the devices. Only debugging information was removed.
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from studies import table_of
 
@@ -16,8 +18,9 @@ from experiments.accelerators import check, hlo, programs, report, targets, thun
 from experiments.accelerators.check import Facts, Request, Row
 from experiments.accelerators.rows import load, row_file, save
 from experiments.accelerators.work import Loop, Work, in_loops, loop_counts, step_of_epoch, total
-from experiments.grid.processes import Died
+from experiments.grid.processes import Died, in_processes
 from jmer.errors import UserError
+from jmer.layers import DAGEncoder
 
 COMPILED = Path(__file__).parent / "compiled"
 EPOCH_STEPS = 33
@@ -254,8 +257,38 @@ def test_a_missing_compiler_is_told_before_anything_is_compiled(monkeypatch, tmp
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_training_runs_is_lowered_for_one_device_and_for_several(program_name, count):
     """The CPU stands in for the devices."""
-    import jax
-
     found = programs.lower("concat_mlp", "meld", program_name, jax.devices()[:count], smoke=True)
     assert found.rows % count == 0 and (found.steps is None) == (program_name == "step")
     assert f"num_partitions = {count}" in found.lowered.as_text()
+
+
+LENGTH, LAYERS = 40, 2
+
+
+def recurrence_for(target):
+    """Compiles the loops over utterances of DAG-ERC, forward and backward, in a process of its own."""
+    # Not as the other tests compile.
+    jax.config.update("jax_disable_most_optimizations", False)
+
+    def lower(devices):
+        place = jax.sharding.SingleDeviceSharding(devices[0])
+        encoder = DAGEncoder(features=16, hidden_features=16, num_layers=LAYERS)
+        graph = [jax.ShapeDtypeStruct((2, LENGTH, LENGTH), bool, sharding=place)] * 2
+        x = jax.ShapeDtypeStruct((2, LENGTH, 8), jnp.float32, sharding=place)
+        params = jax.eval_shape(encoder.init, jax.random.key(0), x, *graph)
+        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=place), params)
+        gradient = jax.jit(jax.grad(lambda *arguments: encoder.apply(*arguments).sum()))
+        return programs.Lowered(gradient.lower(params, x, *graph), 2, LENGTH, None)
+
+    return check.compile_for(target, lower)
+
+
+@pytest.mark.parametrize("target", ["v5e", "h100"])
+def test_the_recurrence_compiles_for_accelerators_from_a_process_on_a_cpu(target):
+    if extra := targets.missing(target):
+        pytest.skip(f"needs jmer's extra `{extra}`, which has the compiler for {targets.TARGETS[target].title}")
+    ((_, facts),) = in_processes(recurrence_for, [target], jobs=1)
+    assert isinstance(facts, Facts), facts
+    # On a CPU each step has an inner loop over pieces, as many as there are predecessors.
+    assert {length for _, length in facts.loops} <= {LENGTH, LENGTH + LAYERS - 1}
+    assert facts.loop_operations > LENGTH and facts.collectives == 0

@@ -1,15 +1,18 @@
 """One compilation, in a process of its own, and the facts about the compiled program."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import re
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
 
 from experiments.accelerators import hlo, thunks
 from experiments.accelerators.programs import Lowered, lower
@@ -71,7 +74,7 @@ class Row(NamedTuple):
 
     Attributes:
       model, shape, program, target, smoke: of the request.
-      seconds: of lowering and compiling, or until it failed.
+      seconds: of lowering, compiling and reading, or until it failed.
       versions: package -> version.
       error: why it does not compile, in a line; None = it does.
       facts: None = it does not compile.
@@ -118,32 +121,42 @@ def versions() -> dict[str, str]:
 
 
 def _compile(arguments: tuple[Request, str]) -> Row:
-    """Compiles in this process, which must be new: XLA reads its flags once."""
+    """Compiles in this process, which must be new."""
     request, log = arguments
-    target = TARGETS[request.target]
+    # All that C++ prints, until the process ends.
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 2)
     # A compiler's thread does not let Python handle signals; by default this one ends the process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(request.timeout)
     started, error, facts = time.monotonic(), None, None
-    # All that C++ prints, until the process ends.
-    with open(log, "w") as file:
-        os.dup2(file.fileno(), 2)
+    program = functools.partial(lower, request.model, request.shape, request.program, smoke=request.smoke)
+    try:
+        facts = compile_for(request.target, program)
+    except Exception as failure:  # a compiler can raise anything
+        error = one_line(f"{type(failure).__name__}: {failure}")
+    return Row(*request[:-1], time.monotonic() - started, versions(), error, facts)
+
+
+def compile_for(name: str, program: Callable[[Sequence[jax.Device]], Lowered]) -> Facts:
+    """Compiles a program in this process, which must be new: XLA reads its flags once.
+
+    Args:
+      name: of the target.
+      program: lowers for its devices.
+    """
+    target = TARGETS[name]
+    gpu = target.platform == GPU
     with tempfile.TemporaryDirectory() as dump:
-        prepare(target, dump if target.platform == GPU else None)
-        try:
-            lowered = lower(request.model, request.shape, request.program, devices(target), smoke=request.smoke)
-            compiled = lowered.lowered.compile()
-            seconds = time.monotonic() - started
-            text = compiled.as_text()
-            work = thunks.read(Path(dump), text) if target.platform == GPU else hlo.read(text)
-            facts = _facts(lowered, work, compiled.memory_analysis(), gpu=target.platform == GPU)
-        except Exception as failure:  # a compiler can raise anything
-            seconds = time.monotonic() - started
-            error = one_line(f"{type(failure).__name__}: {failure}")
-    return Row(*request[:-1], seconds, versions(), error, facts)
+        prepare(target, dump if gpu else None)
+        lowered = program(devices(target))
+        compiled = lowered.lowered.compile()
+        text = compiled.as_text()
+        work = thunks.read(Path(dump), text) if gpu else hlo.read(text)
+    return _facts(lowered, work, compiled.memory_analysis(), gpu=gpu)
 
 
-def _facts(lowered: Lowered, work: Work, memory, *, gpu: bool) -> Facts:
+def _facts(lowered: Lowered, work: Work, memory: Any, *, gpu: bool) -> Facts:
     if lowered.steps is not None:
         work = step_of_epoch(work, lowered.steps)
     once, loops = total(work), in_loops(work)
@@ -163,7 +176,7 @@ def _facts(lowered: Lowered, work: Work, memory, *, gpu: bool) -> Facts:
     )
 
 
-def peak_bytes(memory) -> int:
+def peak_bytes(memory: Any) -> int:
     """Returns what a program needs at once: arguments, results that do not take their place, and all between."""
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes

@@ -36,7 +36,7 @@ class Lowered(NamedTuple):
     steps: int | None
 
 
-def lower(model: str, shape: str, program: str, devices: Sequence[jax.Device], *, smoke: bool = False) -> Lowered:
+def lower(model: str, shape: str, program: str, devices: Sequence[jax.Device], *, smoke: bool) -> Lowered:
     """Traces and lowers a program; nothing is computed.
 
     Args:
