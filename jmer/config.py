@@ -168,6 +168,16 @@ FIELDS = {
         "random weights",
     ),
     "training.batch_size": Field(16, "conversations per batch"),
+    "training.accumulation_steps": Field(
+        1,
+        "pieces of a batch's rows that each device computes one after the other, with the gradient of the whole batch "
+        "but the memory of a piece; for models whose loss compares no rows with others; 1 = the batch at once",
+    ),
+    "training.rematerialize": Field(
+        False,
+        "True = only what the network's layers read is kept for the gradient, which computes the rest again: less "
+        "memory, more time",
+    ),
     "training.buckets": Field(3, "with frames, maximum number of padded lengths per epoch; each is compiled once"),
     "training.resident_megabytes": Field(
         1024,
@@ -213,6 +223,7 @@ LARGEST = {
     "curriculum.epochs_per_bucket": 100_000,
     "training.epochs": 100_000,
     "training.batch_size": 1_000_000,
+    "training.accumulation_steps": 1_000_000,
     "training.buckets": 1_000,
 }
 """`section.field` -> its largest value: lists of that length, or arrays of that size, are made before training."""

@@ -1,5 +1,6 @@
 """The contract between a model and the rest of jmer: what a model declares, and what is built from it."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -12,6 +13,7 @@ from flax import linen as nn
 from jmer.batch import Batch
 from jmer.models.attributes import HEADS, AttributeHeads, WithAttributes, applied
 from jmer.models.encoders import COLLECTION, Encoders
+from jmer.models.rematerialization import rematerialized_layers
 
 # An experiment names a rule for class weights; the training corpus gives their values.
 CLASS_WEIGHTS = {"class_weights": "none", "class_weight_values": ()}
@@ -251,6 +253,7 @@ class Model:
         axis_name: str | None = None,
         *,
         expose: bool = False,
+        rematerialize: bool = False,
     ) -> tuple[Any, dict]:
         """Returns the output (see `apply`) with dropout on, and its model state after the step.
 
@@ -261,16 +264,18 @@ class Model:
           rng: random key of the step, the same on every device.
           axis_name: mapped axis whose devices hold the rest of the batch; None = unmapped.
           expose: whether the model state also has what the network exposes, see `jmer.models.encoders`.
+          rematerialize: whether the gradient computes the layers again, see `jmer.models.rematerialization`.
         """
         options: dict[str, Any] = {"axis_name": axis_name} if model_state else {}
-        return self._apply(
-            {"params": params, **model_state},
-            batch,
-            train=True,
-            **options,
-            rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
-            mutable=[*model_state, *([COLLECTION] if expose else ())],
-        )
+        with rematerialized_layers() if rematerialize else contextlib.nullcontext():
+            return self._apply(
+                {"params": params, **model_state},
+                batch,
+                train=True,
+                **options,
+                rngs={name: jax.random.fold_in(rng, i) for i, name in enumerate(self.spec.rng_streams)},
+                mutable=[*model_state, *([COLLECTION] if expose else ())],
+            )
 
     def loss_terms(
         self, output: Any, batch: Batch, axis: str | None = None, weights: Mapping[str, jax.Array] | None = None

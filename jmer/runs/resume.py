@@ -39,6 +39,8 @@ CIRCUMSTANCES = (
     "training.devices",
     "training.resident_megabytes",
     "training.grace_seconds",
+    "training.accumulation_steps",
+    "training.rematerialize",
 )
 # What a run that is resumed can have from its next step on, when it is asked for by name.
 CHANGEABLE = (*RATES, "training.patience")

@@ -76,7 +76,7 @@ def train_runs(
     for config in fitted:
         make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
     modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
-    check_execution(pipeline, len(configs))
+    check_execution(pipeline, model, len(configs))
     batch = example_batch(pipeline.widths, frames=corpus.card.frames)
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     parameters = int(parameter_overview.count_parameters(shapes["params"]))

@@ -24,6 +24,8 @@ def train_epoch(
     length: int,
     loss_weights: Mapping[str, jax.Array] | None = None,
     modulation: Modulation | None = None,
+    accumulation_steps: int = 1,
+    rematerialize: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes the steps of an epoch; after one that is not finite no other is taken. Pure, like `train_step`.
@@ -32,7 +34,7 @@ def train_epoch(
       state: the same on every device.
       resident: the training split, whole on every device.
       plan: this device's rows of each step.
-      model, optimizer, loss_weights, modulation, axis_name: see `train_step`.
+      model, optimizer, loss_weights, modulation, accumulation_steps, rematerialize, axis_name: see `train_step`.
       length: utterances of a row.
 
     Returns:
@@ -41,8 +43,18 @@ def train_epoch(
 
     def take(state, conversation_ids, active):
         batch = gather(resident, conversation_ids, length)
-        options = {"active": active, "loss_weights": loss_weights, "modulation": modulation, "axis_name": axis_name}
-        return train_step(state, batch, model=model, optimizer=optimizer, **options)
+        return train_step(
+            state,
+            batch,
+            model=model,
+            optimizer=optimizer,
+            active=active,
+            loss_weights=loss_weights,
+            modulation=modulation,
+            accumulation_steps=accumulation_steps,
+            rematerialize=rematerialize,
+            axis_name=axis_name,
+        )
 
     def skip(*arguments):
         _, metrics = jax.eval_shape(take, *arguments)

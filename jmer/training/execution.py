@@ -17,6 +17,7 @@ from jmer.errors import UserError
 from jmer.evaluation.forward import Predictions, compiled_forward_pass, forward_pass, unpack_predictions
 from jmer.models import Model
 from jmer.pipeline import Pipeline
+from jmer.training.accumulation import check_accumulation
 from jmer.training.epoch import train_epoch
 from jmer.training.modulation import Modulation, make_modulation
 from jmer.training.multi_run import map_runs
@@ -83,9 +84,11 @@ class SingleRun:
           modulation: of its gradients.
         """
         config = pipeline.config
-        options = {"model": model, "optimizer": optimizer, "modulation": modulation}
+        memory = _memory_options(config)
+        options = {"model": model, "optimizer": optimizer, "modulation": modulation, **memory}
         self._pipeline, self._model = pipeline, model
         self._mapping = make_parallel(config.training.parallel, config.training.devices)
+        self._row_multiple = self._mapping.row_multiple * memory["accumulation_steps"]
         self._resident: Any = None
         if fits_on_device(pipeline):
             self._resident = _resident(pipeline)
@@ -117,7 +120,7 @@ class SingleRun:
 
     def _steps(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
-        order = {"start": progress.batch, "row_multiple": self._mapping.row_multiple}
+        order = {"start": progress.batch, "row_multiple": self._row_multiple}
         made = self._pipeline.train_batches(progress.epoch, **order)
         with prefetched(made, self._mapping.place) as batches:
             for batch in batches:
@@ -132,7 +135,7 @@ class SingleRun:
     def _epoch_on_device(self, progress: Progress) -> Iterator[dict[int, StepResult]]:
         before, started = progress.batch_seconds, time.perf_counter()
         order = {"seed": self._pipeline.config.seed, "start": progress.batch}
-        plan = self._pipeline.epoch_plan(progress.epoch, **order, row_multiple=self._mapping.row_multiple)
+        plan = self._pipeline.epoch_plan(progress.epoch, **order, row_multiple=self._row_multiple)
 
         def take(piece):
             nonlocal progress
@@ -187,14 +190,17 @@ class VmappedRuns:
         """
         devices = make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices).devices
         self._pipeline, self._seeds = pipeline, seeds
+        memory = _memory_options(pipeline.config)
+        self._row_multiple = memory["accumulation_steps"]
         self._mapping = map_runs(len(seeds), devices)
         self._loss_weights = self._mapping.stack(loss_weights)
         self._resident: Any = None
         self._pieces = Pieces(pipeline.config.training.grace_seconds)
 
         def epoch(state, resident, plan, loss_weights):
-            options = {"length": pipeline.packing.length, "loss_weights": loss_weights, "modulation": modulation}
-            return train_epoch(state, resident, plan, model=model, optimizer=optimizer, **options)
+            options = {"loss_weights": loss_weights, "modulation": modulation, **memory}
+            length = pipeline.packing.length
+            return train_epoch(state, resident, plan, model=model, optimizer=optimizer, length=length, **options)
 
         plan = EpochPlan(conversation_ids=0, computed=None, active=0)
         self._epoch = self._mapping.map(epoch, (0, None, plan, 0), donate_argnums=(0,))
@@ -241,7 +247,7 @@ class VmappedRuns:
         for i, seed in enumerate(self._seeds):
             # As if all steps had been taken.
             start = progress[i].batch if i in progress else self._pipeline.schedule.steps[epoch]
-            plans.append(self._pipeline.epoch_plan(epoch, seed=seed, start=start))
+            plans.append(self._pipeline.epoch_plan(epoch, seed=seed, start=start, row_multiple=self._row_multiple))
         plans += [plans[-1]] * (self._mapping.rows - len(plans))
         return EpochPlan(
             conversation_ids=np.stack([plan.conversation_ids for plan in plans]),
@@ -277,18 +283,28 @@ def fits_on_device(pipeline: Pipeline) -> bool:
     return resident_bytes(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales) <= limit
 
 
+def _memory_options(config: ConfigDict) -> dict[str, Any]:
+    """Returns what a configuration asks of a step to save memory, see `jmer.training.gradient.Gradient`."""
+    names = "accumulation_steps", "rematerialize"
+    return {name: config.training[name] for name in names}
+
+
 def _resident(pipeline: Pipeline) -> Resident:
     return make_resident(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales)
 
 
-def check_execution(pipeline: Pipeline, count: int) -> None:
+def check_execution(pipeline: Pipeline, model: Model, count: int) -> None:
     """Checks that `count` runs can be computed as the configuration asks.
 
     Raises:
-      UserError: if devices are not there; for several runs also if the training split does not stay on the device, or
-        there are several processes.
+      UserError: if devices are not there, or batches cannot be computed in pieces; for several runs also if the
+        training split does not stay on the device, or there are several processes.
     """
-    make_parallel(pipeline.config.training.parallel, pipeline.config.training.devices)
+    training, frames = pipeline.config.training, pipeline.card.frames
+    devices = len(make_parallel(training.parallel, training.devices).devices)
+    rows = training.batch_size if frames else pipeline.packing.rows
+    rows = rows if count > 1 else -(-rows // devices)
+    check_accumulation(model, training.accumulation_steps, rows=rows, widths=pipeline.widths, frames=frames)
     if count == 1:
         return
     if jax.process_count() > 1:
@@ -311,7 +327,7 @@ def make_execution(
     Raises:
       UserError: see `check_execution`.
     """
-    check_execution(pipeline, len(configs))
+    check_execution(pipeline, model, len(configs))
     modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
     if len(configs) == 1:
         return SingleRun(pipeline, model, optimizer, modulation)

@@ -10,7 +10,7 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.models import Model
-from jmer.models.encoders import COLLECTION, exposed_encodings
+from jmer.training.gradient import Gradient
 from jmer.training.modulation import Modulation
 from jmer.training.train_state import TrainState
 
@@ -43,6 +43,8 @@ def train_step(
     active: jax.Array | bool = True,
     loss_weights: Mapping[str, jax.Array] | None = None,
     modulation: Modulation | None = None,
+    accumulation_steps: int = 1,
+    rematerialize: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step. Pure: the same numbers unmapped, or mapped over any number of devices.
@@ -58,42 +60,17 @@ def train_step(
       active: False = the state does not change.
       modulation: of the gradient, which `state` was created with.
       loss_weights: field of the loss -> float32 scalar, in place of its value (`ModelSpec.loss_weights`).
+      accumulation_steps, rematerialize: see `jmer.training.gradient.Gradient`.
       axis_name: name of the mapped axis; None = unmapped.
     """
-
-    def sum_over_devices(tree):
-        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-    def mean(value, count):
-        everywhere = sum_over_devices(jax.lax.stop_gradient(count))
-        return value / jnp.where(everywhere > 0, everywhere, 1)
-
-    def partial_loss(params, heads):
-        rng = jax.random.fold_in(state.rng, state.step)
-        output, model_state = model.apply_in_training(
-            params, state.model_state, batch, rng, axis_name, expose=modulation is not None
-        )
-        encodings = exposed_encodings(model_state.pop(COLLECTION, {}))
-        total, terms = jnp.zeros(()), {}
-        for name, (weight, value, count) in model.loss_terms(output, batch, axis_name, loss_weights).items():
-            count = jnp.asarray(count, jnp.float32)
-            total += mean(weight * value, count)
-            terms[name] = (value, count)
-        # The classifiers have their own parameters and no influence on the encodings: one gradient serves both.
-        guides = modulation.results(heads, encodings, batch) if modulation else {}
-        objective = sum((mean(guide.loss, guide.labelled) for guide in guides.values()), total)
-        return objective, (total, output.logits, model_state, terms, guides)
-
-    heads = state.modulation.heads if modulation else {}
-    differentiated = jax.value_and_grad(partial_loss, argnums=(0, 1), has_aux=True)
-    (_, (loss, logits, model_state, terms, guides)), both = differentiated(state.params, heads)
-    loss, (gradients, head_gradients), terms, guides, confusion = sum_over_devices(
-        (loss, both, terms, guides, _confusion(logits, batch))
-    )
+    gradient = Gradient(model, loss_weights, modulation, axis_name, accumulation_steps, rematerialize)
+    own, model_state = gradient.of_batch(state, batch)
+    total = own if axis_name is None else jax.lax.psum(own, axis_name)
+    gradients, terms = total.gradients, dict(total.terms)
     guiding = state.modulation
     if modulation:
-        gradients, guiding = modulation.modulate(guiding, state.params, gradients, head_gradients, guides)
-        terms |= {f"classifier_{modality}": (guide.loss, guide.labelled) for modality, guide in guides.items()}
+        gradients, guiding = modulation.modulate(guiding, state.params, gradients, total.head_gradients, total.guides)
+        terms |= {f"classifier_{modality}": (guide.loss, guide.labelled) for modality, guide in total.guides.items()}
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     after = TrainState(
         step=state.step + 1,
@@ -106,14 +83,7 @@ def train_step(
     finite = _all_finite((gradients, terms, after.params, after.model_state, after.modulation))
     # A choice entry by entry is fused with the update; a conditional would copy the state, in a scan at every step.
     state = jax.tree.map(lambda new, old: jnp.where(finite & active, new, old), after, state)
-    return state, Metrics(loss, terms, confusion, finite)
-
-
-def _confusion(logits: jax.Array, batch: Batch) -> jax.Array:
-    classes = logits.shape[-1]
-    counts = (batch.mask & (batch.labels >= 0)).astype(jnp.int32)
-    cells = jnp.maximum(batch.labels, 0) * classes + logits.argmax(-1)
-    return jnp.bincount(cells.reshape(-1), counts.reshape(-1), length=classes**2).reshape(classes, classes)
+    return state, Metrics(total.loss, terms, total.confusion, finite)
 
 
 def _all_finite(tree: Any) -> jax.Array:
