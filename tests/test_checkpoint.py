@@ -273,6 +273,18 @@ def test_an_error_in_saving_that_is_not_of_the_disk_is_not_taken_for_one(tmp_pat
 MISREAD = 'DATA_LOSS: Error opening "zarr" driver: Error decoding local file "/x/state/manifest.ocdbt"'
 
 
+def test_the_end_of_another_process_is_not_taken_for_damage(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        save(checkpoints, 1)
+
+        def fail(*_, **__):
+            raise jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection reset by peer")
+
+        monkeypatch.setattr(checkpoints._manager, "restore", fail)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="reset by peer"):
+            checkpoints.restore(1, state(), {}, make_parallel("jit").state_sharding)
+
+
 @pytest.mark.parametrize(
     ("message", "appears"),
     [(FULL, False), (FORBIDDEN, False), (MISREAD, False), ("Error opening the door", True), ("HTTP: 404", True)],

@@ -182,6 +182,8 @@ class Checkpoints:
             found = self._manager.restore(step, args=items)
             if _digest(found["state"], found["normalization"]) != record.arrays:
                 raise ValueError("the arrays are not those that were saved")
+        except jax.errors.JaxRuntimeError:  # of a device or of another process, not of the checkpoint
+            raise
         except Exception as error:
             raise _damaged(self.folder / str(step)) from error
         return Restored(found["state"], jax.device_get(found["normalization"]), record.progress)
