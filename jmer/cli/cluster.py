@@ -47,7 +47,6 @@ class Cluster:
       local_devices: indices of the accelerators that this process takes among those that it sees; None = all.
       start_timeout: seconds to wait for the other processes.
       heartbeat_timeout: seconds after which a process that does not answer is taken for dead.
-      proxies: variables in the environment that name a proxy.
     """
 
     coordinator: str
@@ -56,7 +55,6 @@ class Cluster:
     local_devices: tuple[int, ...] | None = None
     start_timeout: int = START_TIMEOUT
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT
-    proxies: tuple[str, ...] = ()
 
 
 class _Told(NamedTuple):
@@ -108,7 +106,6 @@ def find_cluster(options: argparse.Namespace, environment: Environment) -> Clust
         own,
         options.start_timeout,
         options.heartbeat_timeout,
-        tuple(name for name in environment if re.fullmatch("(grpc|https?|all)_proxy", name.lower())),
     )
 
 

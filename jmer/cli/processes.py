@@ -1,6 +1,7 @@
 """Several processes as one run: they meet before the work, and end together after it or when one of them fails."""
 
 import contextlib
+import os
 import re
 import time
 import traceback
@@ -11,14 +12,15 @@ from absl import logging
 
 import jmer
 from jmer.cli.cluster import Cluster
-from jmer.cli.relay import start_relay
-from jmer.cli.watch import EXIT_STATUS, Watch, meet
+from jmer.cli.relay import LOOPBACK, start_relay
+from jmer.cli.watch import EXIT_STATUS, Watch, bind_address, meet
 from jmer.command import describe_error, show
 
 # What JAX raises when a connection to another process breaks, in any of its libraries.
 _LOST = re.compile(
     r"gloo|nccl|coordination|barrier|heartbeat|connection|socket|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED", re.IGNORECASE
 )
+_NO_PROXY = "no_grpc_proxy"
 # Seconds within which the end of another process is known after a connection to it has broken.
 _NEWS = 5.0
 
@@ -49,9 +51,8 @@ def _connect(cluster: Cluster) -> Watch:
     import jax
 
     logging.set_verbosity(logging.FATAL)  # of what JAX logs on the way
-    hint = f"; if they do not connect, unset {', '.join(cluster.proxies)}" if cluster.proxies else ""
     own = f"this is process {cluster.process}"
-    show(f"waiting for {cluster.processes} processes at {cluster.coordinator} ({own}){hint}")
+    show(f"waiting for {cluster.processes} processes at {cluster.coordinator} ({own})")
     watch = meet(
         cluster.coordinator,
         cluster.process,
@@ -59,14 +60,19 @@ def _connect(cluster: Cluster) -> Watch:
         timeout=cluster.start_timeout,
         versions={"jmer": jmer.__version__, "jax": jax.__version__},
     )
+    # Even to its own machine, JAX would connect through a proxy.
+    jax.config.update("jax_check_proxy_envs", False)
+    exempt = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
+    os.environ[_NO_PROXY] = ",".join(filter(None, (exempt, LOOPBACK)))
     try:
         jax.distributed.initialize(
-            start_relay(cluster.coordinator) if cluster.process else cluster.coordinator,
+            start_relay(cluster.coordinator),
             cluster.processes,
             cluster.process,
             cluster.local_devices,
             # JAX would look for a launcher once more, for the devices.
             cluster_detection_method="deactivate",
+            coordinator_bind_address=bind_address(cluster.coordinator),
             initialization_timeout=cluster.start_timeout,
             heartbeat_timeout_seconds=cluster.heartbeat_timeout,
         )

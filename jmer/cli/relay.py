@@ -13,14 +13,16 @@ import time
 
 from jmer.cli.watch import split_address
 
+LOOPBACK = "127.0.0.1"
+
 _AGAIN = 0.1
 
 
 def start_relay(address: str) -> str:
     """Returns HOST:PORT in this process that leads to another address, which may not listen yet."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((LOOPBACK, 0))
     threading.Thread(target=_accept, args=[listener, split_address(address)], daemon=True).start()
-    return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"{LOOPBACK}:{listener.getsockname()[1]}"
 
 
 def _accept(listener: socket.socket, address: tuple[str, int]) -> None:

@@ -350,12 +350,18 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def bind_address(address: str) -> str:
+    """Returns where process 0 listens, which others find at an address: all interfaces, unless one is named."""
+    return os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or f"[::]:{split_address(address)[1]}"
+
+
 def _listener(address: str) -> socket.socket:
-    """Listens where JAX's coordination service will: on all interfaces, if the environment names none."""
-    host, port = split_address(os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", f":{split_address(address)[1]}"))
+    """Listens where JAX's coordination service will."""
+    host, port = split_address(bind_address(address))
     try:
-        if host in ("", "::") and socket.has_dualstack_ipv6():
+        if host == "::" and socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        host = "" if host == "::" else host
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"cannot listen at port {port} ({error.strerror}): choose another in --coordinator") from error
