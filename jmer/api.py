@@ -22,6 +22,7 @@ from jmer.runs.group import RunGroup, group_runs
 from jmer.runs.resume import CHANGEABLE
 from jmer.runs.run import Run, load_single_run
 from jmer.runs.training import seed_runs, train_runs
+from jmer.training.agreement import agreeing
 
 AnyCorpus = Corpus | str | Path | Mapping[str, Sequence[Conversation]]
 
@@ -69,8 +70,9 @@ def train(
     """
     log, changing = log or _silent, _changing(change_on_resume, workdir)
     source = experiment or ("" if isinstance(config, ConfigDict) else str(config))
-    config = config if isinstance(config, ConfigDict) else get_config(config)
-    made = _corpus(corpus, config)
+    with agreeing():
+        config = config if isinstance(config, ConfigDict) else get_config(config)
+        made = _corpus(corpus, config)
     config = config.copy_and_resolve_references()
     config.data.path = made.source
     folder = default_workdir(config, source, made) if workdir is None else local_path(workdir)

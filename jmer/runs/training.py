@@ -24,12 +24,14 @@ from jmer.pipeline import Pipeline
 from jmer.runs.directory import SEED_FOLDER, RunFacts, check_parent
 from jmer.runs.evaluation import is_reported, write_results
 from jmer.runs.initial_weights import find_start, is_begun, write_record
+from jmer.runs.processes import check_same_request, check_shared
 from jmer.runs.resume import Request, check_resume, claim
 from jmer.training import loop
+from jmer.training.agreement import agreeing
 from jmer.training.execution import check_execution
 from jmer.training.modulation import make_modulation
 from jmer.training.optimizer import make_optimizer
-from jmer.training.parallel import is_main_process
+from jmer.training.parallel import is_main_process, main_process_has
 from jmer.training.sweep import check_alike
 
 
@@ -64,40 +66,51 @@ def train_runs(
         anything is written. Also if a loss is not finite, when the runs are saved.
       jmer.Interrupted: after a signal that asks the process to end, when the runs are saved.
     """
-    check_alike(configs)
-    pipeline = Pipeline.for_training(configs[0], corpus)
-    fitted = [pipeline.config]
-    for config in configs[1:]:
-        check_config(config, corpus)
-        fitted.append(fit_to_corpus(config, corpus.card, pipeline.examples["train"]))
-    model = build_model(pipeline.config)
-    check_model(model, tuple(pipeline.widths.items()), corpus.card.frames)
-    # What else can be refused, is before a directory is made.
-    for config in fitted:
-        make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
-    modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
-    check_execution(pipeline, model, len(configs))
-    batch = example_batch(pipeline.widths, frames=corpus.card.frames)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
-    parameters = int(parameter_overview.count_parameters(shapes["params"]))
-    commands = [_this_command()] * len(configs) if commands is None else commands
+    with agreeing():
+        check_alike(configs)
+        pipeline = Pipeline.for_training(configs[0], corpus)
+        fitted = [pipeline.config]
+        for config in configs[1:]:
+            check_config(config, corpus)
+            fitted.append(fit_to_corpus(config, corpus.card, pipeline.examples["train"]))
+        model = build_model(pipeline.config)
+        check_model(model, tuple(pipeline.widths.items()), corpus.card.frames)
+        # What else can be refused, is before a directory is made.
+        for config in fitted:
+            make_optimizer(config.optimizer, steps=pipeline.schedule.steps)
+        modulation = make_modulation(pipeline.config.modulation, model, pipeline.widths)
+        check_execution(pipeline, model, len(configs))
+        batch = example_batch(pipeline.widths, frames=corpus.card.frames)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+        parameters = int(parameter_overview.count_parameters(shapes["params"]))
+        commands = [_this_command()] * len(configs) if commands is None else commands
+        identity = corpus.identity
+    check_same_request(fitted[0], identity)
     start = find_start(fitted, workdirs, pipeline, model)
     versions = collect_versions()
     requests = [
         Request(
             workdir,
             config,
-            RunFacts(corpus.card, corpus.identity, versions, command, parameters, experiment),
+            RunFacts(corpus.card, identity, versions, command, parameters, experiment),
             change_on_resume,
         )
         for config, workdir, command in zip(fitted, workdirs, commands, strict=True)
     ]
-    if _are_done_for_good(requests):
+    with agreeing():
+        done = is_main_process() and _are_done_for_good(requests)
+    if main_process_has(done):
         return False
-    with claim(requests) if is_main_process() else contextlib.nullcontext(()) as changes:
-        if start and is_main_process():
-            for workdir in itertools.filterfalse(is_begun, workdirs):
-                write_record(workdir, start)
+    with contextlib.ExitStack() as stack:
+        changes: Sequence[str] = ()
+        with agreeing():
+            if is_main_process():
+                changes = stack.enter_context(claim(requests))
+                if start:
+                    for workdir in itertools.filterfalse(is_begun, workdirs):
+                        write_record(workdir, start)
+        for workdir in workdirs:
+            check_shared(workdir)
         for line in _introduction(pipeline, parameters):
             log(line)
         if modulation and modulation.note:
@@ -108,7 +121,7 @@ def train_runs(
             log(line)
         trained = loop.train(pipeline, model, fitted, workdirs, initial=start.arrays if start else None, log=log)
         for config, workdir in zip(fitted, workdirs, strict=True):
-            if not is_reported(workdir, config):
+            if not main_process_has(is_reported(workdir, config)):
                 write_results(workdir, corpus, log=log)
         return trained
 

@@ -16,6 +16,7 @@ from jmer.evaluation.metrics import classification_report, mean_cross_entropy, s
 from jmer.models import Model
 from jmer.pipeline import Pipeline
 from jmer.selection import CONCORDANCE, configured_selection, is_of_attribute, metric_value
+from jmer.training.agreement import agreeing
 from jmer.training.checkpointing import Checkpoints
 from jmer.training.early_stopping import is_finished, is_stopped, stopping_reason
 from jmer.training.metric_writers import MetricWriter
@@ -137,7 +138,8 @@ class ActiveRun:
         Raises:
           UserError: if the directory cannot be written, or belongs to another process by now.
         """
-        check_owned(self.workdir)
+        with agreeing():
+            check_owned(self.workdir)
         self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
 
     def finish_epoch(self, state: TrainState, predictions: Mapping[str, Predictions]) -> dict[str, float]:

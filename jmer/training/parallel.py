@@ -204,5 +204,10 @@ def max_over_processes(number: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
+def main_process_has(value: bool) -> bool:
+    """Returns what is true in the main process; all must call it, since files may not be the same for all at once."""
+    return bool(max_over_processes(int(value and is_main_process())))
+
+
 def _join(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
