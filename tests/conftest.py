@@ -77,7 +77,14 @@ def key():
 @pytest.fixture
 def accelerator_programs(monkeypatch):
     """Returns what makes functions that are traced from then on take their accelerators' programs, on a CPU."""
-    return lambda: monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
+
+    def take(platform="default"):
+        def chosen(*arguments, **programs):
+            return programs.get(platform, programs["default"])(*arguments)
+
+        monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+
+    return take
 
 
 @pytest.fixture(scope="module")

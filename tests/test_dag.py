@@ -7,7 +7,7 @@ import pytest
 import reference
 from reference import draw_parameters, float64, normal
 
-from jmer.layers import dag_recurrence
+from jmer.layers import dag_kernel, dag_recurrence
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.segments import Segments
 
@@ -166,10 +166,31 @@ def test_links_may_reach_beyond_a_piece(program):
         assert not out[b, length:].any()
 
 
-@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("slope", [1.0, 0.01])
+@pytest.mark.parametrize(
+    ("layers", "slope"), [(1, 0.01), (3, 0.01), *(pytest.param(n, 1.0, marks=pytest.mark.slow) for n in (1, 3))]
+)
 def test_the_program_of_accelerators_is_that_of_a_scan(layers, slope, accelerator_programs):
     _, mask, speakers = many_conversations()
+    expected, found = both(mask, speakers, layers, slope, accelerator_programs)
+    same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("layers", "slope"), [(2, 0.01), *(pytest.param(n, 1.0, marks=pytest.mark.slow) for n in (1, 3))]
+)
+def test_the_kernel_is_a_scan(layers, slope, accelerator_programs, monkeypatch):
+    monkeypatch.setattr(dag_kernel, "INTERPRET", True)
+    expected, found = both(MASK, PADDED, layers, slope, lambda: accelerator_programs("tpu"), kernel="pallas")
+    same(found, expected)
+
+
+def test_a_kernel_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="kernel: expected one of auto, pallas, got 'triton'"):
+        DAGEncoder(4, 4, 1, kernel="triton").init(jax.random.key(0), normal(0, B, T, 3), *graph())
+
+
+def both(mask, speakers, layers, slope, choose, **options):
+    """Returns outputs and gradients of an encoder by a scan, and by the program that `choose` chooses."""
     x, weights = normal(13, *mask.shape, 4), normal(14, *mask.shape, 4)
     links = predecessor_graph(jnp.array(speakers), jnp.array(mask))
     p = draw_parameters(DAGEncoder(4, 4, layers), x, *links)
@@ -183,11 +204,14 @@ def test_the_program_of_accelerators_is_that_of_a_scan(layers, slope, accelerato
 
         return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(p, x)
 
-    expected, expected_out = gradients(custom_derivative=False)
-    accelerator_programs()
-    found, out = gradients()
-    np.testing.assert_allclose(out, expected_out, rtol=1e-6, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+    expected = gradients(custom_derivative=False)
+    choose()
+    return expected, gradients(**options)
+
+
+def same(found, expected):
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found[0], expected[0])
 
 
 def lowered(step, platform, *arguments):

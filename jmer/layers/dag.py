@@ -1,6 +1,5 @@
 """The directed acyclic graph network of DAG-ERC (Shen et al., 2021), LFVD's Eq. 3."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,13 +8,14 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from jmer.checks import check_arrays, check_at_least_one, check_choice
-from jmer.layers.dag_recurrence import Weights, layer_by_layer, scan_layer_by_layer
-from jmer.layers.dag_wavefront import wavefront
+from jmer.layers.dag_layers import Options, graph_for, states
+from jmer.layers.dag_recurrence import Weights, links, scan_states
 from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform, with_fan_in
 from jmer.layers.recurrent import RecurrentWeights, recurrent_weights
 from jmer.segments import Segments, check_segments
 
 OUTPUTS = ("concat_proj", "last")
+KERNELS = ("auto", "pallas")
 
 
 def predecessor_graph(
@@ -84,6 +84,8 @@ class DAGLayer(nn.Module):
       param_dtype: of the parameters.
       custom_derivative: False = a scan that JAX differentiates itself, in any mode and order; it takes more memory,
         O(T²) for a conversation of T utterances.
+      kernel: what a TPU runs: `auto` (the compiler's program) or `pallas` (one kernel forward and one back, which has
+        not run on a TPU yet). Other platforms have the compiler's program.
 
     Examples:
       >>> layer, x = DAGLayer(features=8), jnp.ones((1, 3, 8))
@@ -99,9 +101,11 @@ class DAGLayer(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     custom_derivative: bool = True
+    kernel: str = "auto"
 
     def setup(self):
         check_at_least_one(features=self.features)
+        check_choice("kernel", self.kernel, KERNELS)
         width = self.features
         score_kernel, score_bias = (with_fan_in(init, 2 * width) for init in (self.kernel_init, self.bias_init))
 
@@ -154,18 +158,14 @@ class DAGLayer(nn.Module):
 
 
 def _run(layers: Sequence[DAGLayer], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> list[jax.Array]:
-    """Returns each layer's states, `[T, B, H]`, given what is below the first; those of padding mean nothing.
-
-    On an accelerator all layers advance together. The program is chosen for the platform that it is compiled for.
-    """
+    """Returns each layer's states, `[T, B, H]`, given what is below the first; those of padding mean nothing."""
     leaves, structure = jax.tree.flatten([layer.weights for layer in layers])
     x, *leaves = promote_dtype(x, *leaves, dtype=layers[0].dtype)
-    arguments = jax.tree.unflatten(structure, leaves), x, adjacency, same_speaker
-    slope = layers[0].negative_slope
+    weights, slope = jax.tree.unflatten(structure, leaves), layers[0].negative_slope
     if not layers[0].custom_derivative:
-        return scan_layer_by_layer(slope, *arguments)
-    return jax.lax.platform_dependent(
-        *arguments, cpu=functools.partial(layer_by_layer, slope), default=functools.partial(wavefront, slope)
+        return scan_states(slope, weights, x, links(adjacency, same_speaker))
+    return states(
+        Options(slope, layers[0].kernel == "pallas"), weights, x, graph_for(len(layers), adjacency, same_speaker)
     )
 
 
@@ -181,7 +181,7 @@ class DAGEncoder(nn.Module):
       hidden_features: `H`, width of the layers.
       num_layers: `L`, number of layers.
       output: `concat_proj` (as above) or `last` (the last layer's states, which need `features` = `hidden_features`).
-      negative_slope, custom_derivative: see `DAGLayer`.
+      negative_slope, custom_derivative, kernel: see `DAGLayer`.
       kernel_init, bias_init: initializers of all layers.
       dtype: of the computation; None = that of the input and the parameters.
       param_dtype: of the parameters.
@@ -203,6 +203,7 @@ class DAGEncoder(nn.Module):
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     custom_derivative: bool = True
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
@@ -230,20 +231,22 @@ class DAGEncoder(nn.Module):
                 self.hidden_features,
                 self.negative_slope,
                 custom_derivative=self.custom_derivative,
+                kernel=self.kernel,
                 name=f"layer_{i}",
                 **options,
             )
             for i in range(self.num_layers)
         ]
-        states = [below, *_run(layers, below, adjacency, same_speaker)]
+        made = [below, *_run(layers, below, adjacency, same_speaker)]
         if self.output == "last":
-            return jnp.moveaxis(states[-1], 0, 1)
-        concatenated = jnp.concatenate([*states, x], axis=-1)
+            return jnp.moveaxis(made[-1], 0, 1)
+        concatenated = jnp.concatenate([*made, x], axis=-1)
         out = nn.relu(dense(self.features, concatenated.shape[-1], name="output", **options)(concatenated))
         return jnp.moveaxis(out, 0, 1)
 
     def _check(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> None:
         check_choice("output", self.output, OUTPUTS)
+        check_choice("kernel", self.kernel, KERNELS)
         check_at_least_one(features=self.features, hidden_features=self.hidden_features, num_layers=self.num_layers)
         if self.output == "last" and self.features != self.hidden_features:
             raise ValueError(

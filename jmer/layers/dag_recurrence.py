@@ -5,7 +5,6 @@ one product; the loop has only what depends on the predecessors. A node's predec
 the farthest one needs. On other platforms see `jmer.layers.dag_wavefront`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -88,63 +87,87 @@ class _History(NamedTuple):
     context: Gates
 
 
-def layer_by_layer(
-    negative_slope: float, weights: Sequence[Weights], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array
-) -> list[jax.Array]:
+class Saved(NamedTuple):
+    """What a layer's steps leave for the way back, beside its weights and what it reads.
+
+    Attributes:
+      nodes: `[P + T, B, H]`, the states, `P` = a piece late.
+      keys: `[W + T, B]`, `W` late.
+      query: `[T, B]`.
+      history: of each step, a `_History`; None where it is not kept.
+    """
+
+    nodes: jax.Array
+    keys: jax.Array
+    query: jax.Array
+    history: Any
+
+
+def empty(x: jax.Array, graph: Links) -> Saved:
+    """Returns what a layer leaves for the way back as zeros."""
+    (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
+
+    def zeros(*shape):
+        return jnp.zeros(shape, x.dtype)
+
+    gates = Gates(zeros(steps, rows, 2 * width), zeros(steps, rows, width), zeros(steps, rows, width))
+    history = _History(
+        zeros(steps, rows, 2, window), zeros(steps, rows, 2 * width), zeros(steps, rows, width), gates, gates
+    )
+    return Saved(zeros(_piece(window) + steps, rows, width), zeros(window + steps, rows), zeros(steps, rows), history)
+
+
+def states(negative_slope: float, weights: Sequence[Weights], x: jax.Array, graph: Links) -> list[jax.Array]:
     """Runs layers over the utterances in order, each after the one below it.
 
     Args:
       negative_slope: of scores below zero.
       weights: of each layer.
       x: `[T, B, H]`, what the lowest layer reads.
-      adjacency, same_speaker: bool `[B, T, T]`, see `jmer.layers.dag.predecessor_graph`.
+      graph: the links.
 
     Returns:
       Each layer's states, `[T, B, H]`.
     """
-    return _layers(recurrence, negative_slope, weights, x, adjacency, same_speaker)
-
-
-def scan_layer_by_layer(
-    negative_slope: float, weights: Sequence[Weights], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array
-) -> list[jax.Array]:
-    """Computes `layer_by_layer` by scans, whose derivatives of any mode and order are JAX's own."""
-    return _layers(scan_recurrence, negative_slope, weights, x, adjacency, same_speaker)
-
-
-def _layers(run, negative_slope, weights, x, adjacency, same_speaker):
-    graph, states = links(adjacency, same_speaker), [x]
+    made = [x]
     for of_layer in weights:
-        states.append(run(negative_slope, of_layer, states[-1], graph))
-    return states[1:]
+        made.append(_forward(negative_slope, of_layer, made[-1], graph, keep=False).nodes[-len(x) :])
+    return made[1:]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recurrence(negative_slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
-    """Runs one layer over the utterances in order.
-
-    Args:
-      negative_slope: of scores below zero.
-      weights: the layer's.
-      x: `[T, B, H]`, the layer below.
-      graph: the links.
-
-    Returns:
-      `[T, B, H]`.
-    """
-    return _forward(negative_slope, weights, x, graph, keep=False)[0][-len(x) :]
+def forward(
+    negative_slope: float, weights: Sequence[Weights], x: jax.Array, graph: Links
+) -> tuple[list[jax.Array], list[Saved]]:
+    """Computes `states`, and what `backward` needs of each layer."""
+    made = [x]
+    saved: list[Saved] = []
+    for of_layer in weights:
+        saved.append(_forward(negative_slope, of_layer, made[-1], graph, keep=True))
+        made.append(saved[-1].nodes[-len(x) :])
+    return made[1:], saved
 
 
-def _recurrence_forward(negative_slope, weights, x, graph):
-    nodes, keys, query, history = _forward(negative_slope, weights, x, graph, keep=True)
-    return nodes[-len(x) :], (weights, x, graph, nodes, keys, query, history)
+def backward(
+    negative_slope: float,
+    weights: Sequence[Weights],
+    x: jax.Array,
+    graph: Links,
+    saved: Sequence[Saved],
+    states_bar: Sequence[jax.Array],
+) -> tuple[list[Weights], jax.Array]:
+    """Returns the gradients of the weights and of `x`, given those of the states."""
+    weights_bar: list[Weights] = []
+    from_above = jnp.zeros_like(x)
+    below = [x, *(of_layer.nodes[-len(x) :] for of_layer in saved[:-1])]
+    for of_layer, read, left, bar in reversed(list(zip(weights, below, saved, states_bar, strict=True))):
+        of_weights, from_above = _backward(negative_slope, of_layer, read, graph, left, bar + from_above)
+        weights_bar.insert(0, of_weights)
+    return weights_bar, from_above
 
 
-def _forward(
-    negative_slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool
-) -> tuple[jax.Array, jax.Array, jax.Array, _History | None]:
-    """Returns nodes `[P + T, B, H]`, `P` = a piece late, keys `[W + T, B]`, `W` late, the queries and the history."""
-    (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
+def _forward(negative_slope: float, weights: Weights, x: jax.Array, graph: Links, *, keep: bool) -> Saved:
+    """Runs a layer; without `keep` there is no history."""
+    (steps, rows, _), window = x.shape, graph.adjacency.shape[-1]
     piece, node, context = _piece(window), weights.node, weights.context
     node_below, context_below = x @ node.input_kernel, x @ context.state_kernel
     query = x @ weights.query + weights.score_bias
@@ -172,20 +195,15 @@ def _forward(
             history = jax.tree.map(lambda buffer, value: put(buffer, value, t), history, made)
         return nodes, keys, history
 
-    def empty(*shape):
-        return jnp.zeros(shape, x.dtype)
-
-    gates = Gates(empty(steps, rows, 2 * width), empty(steps, rows, width), empty(steps, rows, width))
-    history = _History(
-        empty(steps, rows, 2, window), empty(steps, rows, 2 * width), empty(steps, rows, width), gates, gates
-    )
-    start = (empty(piece + steps, rows, width), empty(window + steps, rows), history if keep else None)
-    nodes, keys, history = jax.lax.fori_loop(0, steps, step, start)
-    return nodes, keys, query, history
+    start = empty(x, graph)
+    nodes, keys, history = jax.lax.fori_loop(0, steps, step, (start.nodes, start.keys, start.history if keep else None))
+    return Saved(nodes, keys, query, history)
 
 
-def _recurrence_backward(negative_slope, saved, nodes_bar):
-    weights, x, graph, nodes, keys, query, history = saved
+def _backward(
+    negative_slope: float, weights: Weights, x: jax.Array, graph: Links, saved: Saved, nodes_bar: jax.Array
+) -> tuple[Weights, jax.Array]:
+    nodes, keys, query, history = saved
     (steps, rows, width), window = x.shape, graph.adjacency.shape[-1]
     piece, node, context = _piece(window), weights.node, weights.context
     # Laid out once for products that would otherwise run along the memory's slow direction at every step.
@@ -212,10 +230,8 @@ def _recurrence_backward(negative_slope, saved, nodes_bar):
         return nodes_bar, keys_bar, put(scores_bar, score_bar.sum(-1), t), put(messages_bar, message_bar, t)
 
     late = jnp.pad(nodes_bar, ((piece, 0), (0, 0), (0, 0)))
-    empty = jnp.zeros((steps, rows), x.dtype), jnp.zeros((steps, rows, width), x.dtype)
-    nodes_bar, keys_bar, scores_bar, messages_bar = jax.lax.fori_loop(
-        0, steps, step, (late, jnp.zeros_like(keys), *empty)
-    )
+    start = late, jnp.zeros_like(keys), jnp.zeros((steps, rows), x.dtype), jnp.zeros((steps, rows, width), x.dtype)
+    nodes_bar, keys_bar, scores_bar, messages_bar = jax.lax.fori_loop(0, steps, step, start)
     nodes_bar = nodes_bar[piece:] + keys_bar[window:, :, None] * weights.key[None, None]
     of_node, _ = gru_backward(history.node, history.message, nodes_bar)
     of_context, below_bar = gru_backward(history.context, x, nodes_bar)
@@ -230,17 +246,18 @@ def _recurrence_backward(negative_slope, saved, nodes_bar):
         context=_gru_weights_backward(of_context, history.message, x),
     )
     x_bar = of_node.input @ node.input_kernel.T + of_context.state @ context.state_kernel.T
-    return weights_bar, x_bar + below_bar + scores_bar[..., None] * weights.query[None, None], None
+    return weights_bar, x_bar + below_bar + scores_bar[..., None] * weights.query[None, None]
 
 
-recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+def scan_states(negative_slope: float, weights: Sequence[Weights], x: jax.Array, graph: Links) -> list[jax.Array]:
+    """Computes `states` by scans, whose derivatives of any mode and order are JAX's own."""
+    made = [x]
+    for of_layer in weights:
+        made.append(_scan(negative_slope, of_layer, made[-1], graph))
+    return made[1:]
 
 
-def scan_recurrence(negative_slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
-    """Computes `recurrence` by a scan, whose derivatives of any mode and order are JAX's own.
-
-    Args, Returns: those of `recurrence`.
-    """
+def _scan(negative_slope: float, weights: Weights, x: jax.Array, graph: Links) -> jax.Array:
     node, context, window = weights.node, weights.context, graph.adjacency.shape[-1]
 
     def step(carry, inputs):

@@ -6,7 +6,7 @@ merged: a new state is multiplied once by all that it will be needed with. What 
 computed from the states again, for all steps at once.
 """
 
-import functools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jmer.layers import dag_kernel
 from jmer.layers.dag_recurrence import Weights
 from jmer.layers.gru import Gates, gru_backward, gru_gates, gru_next
 from jmer.layers.recurrent import RecurrentWeights
@@ -45,48 +46,53 @@ def skewed(adjacency: jax.Array, same_speaker: jax.Array, layers: int) -> Skewed
     return Skewed(by_step(adjacency), by_step(adjacency & same_speaker))
 
 
-def wavefront(
-    negative_slope: float, weights: Sequence[Weights], x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array
-) -> list[jax.Array]:
+def empty(x: jax.Array, layers: int) -> jax.Array:
+    """Returns what `forward` leaves for the way back as zeros."""
+    return jnp.zeros((len(x) + layers - 1, layers, *x.shape[1:]), x.dtype)
+
+
+def forward(
+    negative_slope: float, weights: Sequence[Weights], x: jax.Array, graph: Skewed, *, kernel: bool = False
+) -> tuple[list[jax.Array], jax.Array]:
     """Runs layers over the utterances in order.
 
     Args:
       negative_slope: of scores below zero.
       weights: of each layer.
       x: `[T, B, H]`, what the lowest layer reads.
-      adjacency, same_speaker: bool `[B, T, T]`, see `jmer.layers.dag.predecessor_graph`.
+      graph: the links.
+      kernel: whether the steps are those of `jmer.layers.dag_kernel`.
 
     Returns:
-      Each layer's states, `[T, B, H]`.
+      Each layer's states, `[T, B, H]`; and the states by step, `[S, L, B, H]`, which `backward` needs.
     """
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
-    states = _states(negative_slope, stacked, x, skewed(adjacency, same_speaker, len(weights)))
-    return [states[i : i + len(x), i] for i in range(len(weights))]
+    stacked = _stacked(weights)
+    first = _of_first(stacked, x, len(graph.linked))
+    if kernel:
+        states = dag_kernel.run(negative_slope, stacked, first.x, *graph)
+    else:
+        states = _run(negative_slope, _kernels(stacked), first, graph)
+    return [states[i : i + len(x), i] for i in range(len(weights))], states
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _states(negative_slope: float, weights: Weights, x: jax.Array, graph: Skewed) -> jax.Array:
-    """Returns the states `[S, L, B, H]` by step; those of no utterance mean nothing. `weights` are of all layers."""
-    return _run(negative_slope, _kernels(weights), _of_first(weights, x, len(graph.linked)), graph)
-
-
-def _states_forward(negative_slope, weights, x, graph):
-    states = _states(negative_slope, weights, x, graph)
-    return states, (weights, x, graph, states)
+def _stacked(weights: Sequence[Weights]) -> Weights:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
 
 
 class _Kernels(NamedTuple):
     """What multiplies states and messages, of all layers.
 
     Attributes:
-      own: `[L, H, K]`, of a state: by both relations (2H) and as a key; for the layer above, but for the highest, both
-        GRUs' maps (6H), and as a query.
+      own: `[L, H, K]`, of a state: for the layer above, but for the highest, both GRUs' maps (6H); as a key, and as a
+        query of the layer above.
+      relations: `[L, 2H, H]`, of the sums over predecessors of the same and of other speakers.
       message: `[L, H, 6H]`, of a message: both GRUs' maps.
       below_bias, message_bias: `[L, 1, 6H]` each.
       score_bias: `[L, 1]`.
     """
 
     own: jax.Array
+    relations: jax.Array
     message: jax.Array
     below_bias: jax.Array
     message_bias: jax.Array
@@ -94,11 +100,10 @@ class _Kernels(NamedTuple):
 
 
 class _Maps(NamedTuple):
-    """Linear maps of states, `[..., L, B, _]`; `gates` (6H) and `query` (1) are those of the states below."""
+    """Linear maps of states, `[..., L, B, _]`: `gates` (6H) and `query` (1) for the layer above, `key` (1)."""
 
-    relations: jax.Array
-    key: jax.Array
     gates: jax.Array
+    key: jax.Array
     query: jax.Array
 
 
@@ -126,13 +131,10 @@ def _kernels(weights: Weights) -> _Kernels:
     def above(x):
         return jnp.pad(x[1:], ((0, 1), *((0, 0),) * (x.ndim - 1)))
 
-    own = [weights.same, weights.other]
-    if len(weights.key) > 1:
-        own += [above(_below_kernel(weights)), columns(weights.key, above(weights.query))]
-    else:
-        own += [columns(weights.key)]
+    own = [above(_below_kernel(weights)), columns(weights.key, above(weights.query))]
     kernels = _Kernels(
-        own=jnp.concatenate(own, axis=-1),
+        own=jnp.concatenate(own, axis=-1) if len(weights.key) > 1 else columns(weights.key),
+        relations=jnp.concatenate([weights.same, weights.other], axis=1),
         message=_message_kernel(weights),
         below_bias=jnp.concatenate([weights.node.input_bias, weights.context.state_bias], axis=-1)[:, None],
         message_bias=jnp.concatenate([weights.node.state_bias, weights.context.input_bias], axis=-1)[:, None],
@@ -147,10 +149,9 @@ def _of_first(weights: Weights, x: jax.Array, steps: int) -> _First:
     return _First(x, x @ _below_kernel(weights)[0], x @ weights.query[0])
 
 
-def _maps(product: jax.Array, width: int) -> _Maps:
+def _maps(product: jax.Array) -> _Maps:
     """Takes apart a product with `_Kernels.own`."""
-    relations, gates, scores = product[..., : 2 * width], product[..., 2 * width : -_SCORES], product[..., -_SCORES:]
-    return _Maps(relations, scores[..., 0], gates, scores[..., 1])
+    return _Maps(product[..., :-_SCORES], product[..., -_SCORES], product[..., 1 - _SCORES])
 
 
 def _below(first: jax.Array, values: jax.Array) -> jax.Array:
@@ -165,8 +166,9 @@ def _all_below(first: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _scores(query: jax.Array, keys: jax.Array, negative_slope: float) -> jax.Array:
-    """Scores `[..., S]` of predecessors by queries `[...]` and keys `[..., S]`."""
-    return nn.leaky_relu(query[..., None] + keys, negative_slope)
+    """Scores `[..., S]` of predecessors by queries `[...]` and keys `[..., S]`; linear ones without the queries."""
+    # The softmax cancels what all predecessors have in common.
+    return keys if negative_slope == 1 else nn.leaky_relu(query[..., None] + keys, negative_slope)
 
 
 def _attention(scores: jax.Array, linked: jax.Array) -> jax.Array:
@@ -182,12 +184,15 @@ def _by_relation(attention: jax.Array, same: jax.Array) -> jax.Array:
 
 def _gates(below: jax.Array, message: jax.Array, kernels: _Kernels) -> tuple[Gates, Gates]:
     """Returns the gates of GRU_C and GRU_P, given both maps of the states below and of messages, `[L, B, 6H]`."""
-    below, message = below + kernels.below_bias, message + kernels.message_bias
     half = below.shape[-1] // 2
-    return (
-        gru_gates(below[..., :half], message[..., :half]),
-        gru_gates(message[..., half:], below[..., half:]),
-    )
+    # Added to a product as a whole, a bias would be laid out for the product to begin with.
+    node_below, context_below = (below[..., part] + kernels.below_bias[..., part] for part in _halves(half))
+    node_message, context_message = (message[..., part] + kernels.message_bias[..., part] for part in _halves(half))
+    return gru_gates(node_below, node_message), gru_gates(context_message, context_below)
+
+
+def _halves(width: int) -> tuple[slice, slice]:
+    return slice(width), slice(width, 2 * width)
 
 
 def _run(negative_slope: float, kernels: _Kernels, first: _First, graph: Skewed) -> jax.Array:
@@ -195,55 +200,28 @@ def _run(negative_slope: float, kernels: _Kernels, first: _First, graph: Skewed)
     rows, width = first.x.shape[1:]
 
     def step(t, carry):
-        state, maps, relations, keys, states = carry
+        state, product, keys, states = carry
         x, x_gates, x_query = (take(of_x, t) for of_x in first)
+        maps = _maps(product)
         scores = _scores(_below(x_query, maps.query) + kernels.score_bias, keys, negative_slope)
         attention = _by_relation(_attention(scores, take(graph.linked, t)), take(graph.same, t))
-        message = jnp.einsum("lbrs,slbrh->lbh", attention, relations)
+        sums = jnp.einsum("lbrs,slbh->lbrh", attention, states).reshape(layers, rows, 2 * width)
+        message = _product(sums, kernels.relations)
         node, context = _gates(_below(x_gates, maps.gates), _product(message, kernels.message), kernels)
         state = gru_next(node, message) + gru_next(context, _below(x, state))
-        maps = _maps(_product(state, kernels.own), width)
-        relations = put(relations, maps.relations.reshape(layers, rows, 2, width), t)
-        return state, maps, relations, put(keys, maps.key, t, axis=2), put(states, state, t)
+        product = _product(state, kernels.own)
+        return state, product, put(keys, _maps(product).key, t, axis=2), put(states, state, t)
 
     def empty(*shape):
         return jnp.zeros(shape, first.x.dtype)
 
     start = (
         empty(layers, rows, width),
-        _maps(empty(layers, rows, kernels.own.shape[-1]), width),
-        empty(steps, layers, rows, 2, width),
+        empty(layers, rows, kernels.own.shape[-1]),
         empty(layers, rows, steps),
         empty(steps, layers, rows, width),
     )
     return jax.lax.fori_loop(0, steps, step, start)[-1]
-
-
-def _states_backward(negative_slope, saved, states_bar):
-    weights, x, graph, states = saved
-    made = _made(negative_slope, weights, x, graph, states)
-    bars = _run_back(negative_slope, weights, graph, made, states_bar)
-    of_below, of_messages = jnp.moveaxis(made.factors.maps * bars.states[:, None, :, :, None], 1, 0)
-    sums = jnp.einsum("tlbrs,slbh->tlbrh", _by_relation(made.attention, graph.same), states)
-    relations_bar = jnp.einsum("tlbrh,tlbk->rlhk", sums, bars.messages)
-    node_input, context_state = _maps_backward(made.below, of_below)
-    node_state, context_input = _maps_backward(made.message, of_messages)
-    weights_bar = Weights(
-        query=jnp.einsum("slb,slbh->lh", bars.queries, made.below),
-        key=jnp.einsum("lbs,slbh->lh", bars.keys, states),
-        score_bias=bars.queries.sum((0, 2)),
-        same=relations_bar[0],
-        other=relations_bar[1],
-        node=RecurrentWeights(*node_input, *node_state),
-        context=RecurrentWeights(*context_input, *context_state),
-    )
-    x_bar = of_below[:, 0].reshape(*states[:, 0].shape[:2], -1) @ _below_kernel(weights)[0].T
-    x_bar += made.factors.direct[:, 0, 0] * bars.states[:, 0]
-    x_bar += bars.queries[:, 0, :, None] * weights.query[0][None, None]
-    return weights_bar, x_bar[: len(x)], None
-
-
-_states.defvjp(_states_forward, _states_backward)
 
 
 class _Factors(NamedTuple):
@@ -252,7 +230,7 @@ class _Factors(NamedTuple):
     The first of two is for the states below, the second for the message.
 
     Attributes:
-      maps: `[S, 2, L, B, 6, H]`, of both GRUs' linear maps.
+      maps: `[S, 2, 6, L, B, H]`, of both GRUs' linear maps.
       direct: `[S, 2, L, B, H]`, of what GRU_P keeps of the states below, and GRU_C of the message.
     """
 
@@ -265,14 +243,15 @@ class _Made(NamedTuple):
 
     Attributes:
       below, message: `[S, L, B, H]`, the states below and the messages.
-      relations: `[S, L, B, 2, H]`, states by both relations.
-      scores, attention: `[S, L, B, S]`.
+      sums: `[S, L, B, 2, H]`, over predecessors of the same and of other speakers.
+      scores: `[S, L, B, S]`.
+      attention: `[S, L, B, 2, S]`, by relation.
       factors: the gates' derivatives.
     """
 
     below: jax.Array
     message: jax.Array
-    relations: jax.Array
+    sums: jax.Array
     scores: jax.Array
     attention: jax.Array
     factors: _Factors
@@ -280,18 +259,17 @@ class _Made(NamedTuple):
 
 def _made(negative_slope: float, weights: Weights, x: jax.Array, graph: Skewed, states: jax.Array) -> _Made:
     """Computes again what the steps made, for all of them at once."""
-    kernels, (steps, layers, rows, width) = _kernels(weights), states.shape
-    first = _of_first(weights, x, steps)
-    maps = _maps(jnp.einsum("slbh,lhk->slbk", states, kernels.own), width)
+    kernels, first = _kernels(weights), _of_first(weights, x, len(states))
+    maps = _maps(jnp.einsum("slbh,lhk->slbk", states, kernels.own))
     query = _all_below(first.query, maps.query) + kernels.score_bias[None]
     scores = _scores(query, jnp.moveaxis(maps.key, 0, -1)[None], negative_slope)
-    attention = _attention(scores, graph.linked)
-    relations = maps.relations.reshape(steps, layers, rows, 2, width)
-    message = jnp.einsum("tlbrs,slbrh->tlbh", _by_relation(attention, graph.same), relations)
+    attention = _by_relation(_attention(scores, graph.linked), graph.same)
+    sums = jnp.einsum("tlbrs,slbh->tlbrh", attention, states)
+    message = jnp.einsum("tlbk,lkh->tlbh", sums.reshape(*sums.shape[:3], -1), kernels.relations)
     of_message = jnp.einsum("tlbh,lhk->tlbk", message, kernels.message)
     below = _all_below(first.x, states)
     gates = jax.vmap(_gates, (0, 0, None))(_all_below(first.gates, maps.gates), of_message, kernels)
-    return _Made(below, message, relations, scores, attention, _factors(*gates, below, message))
+    return _Made(below, message, sums, scores, attention, _factors(*gates, below, message))
 
 
 class _Bars(NamedTuple):
@@ -303,25 +281,24 @@ class _Bars(NamedTuple):
     queries: jax.Array
 
 
-def _run_back(negative_slope: float, weights: Weights, graph: Skewed, made: _Made, states_bar: jax.Array) -> _Bars:
+def _run_back(negative_slope: float, weights: Weights, made: _Made, states: jax.Array, states_bar: jax.Array) -> _Bars:
     steps, layers, rows, width = states_bar.shape
-    back, by_relation = _kernels_back(weights), _by_relation(made.attention, graph.same)
-    # By predecessor and successor, where it is by successor and predecessor.
-    to_successors = jnp.swapaxes(by_relation, 0, -1)
+    # By predecessor and successor, where attention is by successor and predecessor.
+    back, to_successors = _kernels_back(weights), jnp.swapaxes(made.attention, 0, -1)
 
     def step(i, carry):
         bars, below_bar = carry
         t = steps - 1 - i
-        sums_bar = jnp.einsum("lbrs,slbh->lbrh", take(to_successors, t), bars.messages)
+        messages_bar = jnp.einsum("lbrs,slbh->lbrh", take(to_successors, t), bars.messages)
         state_bar = take(bars.states, t) + _from_above(below_bar)
         state_bar += take(bars.keys, t, axis=2)[..., None] * weights.key[:, None]
-        state_bar += _product(sums_bar.reshape(layers, rows, 2 * width), back.relations)
+        state_bar += _product(messages_bar.reshape(layers, rows, 2 * width), back.sums)
         factors = jax.tree.map(lambda factor: take(factor, t), made.factors)
         below_bar, message_bar = _through_gates(factors, state_bar, back.gates)
-        attention_bar = jnp.einsum("lbh,slbrh->lbrs", message_bar, made.relations)
-        attention_bar = jnp.where(take(graph.same, t), attention_bar[:, :, 0], attention_bar[:, :, 1])
-        attention = take(made.attention, t)
-        score_bar = attention * (attention_bar - (attention * attention_bar).sum(-1, keepdims=True))
+        sums_bar = _product(message_bar, back.message).reshape(layers, rows, 2, width)
+        attention, attention_bar = take(made.attention, t), jnp.einsum("lbrh,slbh->lbrs", sums_bar, states)
+        weighted = (attention * attention_bar).sum(2)
+        score_bar = weighted - attention.sum(2) * weighted.sum(-1, keepdims=True)
         queries_bar = bars.queries
         # Linear scores do not depend on their query, which the softmax cancels.
         if negative_slope != 1:
@@ -335,8 +312,55 @@ def _run_back(negative_slope: float, weights: Weights, graph: Skewed, made: _Mad
         return bars, below_bar
 
     empty = jnp.zeros_like(states_bar)
-    bars = _Bars(states_bar, empty, jnp.zeros_like(made.scores[0]), jnp.zeros_like(made.scores[..., 0]))
+    bars = _Bars(states_bar, empty, jnp.zeros_like(made.scores[0]), jnp.zeros_like(states_bar[..., 0]))
     return jax.lax.fori_loop(0, steps, step, (bars, empty[0]))[0]
+
+
+def backward(
+    negative_slope: float,
+    weights: Sequence[Weights],
+    x: jax.Array,
+    graph: Skewed,
+    states: jax.Array,
+    states_bar: Sequence[jax.Array],
+    *,
+    kernel: bool = False,
+) -> tuple[list[Weights], jax.Array]:
+    """Returns the gradients of the weights and of `x`, given those of the states; `states` is what `forward` left."""
+    stacked, layers = _stacked(weights), len(weights)
+    late = [jnp.pad(bar, ((i, layers - 1 - i), (0, 0), (0, 0))) for i, bar in enumerate(states_bar)]
+    made = _made(negative_slope, stacked, x, graph, states)
+    by_step = jnp.stack(late, axis=1)
+    if kernel:
+        of_states, messages, scores = dag_kernel.run_back(
+            negative_slope, stacked, made.attention, made.scores < 0, states, *made.factors, by_step
+        )
+        bars = _Bars(of_states, messages, scores.sum(0), scores.sum(-1))
+    else:
+        bars = _run_back(negative_slope, stacked, made, states, by_step)
+    weights_bar, x_bar = _of_inputs(stacked, made, states, bars)
+    return [jax.tree.map(operator.itemgetter(i), weights_bar) for i in range(layers)], x_bar[: len(x)]
+
+
+def _of_inputs(weights: Weights, made: _Made, states: jax.Array, bars: _Bars) -> tuple[Weights, jax.Array]:
+    """Returns the gradients of all weights and of what the lowest layer reads at each step."""
+    of_below, of_messages = jnp.moveaxis(made.factors.maps * bars.states[:, None, None], 1, 0)
+    relations_bar = jnp.einsum("tlbrh,tlbk->rlhk", made.sums, bars.messages)
+    node_input, context_state = _maps_backward(made.below, of_below)
+    node_state, context_input = _maps_backward(made.message, of_messages)
+    weights_bar = Weights(
+        query=jnp.einsum("slb,slbh->lh", bars.queries, made.below),
+        key=jnp.einsum("lbs,slbh->lh", bars.keys, states),
+        score_bias=bars.queries.sum((0, 2)),
+        same=relations_bar[0],
+        other=relations_bar[1],
+        node=RecurrentWeights(*node_input, *node_state),
+        context=RecurrentWeights(*context_input, *context_state),
+    )
+    kernel = _below_kernel(weights)[0].reshape(-1, 6, states.shape[-1])
+    x_bar = jnp.einsum("sgbk,hgk->sbh", of_below[:, :, 0], kernel)
+    x_bar += made.factors.direct[:, 0, 0] * bars.states[:, 0]
+    return weights_bar, x_bar + bars.queries[:, 0, :, None] * weights.query[0][None, None]
 
 
 def _factors(node: Gates, context: Gates, below: jax.Array, message: jax.Array) -> _Factors:
@@ -345,34 +369,44 @@ def _factors(node: Gates, context: Gates, below: jax.Array, message: jax.Array) 
         gru_backward(node, message, ones),
         gru_backward(context, below, ones),
     )
-    maps = (
-        jnp.concatenate([of_node.input, of_context.state], axis=-1),
-        jnp.concatenate([of_node.state, of_context.input], axis=-1),
-    )
+    maps = [
+        [part for of_gru in both for part in jnp.split(of_gru, 3, axis=-1)]
+        for both in ((of_node.input, of_context.state), (of_node.state, of_context.input))
+    ]
     return _Factors(
-        jnp.stack(maps, axis=1).reshape(len(below), 2, *below.shape[1:-1], 6, below.shape[-1]),
+        jnp.stack([jnp.stack(parts, axis=1) for parts in maps], axis=1),
         jnp.stack([context_direct, node_direct], axis=1),
     )
 
 
 class _Back(NamedTuple):
-    """Transposed kernels: `gates` `[2, L, 6H, H]`, in the order of `_Factors`, and `relations` `[L, 2H, H]`."""
+    """Transposed kernels.
+
+    Attributes:
+      gates: `[2, L, 6, H, H]`, in the order of `_Factors`.
+      sums, message: `[L, 2H, H]` and `[L, H, 2H]`, of both relations: after the sum over successors, and before that
+        over predecessors.
+    """
 
     gates: jax.Array
-    relations: jax.Array
+    sums: jax.Array
+    message: jax.Array
 
 
 def _kernels_back(weights: Weights) -> _Back:
     gates = jnp.stack([_below_kernel(weights), _message_kernel(weights)])
-    relations = jnp.concatenate([weights.same, weights.other], axis=-1)
-    return jax.lax.optimization_barrier(_Back(*(jnp.swapaxes(x, -1, -2) for x in (gates, relations))))
+    transposed = [jnp.swapaxes(x, -1, -2) for x in (gates, weights.same, weights.other)]
+    width = weights.key.shape[-1]
+    back = _Back(
+        transposed[0].reshape(2, -1, 6, width, width), *(jnp.concatenate(transposed[1:], axis=axis) for axis in (1, 2))
+    )
+    return jax.lax.optimization_barrier(back)
 
 
 def _through_gates(factors: _Factors, state_bar: jax.Array, kernels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients of the states below and of the message, `[L, B, H]` each."""
-    of_maps = factors.maps * state_bar[None, :, :, None]
-    bars = jnp.einsum("plbk,plkh->plbh", of_maps.reshape(*of_maps.shape[:-2], -1), kernels)
-    bars += factors.direct * state_bar[None]
+    bars = jnp.einsum("pglbh,plghk->plbk", factors.maps * state_bar[None, None], kernels)
+    bars = jax.lax.optimization_barrier(bars) + factors.direct * state_bar[None]
     return bars[0], bars[1]
 
 
@@ -383,10 +417,12 @@ def _from_above(below_bar: jax.Array) -> jax.Array:
 
 def _maps_backward(inputs: jax.Array, maps_bar: jax.Array) -> tuple[tuple[jax.Array, jax.Array], ...]:
     """Returns the gradients of kernel and bias of each GRU, given its inputs and those of its maps."""
-    maps_bar = maps_bar.reshape(*inputs.shape[:-1], 2, -1)
-    kernels_bar, biases_bar = jnp.einsum("slbh,slbgk->glhk", inputs, maps_bar), maps_bar.sum((0, 2))
-    return tuple((kernels_bar[i], biases_bar[:, i]) for i in (0, 1))
+    kernels_bar = jnp.einsum("slbh,sglbk->lhgk", inputs, maps_bar)
+    kernels_bar = kernels_bar.reshape(*kernels_bar.shape[:2], 2, -1)
+    biases_bar = jnp.moveaxis(maps_bar.sum((0, 3)), 0, 1).reshape(len(kernels_bar), 2, -1)
+    return tuple((kernels_bar[:, :, i], biases_bar[:, i]) for i in (0, 1))
 
 
 def _product(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    return jnp.einsum("lbh,lhk->lbk", x, kernels)
+    # What is added to it would be computed before it, as one more operation, for the product to begin with.
+    return jax.lax.optimization_barrier(jnp.einsum("lbh,lhk->lbk", x, kernels))
