@@ -24,10 +24,11 @@ from jmer.cli.watch import meet
 from jmer.command import exit_status
 
 address, process, processes, timeout, version = sys.argv[1:]
+times = {"timeout": float(timeout), "silence": 2}
 
 def met(_):
     global connection
-    connection = meet(address, int(process), int(processes), timeout=float(timeout), versions={"jmer": version})
+    connection = meet(address, int(process), int(processes), versions={"jmer": version}, **times)
 
 if status := exit_status(met, []):
     sys.exit(status)
@@ -117,6 +118,18 @@ def test_when_one_is_killed_the_others_end(killed):
     assert ends == [(-9, "", "") if process == killed else (75, "", line) for process in range(4)]
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_one_that_stands_still_is_taken_for_dead(stopped):
+    with Processes(3) as processes:
+        processes.tell(*["wait"] * 3)
+        time.sleep(2.5)
+        assert [process.poll() for process in processes.all] == [None] * 3
+        processes.all[stopped].send_signal(signal.SIGSTOP)
+        for number in set(range(3)) - {stopped}:
+            assert processes.all[number].wait(SOON) == 75
+            assert f"(process {stopped} of 3, killed or unreachable)" in processes.all[number].stderr.read()
+
+
 @pytest.mark.parametrize("failed", [0, 2])
 def test_an_error_of_one_is_in_the_line_of_the_others(failed):
     with Processes(3) as processes:
@@ -196,4 +209,4 @@ def connect(host, port):
 
 def test_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=r"cannot listen at port"):
-        meet(f"127.0.0.1:{taken.getsockname()[1]}", 0, 2, timeout=1)
+        meet(f"127.0.0.1:{taken.getsockname()[1]}", 0, 2, timeout=1, silence=1, versions={})

@@ -13,12 +13,13 @@ from absl import logging
 import jmer
 from jmer.cli.cluster import Cluster
 from jmer.cli.relay import LOOPBACK, start_relay
-from jmer.cli.watch import EXIT_STATUS, Watch, bind_address, meet
+from jmer.cli.watch import AGAIN, EXIT_STATUS, Watch, bind_address, meet
 from jmer.command import describe_error, show
 
 # What JAX raises when a connection to another process breaks, in any of its libraries.
 _LOST = re.compile(
-    r"gloo|nccl|coordination|barrier|heartbeat|connection|socket|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED", re.IGNORECASE
+    r"gloo|nccl|coordination ?service|barrier|heartbeat|connection (reset|closed|refused)|broken pipe|socket closed",
+    re.IGNORECASE,
 )
 _NO_PROXY = "no_grpc_proxy"
 # Seconds within which the end of another process is known after a connection to it has broken.
@@ -58,6 +59,7 @@ def _connect(cluster: Cluster) -> Watch:
         cluster.process,
         cluster.processes,
         timeout=cluster.start_timeout,
+        silence=cluster.heartbeat_timeout,
         versions={"jmer": jmer.__version__, "jax": jax.__version__},
     )
     # Even to its own machine, JAX would connect through a proxy.
@@ -74,7 +76,8 @@ def _connect(cluster: Cluster) -> Watch:
             cluster_detection_method="deactivate",
             coordinator_bind_address=bind_address(cluster.coordinator),
             initialization_timeout=cluster.start_timeout,
-            heartbeat_timeout_seconds=cluster.heartbeat_timeout,
+            # The watch sees sooner that a process stands still, and ends the others without a stack trace.
+            heartbeat_timeout_seconds=4 * cluster.heartbeat_timeout,
         )
     except BaseException as error:
         _fail(error, watch)
@@ -83,15 +86,22 @@ def _connect(cluster: Cluster) -> Watch:
 
 def _fail(error: BaseException, connection: Watch) -> NoReturn:
     """Ends this process and the others; with the line of its own error, unless that is only the end of another one."""
-    import jax
-
     described = describe_error(error)
-    if described is None and isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
-        # As a rule the watch ends this process now.
+    if described is None and _LOST.search(reason := _reason(error)):
+        # As a rule another process has ended, and the watch ends this one now.
         time.sleep(_NEWS)
-        reason = " ".join(str(error).split())
-        described = EXIT_STATUS, (f"the connection to another process broke, start all again ({reason})",)
+        described = EXIT_STATUS, (f"the connection to another process broke ({reason}): {AGAIN}",)
     if described is None:
         traceback.print_exception(error)
         described = 1, (f"{type(error).__name__}: {error}",)
     connection.fail(*described)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the messages of an exception and of those that led to it, on one line."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(" ".join(str(cause).split()))
+        cause = cause.__cause__ or cause.__context__
+    return "; ".join(messages)

@@ -3,10 +3,10 @@
 **Meeting.** Every process connects to process 0 at the coordinator's address, and waits there until all have come. JAX
 would do so too, but where a process is missing it ends the others with a stack trace.
 
-**Watching.** The connections stay. The operating system closes them however a process ends, and keep-alive packets find
-a machine that is gone; process 0 then tells the others, and each ends with one line. JAX's coordination service takes
-100 s to see that a process has died, during which the others wait in a collective operation. A process that ends by an
-error of its own sends its line first.
+**Watching.** The connections stay. The operating system closes them however a process ends, keep-alive packets find a
+machine that is gone, and messages a process that stands still; process 0 then tells the others, and each ends with one
+line. JAX's coordination service takes 100 s to see that a process has died, during which the others wait in a
+collective operation, and ends them with a stack trace. A process that ends by an error of its own sends its line first.
 
 **Finishing.** All wait for each other, however much longer process 0 takes to write the results than JAX would wait.
 
@@ -17,6 +17,7 @@ Messages are lines of JSON:
     {"met": true}                                     the answer when all have come
     {"process": 1, "status": 2, "line": "..."}        a process has failed
     {"process": 1, "status": 75, "line": null}        a process is gone (from process 0)
+    {"alive": true}                                   from all, at intervals
     {"finished": true}                                this process has finished; from process 0: all have
 """
 
@@ -40,12 +41,15 @@ EXIT_STATUS = 75
 KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 12_000}
 """A machine that does not answer for 12 s is gone."""
 
+AGAIN = "start all again with the same command"
+"""What to do when a process was killed."""
+
 # Seconds that a process has to print an error of its own, before the news of another process' error ends it.
 _OWN_ERROR = 1.0
 # Seconds that process 0 waits for the others to end before it does.
 _LAST = 3.0
 # Seconds between attempts to connect.
-_AGAIN = 0.2
+_RETRY = 0.2
 # Seconds in which a process that has connected must tell which it is.
 _HELLO = 10.0
 _LONGEST_MESSAGE = 1 << 16
@@ -63,11 +67,26 @@ class Failure(NamedTuple):
 class Watch:
     """One process' part in watching the others; `meet` makes it."""
 
-    def __init__(self, process: int, processes: int):
+    def __init__(self, process: int, processes: int, silence: float):
         self._process = process
         self._processes = processes
+        self._silence = silence
         self._failed = False
         self._ending = threading.Lock()
+
+    def _start(self) -> None:
+        """Shows the others from now on that this process does not stand still."""
+
+        def beat() -> None:
+            while True:
+                time.sleep(self._silence / 4)
+                self._broadcast(alive=True)
+
+        threading.Thread(target=beat, daemon=True).start()
+
+    def _broadcast(self, **message: Any) -> None:
+        """Sends a message to all that this process is connected to."""
+        raise NotImplementedError
 
     def fail(self, status: int, lines: Sequence[str]) -> NoReturn:
         """Prints an error of this process' own, and ends it and all others."""
@@ -102,7 +121,7 @@ class Watch:
 
 
 def meet(
-    address: str, process: int, processes: int, *, timeout: float, versions: Mapping[str, str] | None = None
+    address: str, process: int, processes: int, *, timeout: float, silence: float, versions: Mapping[str, str]
 ) -> Watch:
     """Waits until all processes have come, and starts to watch them.
 
@@ -111,15 +130,16 @@ def meet(
       process: the index of this process.
       processes: how many there are.
       timeout: seconds to wait.
+      silence: seconds after which a process that sends nothing is taken for dead.
       versions: of software that must be the same in all processes.
 
     Raises:
       UserError: if some do not come in time, or do not belong together.
     """
-    hello = {"process": process, "processes": processes, **(versions or {})}
+    hello = {"process": process, "processes": processes, **versions}
     if process:
-        return _Member(process, processes, _join(address, hello, timeout))
-    hub = _Hub(processes, hello)
+        return _Member(process, processes, silence, _join(address, hello, timeout))
+    hub = _Hub(processes, silence, hello)
     hub.gather(address, timeout)
     return hub
 
@@ -133,28 +153,30 @@ def describe(failure: Failure, processes: int) -> str:
     error: another process ended (process 0 of 4: cannot write runs/a): start all again with the same command
     """
     why = ", killed or unreachable" if failure.line is None else f": {printable(failure.line)}"
-    return (
-        f"error: another process ended (process {failure.process} of {processes}{why}): "
-        "start all again with the same command"
-    )
+    return f"error: another process ended (process {failure.process} of {processes}{why}): {AGAIN}"
 
 
 class _Member(Watch):
     """The part of any process but 0."""
 
-    def __init__(self, process: int, processes: int, connection: "_Connection"):
-        super().__init__(process, processes)
+    def __init__(self, process: int, processes: int, silence: float, connection: "_Connection"):
+        super().__init__(process, processes, silence)
         self._connection = connection
         self._all_finished = threading.Event()
+        connection.keep_alive(silence)
+        self._start()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def finish(self) -> None:
         self._connection.send(finished=True)
         self._all_finished.wait()
 
+    def _broadcast(self, **message: Any) -> None:
+        self._connection.send(**message)
+
     def _spread(self, failure: Failure) -> None:
         if failure.process == self._process:
-            self._connection.send(**failure._asdict())
+            self._broadcast(**failure._asdict())
 
     def _listen(self) -> None:
         message = self._connection.receive() or Failure(0, EXIT_STATUS, None)._asdict()
@@ -174,7 +196,7 @@ def _join(address: str, hello: Mapping[str, Any], timeout: float) -> "_Connectio
             connection = _Connection(socket.create_connection((host, port), timeout=left))
         except OSError as error:
             reason = error.strerror or str(error)
-            time.sleep(min(_AGAIN, left))
+            time.sleep(min(_RETRY, left))
             continue
         connection.send(**hello)
         answer = connection.receive()
@@ -183,22 +205,21 @@ def _join(address: str, hello: Mapping[str, Any], timeout: float) -> "_Connectio
         if answer and "line" in answer:
             raise UserError(f"process 0 ended ({answer['line']})")
         if answer and "met" in answer:
-            connection.keep_alive()
             return connection
         connection.close()
         if time.monotonic() >= end:
             reason = "process 0 is there, but not all others"
         else:  # another program, or process 0 of a run that is about to end
             reason = "what answers there is not process 0 of this run"
-            time.sleep(_AGAIN)
+            time.sleep(_RETRY)
     raise UserError(f"process {hello['process']} waited {timeout:g} s at {address} ({reason}): {_ALL}")
 
 
 class _Hub(Watch):
     """The part of process 0, with a thread for each of the others."""
 
-    def __init__(self, processes: int, hello: Mapping[str, Any]):
-        super().__init__(0, processes)
+    def __init__(self, processes: int, silence: float, hello: Mapping[str, Any]):
+        super().__init__(0, processes, silence)
         self._hello = hello
         self._members: dict[int, _Connection] = {}
         self._refused: str | None = None
@@ -214,16 +235,21 @@ class _Hub(Watch):
         with self._changed:
             self._changed.wait_for(lambda: self._refused or self._all_are_here(), timeout)
             self._met = True
-            missing = [str(i) for i in range(1, self._processes) if i not in self._members]
             line = self._refused
-            if missing and not line:
-                numbers = f"{', '.join(missing)} of the {self._processes} processes"
-                line = f"process 0 waited {timeout:g} s at {address} for {numbers}: {_ALL}"
+            if not line and not self._all_are_here():
+                missing = ", ".join(str(i) for i in range(1, self._processes) if i not in self._members)
+                waited = f"process 0 waited {timeout:g} s at {address}"
+                line = f"{waited} for {missing} of the {self._processes} processes: {_ALL}"
             self._failed = line is not None
-            self._broadcast(**({"met": True} if line is None else Failure(0, MISTAKE, line)._asdict()))
+        # As soon as the others know, they connect there to JAX's service.
         accepting.join()
+        with self._changed:
+            for connection in self._members.values():
+                connection.keep_alive(self._silence)
+            self._broadcast(**({"met": True} if line is None else Failure(0, MISTAKE, line)._asdict()))
         if line is not None:
             raise UserError(line)
+        self._start()
 
     def finish(self) -> None:
         with self._changed:
@@ -244,12 +270,12 @@ class _Hub(Watch):
         super()._exit(status)
 
     def _broadcast(self, **message: Any) -> None:
-        for connection in self._members.values():
+        for connection in list(self._members.values()):
             connection.send(**message)
 
     def _accept(self, listener: socket.socket) -> None:
         """Takes connections until all have come, and frees the port."""
-        listener.settimeout(_AGAIN)
+        listener.settimeout(_RETRY)
         with listener:
             while not self._met:
                 with contextlib.suppress(TimeoutError):
@@ -297,7 +323,8 @@ class _Hub(Watch):
                     self._refused = f"{other}, process 0 has {value}: start all processes alike"
                     connection.send(refused=self._refused)
             if not self._refused:
-                connection.keep_alive()
+                # Until all have come, no one sends anything.
+                connection.keep_alive(None)
                 self._members[process] = connection
             self._changed.notify_all()
         return None if self._refused else process
@@ -309,10 +336,11 @@ class _Connection:
     def __init__(self, connection: socket.socket):
         self._socket = connection
         self._lines = connection.makefile("rb")
+        self._sending = threading.Lock()
 
     def send(self, **message: Any) -> None:
         """Sends a message. If the other side is gone, the thread that listens to it sees it too."""
-        with contextlib.suppress(OSError):
+        with self._sending, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float | None = None) -> dict[str, Any] | None:
@@ -320,15 +348,17 @@ class _Connection:
         try:
             if timeout is not None:
                 self._socket.settimeout(timeout)
-            line = self._lines.readline(_LONGEST_MESSAGE)
-            message = json.loads(line) if line.endswith(b"\n") else None
+            message: Any = {"alive": True}
+            while isinstance(message, dict) and "alive" in message:
+                line = self._lines.readline(_LONGEST_MESSAGE)
+                message = json.loads(line) if line.endswith(b"\n") else None
         except (OSError, ValueError):
             return None
         return message if isinstance(message, dict) else None
 
-    def keep_alive(self) -> None:
-        """Waits for messages without an end, unless the machine at the other end is gone."""
-        self._socket.settimeout(None)
+    def keep_alive(self, silence: float | None) -> None:
+        """Waits so many seconds for each message from now on, unless the machine at the other end is gone."""
+        self._socket.settimeout(silence)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
