@@ -17,10 +17,12 @@ TEMPORARY = ".writing-"
 
 REMEDIES = {
     errno.ENOSPC: "free the disk",
-    errno.EDQUOT: "free the disk",
+    errno.EDQUOT: "delete files of yours, have the quota raised",
     errno.EACCES: "get permission to write there",
     errno.EPERM: "get permission to write there",
     errno.EROFS: "get permission to write there",
+    errno.ESTALE: "wait until the file system is there again",
+    errno.EIO: "have the disk or the file system repaired",
 }
 
 LONGEST_FILE_NAME = 150

@@ -1,6 +1,7 @@
 """What is saved comes back bit for bit on any devices, and what cannot be read is one line."""
 
 import asyncio
+import errno
 import functools
 import gc
 import json
@@ -232,10 +233,12 @@ FORBIDDEN = "PERMISSION_DENIED: Error opening /x: Permission denied [os_error_co
     [
         ("os.mkdir", OSError(28, "No space left on device"), "No space left on device): free the disk"),
         ("os.mkdir", OSError(30, "Read-only file system"), "Read-only file system): get permission to write there"),
+        ("os.mkdir", OSError(errno.EDQUOT, "?"), "Disk quota exceeded): delete files of yours, have the quota raised"),
+        ("os.mkdir", OSError(errno.ESTALE, "?"), "Stale file handle): wait until the file system is there again"),
         ("manager", ValueError(FULL), "No space left on device): free the disk"),
         ("manager", ValueError(FORBIDDEN), "Permission denied): get permission to write there"),
     ],
-    ids=["full", "read-only", "full for TensorStore", "forbidden to TensorStore"],
+    ids=["full", "read-only", "quota", "stale", "full for TensorStore", "forbidden to TensorStore"],
 )
 def test_a_disk_that_cannot_be_written_is_one_line_and_loses_nothing(tmp_path, monkeypatch, place, error, line):
     def fail(*_, **__):
@@ -258,6 +261,19 @@ def test_a_disk_that_cannot_be_written_is_one_line_and_loses_nothing(tmp_path, m
         assert checkpoints.newest == 1
         save(checkpoints, 2)
     assert_same(restore(tmp_path, 2).state, state(2))
+
+
+def test_a_checkpoint_that_is_gone_is_missed(tmp_path):
+    with Checkpoints(tmp_path / "own") as checkpoints:
+        checkpoints.check_newest()
+        save(checkpoints, 1)
+        checkpoints.check_newest()
+        (tmp_path / "own").rename(tmp_path / "away")
+        line = f"checkpoint {tmp_path}/own/1 was saved and is gone: put the folder back, and the same command resumes"
+        with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+            checkpoints.check_newest()
+        (tmp_path / "away").rename(tmp_path / "own")
+        checkpoints.check_newest()
 
 
 def test_an_error_in_saving_that_is_not_of_the_disk_is_not_taken_for_one(tmp_path, monkeypatch):

@@ -159,7 +159,12 @@ def test_a_directory_that_vanishes_is_not_made_again(tmp_path):
         run.rename(away)
         threading.Event().wait(3 * ownership.REFRESH_SECONDS)
         assert not run.exists()
-        check_owned(run)
+        for there in (False, True):
+            if there:
+                run.mkdir()
+            with pytest.raises(UserError, match=rf"^{run} is gone, or another folder than that in which"):
+                check_owned(run)
+        run.rmdir()
         away.rename(run)
         threading.Event().wait(3 * ownership.REFRESH_SECONDS)
         assert recorded(run)["refreshed"] > 2

@@ -138,9 +138,15 @@ class ActiveRun:
         Raises:
           UserError: if the directory cannot be written, or belongs to another process by now.
         """
+        self._check_directory()
+        self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
+
+    def _check_directory(self) -> None:
+        """Raises UserError, on all processes, if what was saved is gone, or belongs to another process by now."""
         with agreeing():
             check_owned(self.workdir)
-        self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
+            if is_main_process():
+                self._checkpoints.check_newest()
 
     def finish_epoch(self, state: TrainState, predictions: Mapping[str, Predictions]) -> dict[str, float]:
         """Writes the metrics and the checkpoint of an epoch.
@@ -175,6 +181,7 @@ class ActiveRun:
             loss = values["validation/cross_entropy"] = mean_cross_entropy(pipeline.labels("validation"), probabilities)
             plateau = plateau.after(loss, self.config.optimizer)
         self.progress = self.progress.next_epoch(score, plateau)
+        self._check_directory()
         # The metrics come first: a line whose checkpoint was never written is dropped and made again.
         if self._writer is not None:
             self._writer.write(int(state.step), values)

@@ -118,6 +118,14 @@ class Checkpoints:
         """The step of the checkpoint with the best score, None without any."""
         return self._manager.best_step()
 
+    def check_newest(self) -> None:
+        """Raises UserError if the newest checkpoint is not there any more: the best one would be gone with it."""
+        if self.newest is not None and not (self.folder / str(self.newest)).is_dir():
+            raise UserError(
+                f"checkpoint {self.folder / str(self.newest)} was saved and is gone: put the folder back, and the same "
+                "command resumes"
+            )
+
     def progress(self, step: int) -> Progress:
         """Returns the progress of the run at a checkpoint. Raises UserError if it is damaged."""
         return _Record.read(self.folder / str(step)).progress

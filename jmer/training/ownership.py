@@ -80,9 +80,16 @@ def owned(workdir: Path) -> Iterator[None]:
 
 
 def check_owned(workdir: Path) -> None:
-    """Raises UserError if a directory that this process owns has got another owner since."""
+    """Raises UserError if a directory that this process owns has got another owner since, or has gone."""
     path = workdir.resolve() / OWNER_FILE
-    if path in _owned and (found := _read(path)) and (other := _parsed(found)).token != _owned[path][0].token:
+    if path not in _owned:
+        return
+    if not (found := _read(path)):
+        raise UserError(
+            f"{workdir} is gone, or another folder than that in which this run was training ({OWNER_FILE} is missing): "
+            "put it back, and the same command resumes from what was saved"
+        )
+    if (other := _parsed(found)).token != _owned[path][0].token:
         raise UserError(
             f"{other} has taken over {workdir}, since this process had stopped for a while: this one ends, and what it "
             "has saved before is kept; wait for the other one, or choose another workdir"
@@ -124,11 +131,10 @@ def _refresh(path: Path, owner: Owner, ended: threading.Event) -> None:
     """Refreshes the file of an owner until it has ended or has lost the directory."""
     while not ended.wait(REFRESH_SECONDS):
         owner = dataclasses.replace(owner, refreshed=owner.refreshed + 1)
-        # What cannot be written now may be there again later, or the next save tells.
+        # A folder that is gone may come back, and another one may be there meanwhile: the next save tells.
         with contextlib.suppress(OSError):
-            if _token(path) not in (owner.token, ""):
-                return
-            _write(path, owner)
+            if _token(path) == owner.token:
+                _write(path, owner)
 
 
 def _write(path: Path, owner: Owner) -> None:
