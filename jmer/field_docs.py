@@ -9,6 +9,8 @@ _OF_EVERY_MODEL = {
     "model.name": "the model; comes with the experiment",
     "model.num_classes": "number of emotions; 0 = those of the corpus",
     "model.modalities": "modalities that the model uses, among text, audio and visual; () = all that the corpus has",
+    "model.dtype": "what the network computes in: float32, or bfloat16 (parameters, sums over rows, normalisations, "
+    "softmaxes, recurrences and losses stay float32)",
     "loss.class_weights": "weights of emotions in the cross-entropy: none, inverse_freq (the reciprocals of their "
     "shares of the labelled training utterances) or log_inverse_freq (the logarithms of these)",
     "loss.class_weight_values": "the weights that class_weights gives; come from the corpus",

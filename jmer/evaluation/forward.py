@@ -95,7 +95,7 @@ def compiled_forward_pass(model: Model, mapping: DeviceMapping) -> Callable[[Any
 @functools.lru_cache(maxsize=64)
 def compiled_output(model: Model) -> Callable[[Any, Batch], Any]:
     """Returns `(variables, batch)` -> the network's whole output, compiled once for each shape."""
-    return jax.jit(functools.partial(model.module.apply, train=False))
+    return jax.jit(functools.partial(model.network, train=False))
 
 
 def unpack_predictions(outputs: Iterable[tuple[Any, Passed]], examples: Sequence[Conversation]) -> Predictions:

@@ -356,7 +356,7 @@ class Predictor(BasePredictor):
     def output_shapes(self, examples: Sequence[Conversation], pick: Callable[[Any], Any]) -> Any:
         """Returns the shapes of what `outputs` would pick of the first batch; nothing is computed."""
         batch = next(iter(self._batches(examples)))
-        return jax.eval_shape(lambda batch: pick(self.model.module.apply(self.variables, batch, train=False)), batch)
+        return jax.eval_shape(lambda batch: pick(self.model.network(self.variables, batch, train=False)), batch)
 
     def probabilities(self, examples: Sequence[Conversation]) -> np.ndarray:
         """Returns the probabilities of the emotions for examples with normalised features, float64 `[N, C]`.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jmer.checks import check_arrays, describe
+from jmer.layers.precision import softmax
 
 
 def attention_weights(
@@ -27,7 +28,7 @@ def attention_weights(
     visible = key_mask[..., None, :]
     if pair_mask is not None:
         visible = visible & pair_mask.reshape((1,) * (visible.ndim - pair_mask.ndim) + pair_mask.shape)
-    return jax.nn.softmax(scores, where=jnp.broadcast_to(visible[..., None, :, :], scores.shape))
+    return softmax(scores, where=jnp.broadcast_to(visible[..., None, :, :], scores.shape))
 
 
 def masked_attention(

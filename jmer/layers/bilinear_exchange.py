@@ -7,6 +7,7 @@ from flax.linen.dtypes import promote_dtype
 
 from jmer.checks import check_arrays
 from jmer.layers.initializers import Dtype, Initializer
+from jmer.layers.precision import softmax
 from jmer.segments import Segments, check_segments
 
 
@@ -64,4 +65,4 @@ class BilinearExchange(nn.Module):
             visible &= segments.same_segment()
         others = states[::-1]
         scores = jnp.einsum("xlbtd,xde,xlbse->xlbts", states, jnp.stack(kernels), others)
-        return jax.nn.softmax(scores, where=jnp.broadcast_to(visible, scores.shape)) @ others
+        return softmax(scores, where=jnp.broadcast_to(visible, scores.shape)) @ others

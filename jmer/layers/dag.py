@@ -11,6 +11,7 @@ from jmer.checks import check_arrays, check_at_least_one, check_choice
 from jmer.layers.dag_layers import Options, graph_for, states
 from jmer.layers.dag_recurrence import Weights, links, scan_states
 from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform, with_fan_in
+from jmer.layers.precision import at_least_float32
 from jmer.layers.recurrent import RecurrentWeights, recurrent_weights
 from jmer.segments import Segments, check_segments
 
@@ -161,12 +162,14 @@ def _run(layers: Sequence[DAGLayer], x: jax.Array, adjacency: jax.Array, same_sp
     """Returns each layer's states, `[T, B, H]`, given what is below the first; those of padding mean nothing."""
     leaves, structure = jax.tree.flatten([layer.weights for layer in layers])
     x, *leaves = promote_dtype(x, *leaves, dtype=layers[0].dtype)
+    dtype, (x, *leaves) = x.dtype, map(at_least_float32, (x, *leaves))
     weights, slope = jax.tree.unflatten(structure, leaves), layers[0].negative_slope
-    if not layers[0].custom_derivative:
-        return scan_states(slope, weights, x, links(adjacency, same_speaker))
-    return states(
-        Options(slope, layers[0].kernel == "pallas"), weights, x, graph_for(len(layers), adjacency, same_speaker)
-    )
+    if layers[0].custom_derivative:
+        options = Options(slope, layers[0].kernel == "pallas")
+        found = states(options, weights, x, graph_for(len(layers), adjacency, same_speaker))
+    else:
+        found = scan_states(slope, weights, x, links(adjacency, same_speaker))
+    return [of_layer.astype(dtype) for of_layer in found]
 
 
 class DAGEncoder(nn.Module):

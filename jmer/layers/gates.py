@@ -10,6 +10,7 @@ from flax.linen.dtypes import promote_dtype
 from jmer.checks import check_array, check_arrays, check_choice, check_mapping, check_modalities
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
 from jmer.layers.parallel_attention import FOUR_PATHS, Path
+from jmer.layers.precision import softmax
 from jmer.layers.stacking import stacked, unstacked
 
 UNIMODAL_GATES = ("learned", "identity", "none")
@@ -177,7 +178,7 @@ class MultimodalGate(nn.Module):
             present = jnp.stack([available[m] for m in features])[..., None]
         x = jnp.where(present, x, 0)
         scores = _gate(self, x)
-        weights = nn.softmax(scores, axis=0, where=jnp.broadcast_to(present, scores.shape))
+        weights = softmax(scores, axis=0, where=jnp.broadcast_to(present, scores.shape))
         return jnp.sum(weights * x, axis=0), dict(zip(features, unstacked(weights), strict=True))
 
 

@@ -12,6 +12,7 @@ from jmer.checks import check_arrays, check_choice, check_not_negative, check_po
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.graph_recurrence import Edges, LSTMWeights, Weights, propagate, run_layers
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
+from jmer.layers.precision import at_least_float32
 from jmer.layers.recurrent import recurrent_weights
 from jmer.segments import Segments, check_segments
 
@@ -118,7 +119,7 @@ def angle_graph(
 def _unit_vectors(nodes: jax.Array, present: jax.Array) -> jax.Array:
     """Returns vectors of length 1, at least in float32; zero, without a derivative, where there is no direction."""
     x = jnp.where(present[..., None], nodes, 0)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_float32(x)
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     directed = squares > 1e-24
     return jnp.where(directed, x * jax.lax.rsqrt(jnp.where(directed, squares, 1)), 0)

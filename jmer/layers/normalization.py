@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from jmer.checks import check_arrays
 from jmer.layers.initializers import Dtype
+from jmer.layers.precision import at_least_float32
 
 AxisName = str | tuple[str, ...] | None
 
@@ -62,7 +63,7 @@ class MaskedBatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (width,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (width,), self.param_dtype)
         dtype = self.dtype or jnp.result_type(x, scale, bias)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = at_least_float32(x)
         real = mask.reshape(-1, 1)
         rows = jnp.where(real, x.reshape(-1, width), 0)
         mean, variance = running_mean.value, running_variance.value

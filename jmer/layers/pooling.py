@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from jmer.checks import check_arrays
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform
+from jmer.layers.precision import softmax
 
 
 def mean_pool(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -75,4 +76,4 @@ class AttentionPool(nn.Module):
             param_dtype=self.param_dtype,
             name="score",
         )(x)[..., 0]
-        return jnp.einsum("...t,...td->...d", nn.softmax(score, where=mask), x)
+        return jnp.einsum("...t,...td->...d", softmax(score, where=mask), x)

@@ -8,6 +8,7 @@ from flax.linen.dtypes import promote_dtype
 from jmer.checks import check_arrays
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform
 from jmer.layers.lstm import lstm_gates, lstm_next
+from jmer.layers.precision import softmax
 from jmer.layers.recurrent import CELLS, RecurrentWeights, recurrent_weights
 from jmer.segments import Segments, check_segments
 
@@ -99,6 +100,6 @@ class CognitiveReasoning(nn.Module):
             if step:
                 linear = query @ both_kernels + bias
             state, cell = lstm_next(lstm_gates(linear), cell)
-            attention = jax.nn.softmax(jnp.einsum("btd,bsd->bts", state, bank), where=visible)
+            attention = softmax(jnp.einsum("btd,bsd->bts", state, bank), where=visible)
             query = jnp.concatenate([state, attention @ bank], axis=-1)
         return query

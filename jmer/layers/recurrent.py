@@ -13,6 +13,7 @@ from jmer.layers.dropout import ConversationDropout
 from jmer.layers.gru import gru_states
 from jmer.layers.initializers import Dtype, Initializer, torch_uniform, with_fan_in
 from jmer.layers.lstm import lstm_states
+from jmer.layers.precision import at_least_float32
 from jmer.layers.stacking import unstacked
 from jmer.segments import Segments, check_segments, one_per_row
 
@@ -106,15 +107,14 @@ class _Recurrent(nn.Module):
                 projected = in_time @ weights[-1].input_kernel + weights[-1].input_bias[None, None]
                 from_input.append(projected if direction == "forward" else projected[::-1])
         segments = one_per_row(rows, length) if segments is None else segments
+        given = from_input, [w.state_kernel for w in weights], [w.state_bias for w in weights]
         states = CELLS[cell].states(
-            jnp.stack(from_input),
-            jnp.stack([w.state_kernel for w in weights]),
-            jnp.stack([w.state_bias for w in weights]),
+            *(at_least_float32(jnp.stack(arrays)) for arrays in given),
             self._of_each(segments.starts(), segments.ends(), len(inputs)),
             self._of_each(mask, mask, len(inputs)),
             custom_derivative=self.custom_derivative,
         )
-        states = states.reshape(len(inputs), len(directions), length, rows, hidden)
+        states = states.astype(from_input[0].dtype).reshape(len(inputs), len(directions), length, rows, hidden)
         outputs = [states[:, 0], states[:, 1, ::-1]] if self.bidirectional else [states[:, 0]]
         states = jnp.moveaxis(jnp.concatenate(outputs, axis=-1), 1, 2)
         return dict(zip(inputs, unstacked(jnp.where(mask[None, ..., None], states, 0)), strict=True))

@@ -8,6 +8,7 @@ from jmer.checks import check_arrays, check_at_least_one, check_choice
 from jmer.layers.dropout import row_keys
 from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import Dtype, Initializer, dense, layer_options, torch_uniform
+from jmer.layers.precision import at_least_float32
 
 PARAMETRIZATIONS = ("softplus_std", "log_std", "log_var")
 _LOG_BOUND = 5.0
@@ -61,10 +62,13 @@ class GaussianHead(nn.Module):
         width, options = x.shape[-1], layer_options(self)
         hidden = nn.relu(dense(width, width, name="hidden", **options)(x))
         mean, raw = jnp.split(dense(2 * self.features, width, name="output", **options)(hidden), 2, axis=-1)
+        return Gaussian(mean, self._scale(at_least_float32(raw)).astype(mean.dtype))
+
+    def _scale(self, raw: jax.Array) -> jax.Array:
         if self.parametrization == "softplus_std":
-            return Gaussian(mean, nn.softplus(raw) + 1e-7)
+            return nn.softplus(raw) + 1e-7
         log = jnp.clip(raw, -_LOG_BOUND, _LOG_BOUND)
-        return Gaussian(mean, jnp.exp(log if self.parametrization == "log_std" else log / 2))
+        return jnp.exp(log if self.parametrization == "log_std" else log / 2)
 
 
 def sample(posterior: Gaussian, key: jax.Array, row_ids: jax.Array | None = None) -> jax.Array:

@@ -84,6 +84,7 @@ SPEC = ModelSpec(
     defaults={"model.modalities": ()},
     packing=True,
     handles_missing=True,
+    bfloat16=True,
     encoders=lambda module: encoders_of(module, "input_{}/"),
     variants={
         # Trains in seconds; its scores mean nothing.

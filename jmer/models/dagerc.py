@@ -95,6 +95,7 @@ SPEC = ModelSpec(
     loss=DAGERCLoss,
     packing=True,
     handles_missing=True,
+    bfloat16=True,
     variants={
         # Trains in seconds; its scores mean nothing.
         "tiny": {"model.d_h": 16, "training.epochs": 2, "curriculum.measure": "none"},

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jmer.batch import Batch
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import dense, torch_uniform, with_fan_in
+from jmer.layers.precision import softmax
 from jmer.layers.recurrent import CELLS, StackedRNN
 from jmer.layers.relational import RelationalConvolution, neighbour_window
 from jmer.modalities import MODALITIES
@@ -139,7 +140,7 @@ class DialogueGCN(nn.Module):
     def _graph(self, context: jax.Array, batch: Batch) -> jax.Array:
         """Returns both convolutions' result x², `[B, T, d_h2]`, of G `[B, T, d]`."""
         window = neighbour_window(batch.mask, self.window_past, self.window_future, segments=batch.segments)
-        weights = jax.nn.softmax(self._scores(context, batch), where=window)
+        weights = softmax(self._scores(context, batch), where=window)
         if self.edge_weights == "source":
             window, weights = jnp.swapaxes(window, 1, 2), jnp.swapaxes(weights, 1, 2)
         activation = nn.relu if self.graph_activation == "relu" else lambda x: x
@@ -168,7 +169,7 @@ class DialogueGCN(nn.Module):
         else:
             scores = jnp.tanh(jnp.einsum("btd,bjd->btj", mapped, states))
         pairs = neighbour_window(batch.mask, -1, -1, segments=batch.segments)
-        return jax.nn.softmax(scores, where=pairs) @ states
+        return softmax(scores, where=pairs) @ states
 
 
 SPEC = ModelSpec(

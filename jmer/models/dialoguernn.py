@@ -13,6 +13,7 @@ from jmer.batch import Batch
 from jmer.layers.dialogue_rnn import CONTEXT_ATTENTIONS, DialogueRNNs
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
+from jmer.layers.precision import softmax
 from jmer.modalities import MODALITIES
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
 from jmer.models.classification import ClassifierOutput, CrossEntropyLoss
@@ -113,7 +114,7 @@ class DialogueRNN(nn.Module):
         query = dense(width, width, name="emotion_attention", **SCHEMES[self.initialization])(emotions)
         visible = batch.segments.same_segment() & batch.mask[:, None]
         scores = jnp.einsum("btd,bjd->btj", query, emotions)
-        return jnp.einsum("btj,bjd->btd", jax.nn.softmax(scores, where=visible), emotions)
+        return jnp.einsum("btj,bjd->btd", softmax(scores, where=visible), emotions)
 
     def check(self) -> None:
         """Raises ValueError if an option has no such value."""

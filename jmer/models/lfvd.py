@@ -21,6 +21,7 @@ from jmer.layers.fusion import WEIGHTINGS, kl_fusion_weights, kl_weighted_fusion
 from jmer.layers.gaussian import Gaussian
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.language_guided import ConversationAtmosphere, LanguageGuidedBlock
+from jmer.layers.precision import at_least_float32
 from jmer.layers.recurrent import ModalityBiGRUs
 from jmer.layers.stacking import stacked, unstacked
 from jmer.layers.variational import PARAMETRIZATIONS, GaussianHead, sample
@@ -327,6 +328,7 @@ class LFVD(nn.Module):
         """Eq. 12."""
         head = GaussianHead(self.d_z, self.sigma_param, name="posterior", **SCHEMES[self.initialization])
         posterior = self._for_each_modality(head, (0,))(jnp.stack([features[m] for m in self.modalities]))
+        posterior = jax.tree.map(at_least_float32, posterior)
         means, scales = self._by_modality(posterior.mean), self._by_modality(posterior.scale)
         return {m: Gaussian(means[m], scales[m]) for m in self.modalities}
 
@@ -501,6 +503,7 @@ SPEC = ModelSpec(
     rng_streams=("dropout", "latent"),
     packing=True,
     handles_missing=True,
+    bfloat16=True,
     summaries=Summaries(_fusion_weights, _attention, {"attention": True}),
     encoders=_encoders,
     variants={

@@ -223,7 +223,7 @@ class LPGNet(nn.Module):
         masks = {m: jnp.pad(mask, ((0, 0), (0, longest - mask.shape[1]))) for m, mask in masks.items()}
         x = jnp.stack(encoded, axis=1)
         if self.positional == "sinusoidal":
-            x = x + sinusoidal_positions(longest, self.d, segments=segments)[:, None]
+            x = x + sinusoidal_positions(longest, self.d, segments=segments)[:, None].astype(x.dtype)
             x = ConversationDropout(self.dropout_rate)(x, train=train, row_ids=row_ids)
         return dict(zip(masks, unstacked(x, axis=1), strict=True)), masks
 
@@ -308,6 +308,7 @@ SPEC = ModelSpec(
     packing=True,
     frames_when={"mode": "frame"},
     handles_missing=True,
+    bfloat16=True,
     summaries=Summaries(fusion_weights=gate_means),
     encoders=_encoders,
     variants={

@@ -145,7 +145,7 @@ class SDT(nn.Module):
         names = [m for m in MODALITIES if m in self.modalities]
         x = jnp.stack([to_width(m) for m in names], axis=1)
         if self.positional == "sinusoidal":
-            x = x + sinusoidal_positions(x.shape[2], self.d, segments=batch.segments)[:, None]
+            x = x + sinusoidal_positions(x.shape[2], self.d, segments=batch.segments)[:, None].astype(x.dtype)
         if self.speaker_embedding:
             table = nn.Embed(self.speakers, self.d, embedding_init=nn.initializers.normal(1.0), name="speakers")
             x = x + table(jnp.clip(batch.speakers, 0, self.speakers - 1))[:, None]
@@ -184,6 +184,7 @@ SPEC = ModelSpec(
     loss_weights=LOSS_WEIGHTS,
     packing=True,
     handles_missing=True,
+    bfloat16=True,
     summaries=Summaries(fusion_weights=gate_means),
     encoders=lambda module: encoders_of(module, "input_{}/", kernel="heads/fused/kernel"),
     variants={

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jmer.batch import Batch
@@ -16,6 +17,8 @@ from jmer.models.encoders import COLLECTION, Encoders
 from jmer.models.rematerialization import rematerialized_layers
 
 # An experiment names a rule for class weights; the training corpus gives their values.
+DTYPES = ("float32", "bfloat16")
+"""Values of `model.dtype`, the default first."""
 CLASS_WEIGHTS = {"class_weights": "none", "class_weight_values": ()}
 
 
@@ -100,6 +103,8 @@ class ModelSpec:
       handles_missing: whether the module treats utterances without a modality (`batch.available`) as lacking it, so
         that it can predict a corpus that has fewer modalities than the one it was trained on.
       summaries: what predictions and reports show of it.
+      bfloat16: whether the module may compute in bfloat16 (`model.dtype`): given parameters and features of that type,
+        its normalisations, softmaxes and loops are in float32 all the same, as those of jmer's layers are.
       encoders: the module -> its modalities' encoders, which it exposes (`expose_encodings`), for training that treats
         them apart (`modulation.method`); None = it has none, or mixes features first.
     """
@@ -120,6 +125,7 @@ class ModelSpec:
     frames_when: Mapping[str, Any] | None = None
     handles_missing: bool = False
     summaries: Summaries = Summaries()
+    bfloat16: bool = False
     encoders: Callable[[Any], Encoders | None] = _none
 
     @property
@@ -138,6 +144,8 @@ class ModelSpec:
         `num_classes` 0 stands for the corpus' emotions, empty `modalities` for all that the corpus has.
         """
         model = {"name": self.name, "modalities": ()} | self.field_defaults(self.module) | {"num_classes": 0}
+        if self.bfloat16:
+            model |= {"dtype": DTYPES[0]}
         loss = (self.field_defaults(self.loss) if self.loss_is_configured else {}) | CLASS_WEIGHTS
         return {"model": model, "loss": loss}
 
@@ -159,14 +167,18 @@ class ModelSpec:
         Raises:
           ValueError: if the module or the loss refuses a value.
         """
+        dtype = model.get("dtype", DTYPES[0])
+        if dtype not in DTYPES:
+            raise ValueError(f"model.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
         more_model, more_loss = self.derived(model, loss)
         module = self.module(**_declared(self.module, model), **more_model)
         if hasattr(module, "check"):
             module.check()
         if not self.loss_is_configured:
-            return Model(self, module, self.loss, attributes)
+            return Model(self, module, self.loss, attributes, dtype)
         weights = {"class_weights": tuple(loss["class_weight_values"])}
-        return Model(self, module, self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss), attributes)
+        weighed = self.loss(**_declared(self.loss, {**loss, **weights}), **more_loss)
+        return Model(self, module, weighed, attributes, dtype)
 
 
 def _declared(described: Any, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,12 +196,14 @@ class Model:
       module: the network.
       loss: see `ModelSpec.loss`.
       attributes: heads for attributes, whose parameters lie beside those of the network; None = none.
+      dtype: of `DTYPES`, what the network computes in. Parameters, model state, outputs and gradients are float32.
     """
 
     spec: ModelSpec
     module: nn.Module
     loss: Any
     attributes: AttributeHeads | None = None
+    dtype: str = "float32"
 
     def __hash__(self) -> int:
         # A loss may be a dataclass that cannot be hashed.
@@ -223,16 +237,30 @@ class Model:
         """
         return self._apply(variables, batch, mutable=[], **options)[0]
 
+    def network(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> Any:
+        """Returns what `module.apply` does, computed in `dtype`; see `apply`."""
+        return self._in_float32(self.module.apply(*self._in_dtype(variables, batch), **options))
+
+    def _in_dtype(self, variables: Mapping[str, Any], batch: Batch) -> tuple[Mapping[str, Any], Batch]:
+        """Returns the parameters and features that the network reads; its layers compute in their type."""
+        if self.dtype == DTYPES[0]:
+            return variables, batch
+        params, features = (_converted(tree, self.dtype) for tree in (variables["params"], dict(batch.features)))
+        return {**variables, "params": params}, dataclasses.replace(batch, features=features)
+
+    def _in_float32(self, tree: Any) -> Any:
+        return tree if self.dtype == DTYPES[0] else _converted(tree, DTYPES[0])
+
     def _apply(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> tuple[Any, Any]:
         """Returns the output and what is mutable of the variables."""
 
         def call() -> tuple[Any, Any]:
-            result: Any = self.module.apply(variables, batch, **options)
+            result: Any = self.module.apply(*self._in_dtype(variables, batch), **options)
             return result
 
         if self.attributes is None:
-            return call()
-        output, state, representation = applied(call)
+            return self._in_float32(call())
+        output, state, representation = self._in_float32(applied(call))
         values = self.attributes.apply(variables["params"][HEADS], self._checked(representation))
         return WithAttributes(output, values), state
 
@@ -295,6 +323,15 @@ class Model:
         else:
             terms = loss(output.network, batch, **options) | self.attributes.terms(output.values, batch, axis)
         return {name: LossTerm(*term) for name, term in terms.items()}
+
+
+def _converted(tree: Any, dtype: str) -> Any:
+    """Returns arrays with floats of this type in place of those that have another."""
+
+    def convert(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(convert, tree)
 
 
 @functools.cache
