@@ -67,6 +67,18 @@ def programs_of_one_file():
         gc.collect()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_for_the_cpu_alone(request):
+    """Traces the CPU's choice of programs alone, since tracing the others takes as long again.
+
+    A file with `EVERY_PLATFORM = True` traces all, as programs outside of tests do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "EVERY_PLATFORM", False):
+            patch.setattr(jax.lax, "platform_dependent", lambda *arguments, cpu, default: cpu(*arguments))
+        yield
+
+
 @pytest.fixture
 def key():
     """Fresh random keys on demand: `key()` never repeats within a test."""

@@ -17,6 +17,7 @@ from jmer.modalities import MODALITIES
 from jmer.models import CrossEntropyLoss, DialogueRNN, Model
 from jmer.models.dialoguernn import SPEC
 
+EVERY_PLATFORM = True
 C = len(EMOTIONS)
 SIZES = {"d_g": 6, "d_p": 5, "d_e": 4}
 

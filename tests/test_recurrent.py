@@ -9,6 +9,7 @@ from reference import draw_parameters, float64, normal
 from jmer.layers.recurrent import BiGRU, ModalityBiGRUs
 from jmer.segments import Segments
 
+EVERY_PLATFORM = True
 LENGTHS = (5, 1, 3)
 B, T, D = 3, 5, 4
 MASK = np.arange(T)[None] < np.array(LENGTHS)[:, None]
