@@ -1,5 +1,6 @@
 """A whole epoch in one call: batches are gathered on the device, and the steps are scanned there."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -41,6 +42,8 @@ def train_epoch(
       The state, and the metrics of all `S` steps, stacked; those of inactive steps mean nothing.
     """
 
+    # Traced once, for the step and for the shapes that `skip` needs; the program is the same.
+    @functools.partial(jax.jit, inline=True)
     def take(state, conversation_ids, active):
         batch = gather(resident, conversation_ids, length)
         return train_step(
