@@ -163,3 +163,20 @@ def test_states_skip_a_gap_in_the_mask(options):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), p_bar, p_bar_alone)
     np.testing.assert_array_equal(out[~mask], 0)
     np.testing.assert_array_equal(x_bar[~mask], 0)
+
+
+def test_the_program_of_accelerators_is_that_of_a_scan(accelerator_programs):
+    """It keeps no gates for the way back."""
+    x, weights = normal(12, B, T, D), normal(13, B, T, 6)
+    p = draw_parameters(BiGRU(6), x, MASK)
+
+    def step(**options):
+        def objective(p, x):
+            out = BiGRU(6, **options).apply({"params": p}, x, MASK)
+            return (out * weights).sum(), out
+
+        return jax.jit(jax.grad(objective, (0, 1), has_aux=True))(p, x)
+
+    expected = step(custom_derivative=False)
+    accelerator_programs()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), step(), expected)

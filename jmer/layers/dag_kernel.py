@@ -230,7 +230,7 @@ def run_back(
       attention: `[S, L, B, 2, S]`, by relation.
       falling: bool `[S, L, B, S]`, True where scores are below zero.
       states: `[S, L, B, H]`.
-      maps, direct: derivatives at each step, `[S, 2, 6, L, B, H]` and `[S, 2, L, B, H]`.
+      maps, direct: derivatives at each step, `[S, 2, L, B, 6, H]` and `[S, 2, L, B, H]`.
       states_bar: `[S, L, B, H]`, gradients of the states from outside.
 
     Returns:
@@ -249,7 +249,7 @@ def run_back(
             by_row,
             jnp.swapaxes(by_row, 0, -1),
             falling.astype(jnp.int32),
-            maps,
+            jnp.moveaxis(maps, 4, 2),
             direct,
         ),
         whole=(

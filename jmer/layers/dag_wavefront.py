@@ -230,7 +230,7 @@ class _Factors(NamedTuple):
     The first of two is for the states below, the second for the message.
 
     Attributes:
-      maps: `[S, 2, 6, L, B, H]`, of both GRUs' linear maps.
+      maps: `[S, 2, L, B, 6, H]`, of both GRUs' linear maps.
       direct: `[S, 2, L, B, H]`, of what GRU_P keeps of the states below, and GRU_C of the message.
     """
 
@@ -344,7 +344,7 @@ def backward(
 
 def _of_inputs(weights: Weights, made: _Made, states: jax.Array, bars: _Bars) -> tuple[Weights, jax.Array]:
     """Returns the gradients of all weights and of what the lowest layer reads at each step."""
-    of_below, of_messages = jnp.moveaxis(made.factors.maps * bars.states[:, None, None], 1, 0)
+    of_below, of_messages = jnp.moveaxis(made.factors.maps * bars.states[:, None, :, :, None], 1, 0)
     relations_bar = jnp.einsum("tlbrh,tlbk->rlhk", made.sums, bars.messages)
     node_input, context_state = _maps_backward(made.below, of_below)
     node_state, context_input = _maps_backward(made.message, of_messages)
@@ -357,8 +357,7 @@ def _of_inputs(weights: Weights, made: _Made, states: jax.Array, bars: _Bars) ->
         node=RecurrentWeights(*node_input, *node_state),
         context=RecurrentWeights(*context_input, *context_state),
     )
-    kernel = _below_kernel(weights)[0].reshape(-1, 6, states.shape[-1])
-    x_bar = jnp.einsum("sgbk,hgk->sbh", of_below[:, :, 0], kernel)
+    x_bar = of_below[:, 0].reshape(*states[:, 0].shape[:2], -1) @ _below_kernel(weights)[0].T
     x_bar += made.factors.direct[:, 0, 0] * bars.states[:, 0]
     return weights_bar, x_bar + bars.queries[:, 0, :, None] * weights.query[0][None, None]
 
@@ -369,12 +368,12 @@ def _factors(node: Gates, context: Gates, below: jax.Array, message: jax.Array) 
         gru_backward(node, message, ones),
         gru_backward(context, below, ones),
     )
-    maps = [
-        [part for of_gru in both for part in jnp.split(of_gru, 3, axis=-1)]
-        for both in ((of_node.input, of_context.state), (of_node.state, of_context.input))
-    ]
+    maps = (
+        jnp.concatenate([of_node.input, of_context.state], axis=-1),
+        jnp.concatenate([of_node.state, of_context.input], axis=-1),
+    )
     return _Factors(
-        jnp.stack([jnp.stack(parts, axis=1) for parts in maps], axis=1),
+        jnp.stack(maps, axis=1).reshape(len(below), 2, *below.shape[1:-1], 6, below.shape[-1]),
         jnp.stack([context_direct, node_direct], axis=1),
     )
 
@@ -383,7 +382,7 @@ class _Back(NamedTuple):
     """Transposed kernels.
 
     Attributes:
-      gates: `[2, L, 6, H, H]`, in the order of `_Factors`.
+      gates: `[2, L, 6H, H]`, in the order of `_Factors`.
       sums, message: `[L, 2H, H]` and `[L, H, 2H]`, of both relations: after the sum over successors, and before that
         over predecessors.
     """
@@ -396,17 +395,15 @@ class _Back(NamedTuple):
 def _kernels_back(weights: Weights) -> _Back:
     gates = jnp.stack([_below_kernel(weights), _message_kernel(weights)])
     transposed = [jnp.swapaxes(x, -1, -2) for x in (gates, weights.same, weights.other)]
-    width = weights.key.shape[-1]
-    back = _Back(
-        transposed[0].reshape(2, -1, 6, width, width), *(jnp.concatenate(transposed[1:], axis=axis) for axis in (1, 2))
-    )
+    back = _Back(transposed[0], *(jnp.concatenate(transposed[1:], axis=axis) for axis in (1, 2)))
     return jax.lax.optimization_barrier(back)
 
 
 def _through_gates(factors: _Factors, state_bar: jax.Array, kernels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients of the states below and of the message, `[L, B, H]` each."""
-    bars = jnp.einsum("pglbh,plghk->plbk", factors.maps * state_bar[None, None], kernels)
-    bars = jax.lax.optimization_barrier(bars) + factors.direct * state_bar[None]
+    of_maps = factors.maps * state_bar[None, :, :, None]
+    bars = jax.vmap(_product)(of_maps.reshape(*of_maps.shape[:-2], -1), kernels)
+    bars += factors.direct * state_bar[None]
     return bars[0], bars[1]
 
 
@@ -417,10 +414,9 @@ def _from_above(below_bar: jax.Array) -> jax.Array:
 
 def _maps_backward(inputs: jax.Array, maps_bar: jax.Array) -> tuple[tuple[jax.Array, jax.Array], ...]:
     """Returns the gradients of kernel and bias of each GRU, given its inputs and those of its maps."""
-    kernels_bar = jnp.einsum("slbh,sglbk->lhgk", inputs, maps_bar)
-    kernels_bar = kernels_bar.reshape(*kernels_bar.shape[:2], 2, -1)
-    biases_bar = jnp.moveaxis(maps_bar.sum((0, 3)), 0, 1).reshape(len(kernels_bar), 2, -1)
-    return tuple((kernels_bar[:, :, i], biases_bar[:, i]) for i in (0, 1))
+    maps_bar = maps_bar.reshape(*inputs.shape[:-1], 2, -1)
+    kernels_bar, biases_bar = jnp.einsum("slbh,slbgk->glhk", inputs, maps_bar), maps_bar.sum((0, 2))
+    return tuple((kernels_bar[i], biases_bar[:, i]) for i in (0, 1))
 
 
 def _product(x: jax.Array, kernels: jax.Array) -> jax.Array:
