@@ -62,6 +62,8 @@ def _connect(cluster: Cluster) -> Watch:
         silence=cluster.heartbeat_timeout,
         versions={"jmer": jmer.__version__, "jax": jax.__version__},
     )
+    # It would swallow SIGTERM whenever jmer has no handler for it: before training, and after it.
+    jax.config.update("jax_enable_preemption_service", False)
     # Even to its own machine, JAX would connect through a proxy.
     jax.config.update("jax_check_proxy_envs", False)
     exempt = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
