@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from ports import free_port
 from tiny import tiny_corpus
 
 from jmer.data.corpus import save_corpus
@@ -56,14 +56,11 @@ def environment(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!{shutil.which('bash')}\n{text}")
         path.chmod(0o755)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
     own = {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_PORT": port,
+        "JAX_COORDINATOR_PORT": str(free_port()),
     }
     return {name: value for name, value in os.environ.items() if "SLURM" not in name} | own
 

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from tiny import tiny_corpus
 
 from jmer.data.corpus import save_corpus
@@ -30,12 +30,6 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus") / "tiny"
     save_corpus(tiny_corpus(), folder)
     return folder
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def run(programs, *rest):
@@ -132,10 +126,21 @@ def test_a_defect_is_told_where_it_is(corpus, tmp_path):
     assert errors[0].count("\n") == 1 and "(process 1 of 2: KeyError: 'injected')" in errors[0]
 
 
-def test_what_one_process_refuses_before_training_ends_all(corpus, tmp_path):
-    other = ["-c", "import sys; from jmer.command import launch; from jmer.main import main\n"]
-    other[1] += f"sys.argv[sys.argv.index({str(corpus)!r})] = 'nowhere'; launch(main)"
-    statuses, errors, seconds = run([MAIN, other], *arguments(corpus, tmp_path / "w"))
+@pytest.mark.parametrize("place", [1, 3])
+def test_what_one_process_refuses_before_training_ends_all(place, corpus, tmp_path):
+    """Another experiment, before the processes compare anything; and another corpus, which they compare."""
+    rest = arguments(corpus, tmp_path / "w")
+    program = "import sys; from jmer.command import launch; from jmer.main import main\n"
+    program += f"sys.argv[sys.argv.index({str(rest[place])!r})] = 'nowhere'; launch(main)"
+    statuses, errors, seconds = run([MAIN, ["-c", program]], *rest)
     assert statuses == [2, 2] and max(seconds) < SOON
-    assert "nowhere" in errors[1]
-    assert errors[0].startswith("error: another process ended (process 1 of 2: ") and "nowhere" in errors[0]
+    for error in errors:
+        assert "nowhere" in error and error.count("\n") == 1
+    assert "process 1 of 2: " in errors[0]
+
+
+def test_sigterm_before_training_ends_all(corpus, tmp_path):
+    struck = fault("SIGTERM", [["open", str(corpus)]])
+    statuses, errors, seconds = run([MAIN, struck], *arguments(corpus, tmp_path / "w"))
+    assert statuses == [75, -15] and max(seconds) < SOON
+    assert errors[0].startswith("error: another process ended (process 1 of 2, killed") and not errors[1]

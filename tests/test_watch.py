@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from jmer.cli.watch import meet
 from jmer.errors import UserError
@@ -41,12 +42,6 @@ actions = {
 actions[sys.stdin.readline().strip()]()
 print("finished", flush=True)
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Processes:
