@@ -83,7 +83,9 @@ class ModelSpec:
         whose devices hold the rest of the batch, or None.
       loss: a dataclass whose instances are called, or a function: `loss(output, batch, axis=None)` returns
         `{term: (weight, sum, count)}` over this device's utterances; `axis` may be left out if no term needs it. The
-        loss is the sum over terms of weight · sum / count, with sums and counts added over devices first.
+        loss is the sum over terms of weight · sum / count, with sums and counts added over devices first. Pieces of a
+        batch can be computed one by one (`training.accumulation_steps`) if no term asks `axis` for other rows, the
+        counts depend on the batch alone, and the module has no running statistics.
       variants: name -> `section.field` -> value: ablations and other settings that a colon selects (`mine:small`).
       defaults: `section.field` -> value, where the base configuration is to differ from the classes and from jmer.
       derived: `(model, loss)`, the two sections -> values of those fields of `module` and of `loss` that follow from
