@@ -93,6 +93,7 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_h": 128,
             "model.d_f": 128,
+            "model.dropout_rate": 0.5,
             "optimizer.learning_rate": 1e-3,
             "training.batch_size": 8,
             "training.epochs": 20,

@@ -135,7 +135,7 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_h": 64,
             "model.num_layers": 1,
-            "model.dropout_rate": 0.4,
+            "model.dropout_rate": 0.5,
             "optimizer.learning_rate": 1e-3,
             "training.batch_size": 8,
             "training.epochs": 20,

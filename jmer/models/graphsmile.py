@@ -244,7 +244,8 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_h": 128,
             "model.pair_layers": (3, 3, 3),
-            "optimizer.learning_rate": 1e-3,
+            "model.dropout_rate": 0.5,
+            "optimizer.learning_rate": 3e-3,
             "training.batch_size": 8,
             "training.epochs": 20,
         },

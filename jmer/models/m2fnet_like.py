@@ -181,6 +181,7 @@ SPEC = ModelSpec(
             "model.d_ff": 256,
             "model.num_heads": 4,
             "model.fusion_layers": 2,
+            "model.dropout_rate": 0.2,
             "optimizer.learning_rate": 1e-3,
             "training.batch_size": 8,
             "training.epochs": 20,

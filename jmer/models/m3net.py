@@ -191,6 +191,7 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_g": 128,
             "model.d_q": 128,
+            "model.dropout_rate": 0.2,
             "optimizer.learning_rate": 1e-3,
             "training.batch_size": 8,
             "training.epochs": 20,

@@ -158,7 +158,8 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_rnn": 64,
             "model.d_graph": 64,
-            "optimizer.learning_rate": 1e-3,
+            "model.dropout_rate": 0.2,
+            "optimizer.learning_rate": 3e-3,
             "training.batch_size": 8,
             "training.epochs": 20,
         },
