@@ -1,4 +1,4 @@
-"""Two processes of four devices train as one of eight does, and stop and resume together."""
+"""Processes with eight devices in all train as one with eight does; they stop, resume and refuse together."""
 
 import json
 import os
@@ -47,18 +47,21 @@ def environment(devices):
     return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
-def together(programs, rest):
-    """Runs one process for each of the two programs; returns their exit statuses and outputs."""
-    coordinator, processes = f"127.0.0.1:{free_port()}", []
+def together(programs, rest, own=None):
+    """Runs a process for each program, with its part of eight devices; returns their exit statuses and outputs.
+
+    Args:
+      programs: of the processes.
+      rest: arguments of all of them.
+      own: number of a process -> arguments of its own.
+    """
+    coordinator, count, processes = f"127.0.0.1:{free_port()}", len(programs), []
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     try:
         for number, program in enumerate(programs):
-            cluster = ["--coordinator", coordinator, "--processes", "2", "--process", str(number)]
-            command = [sys.executable, *program, *rest, *cluster]
-            processes.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, env=environment(4), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                )
-            )
+            cluster = ["--coordinator", coordinator, "--processes", str(count), "--process", str(number)]
+            command = [sys.executable, *program, *rest, *(own or {}).get(number, ()), *cluster]
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment(8 // count), **options))
         outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
     finally:
         for process in processes:
@@ -103,3 +106,31 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus_folder, one_
     assert statuses == [0, 0], "\n".join(outputs)
     assert "resumes after 0 of 2 epochs and 1 of 3 steps" in outputs[0]
     assert_same_log(tmp_path / "w", one_process)
+
+
+def struck(number, steps):
+    """A program that gets a signal after so many steps."""
+    return ["tests/sabotage.py", number.name, json.dumps(steps), "--"]
+
+
+def test_a_signal_in_an_epoch_on_the_device_stops_both_after_the_same_piece(corpus_folder, one_process, tmp_path):
+    rest = [*arguments(corpus_folder, tmp_path / "w"), "--config.training.grace_seconds=0"]
+    statuses, outputs = together([MAIN, struck(signal.SIGUSR1, 5)], rest)
+    assert statuses == [128 + signal.SIGUSR1] * 2, "\n".join(outputs)
+    assert "SIGUSR1: saved after step 5; the same command resumes" in outputs[0]
+    statuses, outputs = together([MAIN, MAIN], rest)
+    assert statuses == [0, 0], "\n".join(outputs)
+    assert "resumes after 1 of 2 epochs and 2 of 3 steps" in outputs[0]
+    assert_same_log(tmp_path / "w", one_process)
+
+
+def test_a_folder_that_is_not_shared_is_one_line_on_both(corpus_folder, tmp_path):
+    rest = arguments(corpus_folder, tmp_path / "w")
+    statuses, outputs = together([MAIN, MAIN], rest, own={1: ["--workdir", str(tmp_path / "other")]})
+    line = (
+        f"{tmp_path / 'other'} is not the folder that process 0 has there: choose a workdir on a file system that all"
+    )
+    assert statuses == [2, 2], "\n".join(outputs)
+    assert outputs[0].splitlines()[-1].startswith(f"error: process 1 of 2: {line}")
+    assert outputs[1].splitlines()[-1].startswith(f"error: {line}")
+    assert not any("Traceback" in output for output in outputs)
