@@ -128,9 +128,9 @@ FLAGS = {
     ),
     "foreign field of a section": (
         ["--config", MELD, "--config.training.zzz=1"],
-        ["section training has batch_size, buckets, devices, epochs, init_from, "],
+        ["section training has accumulation_steps, batch_size, buckets, devices, epochs, grace_seconds, init_from, "],
     ),
-    "a section": (["--config", MELD, "--config.training=1"], ["section training has batch_size"]),
+    "a section": (["--config", MELD, "--config.training=1"], ["section training has accumulation_steps, batch_size"]),
     "fraction": (
         ["--config", MELD, "--config.training.epochs=1.5"],
         ["training.epochs: expected a whole number, got '1.5'"],
