@@ -96,31 +96,29 @@ def test_trains_as_one_process_with_as_many_devices(corpus_folder, one_process, 
         assert (tmp_path / "w" / name).exists()
 
 
-def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus_folder, one_process, tmp_path):
-    rest = [*arguments(corpus_folder, tmp_path / "w"), "--config.training.resident_megabytes=0"]
-    struck = ["tests/sabotage.py", signal.SIGTERM.name, json.dumps(1), "--"]
-    statuses, outputs = together([MAIN, struck], rest)
-    assert statuses == [128 + signal.SIGTERM] * 2, "\n".join(outputs)
-    assert "SIGTERM: saved after step 1; the same command resumes" in outputs[0]
-    statuses, outputs = together([MAIN, MAIN], rest)
-    assert statuses == [0, 0], "\n".join(outputs)
-    assert "resumes after 0 of 2 epochs and 1 of 3 steps" in outputs[0]
-    assert_same_log(tmp_path / "w", one_process)
-
-
 def struck(number, steps):
     """A program that gets a signal after so many steps."""
     return ["tests/sabotage.py", number.name, json.dumps(steps), "--"]
 
 
-def test_a_signal_in_an_epoch_on_the_device_stops_both_after_the_same_piece(corpus_folder, one_process, tmp_path):
-    rest = [*arguments(corpus_folder, tmp_path / "w"), "--config.training.grace_seconds=0"]
-    statuses, outputs = together([MAIN, struck(signal.SIGUSR1, 5)], rest)
-    assert statuses == [128 + signal.SIGUSR1] * 2, "\n".join(outputs)
-    assert "SIGUSR1: saved after step 5; the same command resumes" in outputs[0]
+@pytest.mark.parametrize(
+    ("number", "steps", "change", "resumed"),
+    [
+        (signal.SIGTERM, 1, "resident_megabytes", "0 of 2 epochs and 1 of 3 steps"),
+        (signal.SIGUSR1, 5, "grace_seconds", "1 of 2 epochs and 2 of 3 steps"),
+    ],
+    ids=["steps", "pieces of an epoch on the device"],
+)
+def test_a_signal_to_one_process_stops_both_at_the_same_step(
+    number, steps, change, resumed, corpus_folder, one_process, tmp_path
+):
+    rest = [*arguments(corpus_folder, tmp_path / "w"), f"--config.training.{change}=0"]
+    statuses, outputs = together([MAIN, struck(number, steps)], rest)
+    assert statuses == [128 + number] * 2, "\n".join(outputs)
+    assert f"{number.name}: saved after step {steps}; the same command resumes" in outputs[0]
     statuses, outputs = together([MAIN, MAIN], rest)
     assert statuses == [0, 0], "\n".join(outputs)
-    assert "resumes after 1 of 2 epochs and 2 of 3 steps" in outputs[0]
+    assert f"resumes after {resumed}" in outputs[0]
     assert_same_log(tmp_path / "w", one_process)
 
 

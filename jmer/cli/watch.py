@@ -21,6 +21,7 @@ Messages are lines of JSON:
     {"finished": true}                                this process has finished; from process 0: all have
 """
 
+import abc
 import contextlib
 import json
 import os
@@ -64,7 +65,7 @@ class Failure(NamedTuple):
     line: str | None
 
 
-class Watch:
+class Watch(abc.ABC):
     """One process' part in watching the others; `meet` makes it."""
 
     def __init__(self, process: int, processes: int, silence: float):
@@ -84,9 +85,9 @@ class Watch:
 
         threading.Thread(target=beat, daemon=True).start()
 
+    @abc.abstractmethod
     def _broadcast(self, **message: Any) -> None:
         """Sends a message to all that this process is connected to."""
-        raise NotImplementedError
 
     def fail(self, status: int, lines: Sequence[str]) -> NoReturn:
         """Prints an error of this process' own, and ends it and all others."""
@@ -96,13 +97,13 @@ class Watch:
         sys.stdout.flush()
         self._exit(status)
 
+    @abc.abstractmethod
     def finish(self) -> None:
         """Waits until all processes have finished."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _spread(self, failure: Failure) -> None:
         """Tells the others, as far as it is this process that tells them."""
-        raise NotImplementedError
 
     def _exit(self, status: int) -> NoReturn:
         """Ends this process without the handlers of exit, which would wait for one that is gone."""
