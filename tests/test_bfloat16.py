@@ -7,32 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from tiny import tiny_corpus
+from tiny import tiny_step
 
-from jmer.config import base_config, with_variants
+from jmer.config import base_config
 from jmer.errors import UserError
-from jmer.models import build_model, get_spec, model_names
-from jmer.pipeline import Pipeline
-from jmer.training import create_train_state, make_optimizer, train_step
+from jmer.models import get_spec, model_names
 
 ABLE = [name for name in model_names() if get_spec(name).bfloat16]
 CHECKED = ["concat_mlp", "sdt"]
 ALL = [name if name in CHECKED else pytest.param(name, marks=pytest.mark.slow) for name in ABLE]
 # What loses too much in eight bits.
 EXACT = {"exp", "exp2", "expm1", "log", "log1p", "rsqrt", "sqrt", "erf", "cumsum", "cumlogsumexp", "pow"}
-
-
-@functools.cache
-def prepared(name, dtype="bfloat16"):
-    """Returns a step, a first state and a batch of a model at its smallest."""
-    config = with_variants(base_config(name), "tiny")
-    config.model.dtype = dtype
-    config.optimizer.update(name="sgd", learning_rate=0.1)
-    pipeline = Pipeline.for_training(config, tiny_corpus())
-    model = build_model(pipeline.config)
-    optimizer = make_optimizer(pipeline.config.optimizer, steps=pipeline.schedule.steps)
-    state = create_train_state(model, optimizer, pipeline.widths, 0)
-    return functools.partial(train_step, model=model, optimizer=optimizer), state, next(pipeline.train_batches(0))
 
 
 def equations(jaxpr, in_loop=False):
@@ -49,7 +34,7 @@ def is_low(variables):
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_needs_float32_has_it(name):
-    step, state, batch = prepared(name)
+    step, state, batch = tiny_step(name, dtype="bfloat16")
     program = jax.make_jaxpr(step)(state, batch)
     floats = [v.aval.dtype for v in program.jaxpr.outvars if jnp.issubdtype(v.aval.dtype, jnp.floating)]
     assert set(floats) == {np.dtype("float32")}
@@ -65,7 +50,7 @@ def test_what_needs_float32_has_it(name):
 def test_results_are_near_those_of_float32():
     results = {}
     for dtype in ("float32", "bfloat16"):
-        step, state, batch = prepared("concat_mlp", dtype)
+        step, state, batch = tiny_step("concat_mlp", dtype=dtype)
         results[dtype] = *jax.jit(step)(state, batch), state.params
         model, variables = step.keywords["model"], state.variables
         assert jax.eval_shape(functools.partial(model.apply, train=False), variables, batch).logits.dtype == np.float32
@@ -85,4 +70,4 @@ def test_the_type_is_part_of_the_configuration_of_models_that_can():
     assert base_config("concat_mlp").model.dtype == "float32"
     assert "dtype" not in base_config("dialoguernn").model
     with pytest.raises(UserError, match=r"model\.dtype must be one of float32, bfloat16, not float16"):
-        prepared("concat_mlp", "float16")
+        tiny_step("concat_mlp", dtype="float16")

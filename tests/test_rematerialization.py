@@ -6,27 +6,12 @@ import jax
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from tiny import tiny_corpus
+from tiny import tiny_step
 
-from jmer.config import base_config, with_variants
-from jmer.models import build_model, model_names
-from jmer.pipeline import Pipeline
-from jmer.training import create_train_state, make_optimizer, train_step
+from jmer.models import model_names
 
 CHECKED = ["concat_mlp"]
 ALL = [name if name in CHECKED else pytest.param(name, marks=pytest.mark.slow) for name in model_names()]
-
-
-@functools.cache
-def prepared(name):
-    """Returns a step, a first state and a batch of a model at its smallest, with dropout."""
-    config = with_variants(base_config(name), "tiny")
-    config.optimizer.update(name="sgd", learning_rate=0.1)
-    pipeline = Pipeline.for_training(config, tiny_corpus())
-    model = build_model(pipeline.config)
-    optimizer = make_optimizer(pipeline.config.optimizer, steps=pipeline.schedule.steps)
-    state = create_train_state(model, optimizer, pipeline.widths, 0)
-    return functools.partial(train_step, model=model, optimizer=optimizer), state, next(pipeline.train_batches(0))
 
 
 def regions(jaxpr):
@@ -39,7 +24,7 @@ def regions(jaxpr):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_is_the_same(name):
-    step, state, batch = prepared(name)
+    step, state, batch = tiny_step(name)
     expected, metrics = jax.jit(step)(state, batch)
     found, again = jax.jit(functools.partial(step, rematerialize=True))(state, batch)
     np.testing.assert_allclose(again.loss, metrics.loss, rtol=1e-6)
@@ -49,14 +34,14 @@ def test_a_step_is_the_same(name):
 
 
 def test_it_is_the_layers_with_parameters_that_are_computed_again():
-    step, state, batch = prepared("m2fnet_like")
+    step, state, batch = tiny_step("m2fnet_like")
     assert regions(jax.make_jaxpr(step)(state, batch).jaxpr) == 0
     assert regions(jax.make_jaxpr(functools.partial(step, rematerialize=True))(state, batch).jaxpr) >= len(state.params)
 
 
 def kept(rematerialize):
     """Returns the bytes that the gradient needs of the forward pass."""
-    step, state, batch = prepared("m2fnet_like")
+    step, state, batch = tiny_step("m2fnet_like")
     model, rng = step.keywords["model"], jax.random.key(0)
 
     def loss(params):

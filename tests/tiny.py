@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from jmer.batch import Batch
 from jmer.config import base_config, fit_to_corpus, with_variants
 from jmer.data import make_corpus
 from jmer.data.batching import batches
@@ -198,3 +199,16 @@ def train_together(configs, corpus, workdirs, log=None):
     facts = RunFacts(corpus.card, corpus.identity, {}, "train", 1)
     with claim([Request(workdir, config, facts) for config, workdir in zip(fitted, workdirs, strict=True)]):
         return loop.train(pipeline, build_model(pipeline.config), fitted, workdirs, log=log or (lambda line: None))
+
+
+@functools.cache
+def tiny_step(name: str, **model_fields: str) -> tuple[Callable, TrainState, Batch]:
+    """Returns a training step, a first state and a batch of a model of the registry at its smallest, with dropout."""
+    config = with_variants(base_config(name), "tiny")
+    config.model.update(model_fields)
+    config.optimizer.update(name="sgd", learning_rate=0.1)
+    pipeline = Pipeline.for_training(config, tiny_corpus())
+    model = build_model(pipeline.config)
+    optimizer = make_optimizer(pipeline.config.optimizer, steps=pipeline.schedule.steps)
+    state = create_train_state(model, optimizer, pipeline.widths, 0)
+    return functools.partial(train_step, model=model, optimizer=optimizer), state, next(pipeline.train_batches(0))
