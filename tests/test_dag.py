@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import reference
 from reference import draw_parameters, float64, normal
+from tiny import tiny_step
 
-from jmer.layers import dag_kernel, dag_recurrence
+from jmer.layers import dag, dag_kernel, dag_layers, dag_recurrence
 from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
 from jmer.segments import Segments
 
@@ -57,27 +58,37 @@ def graph(window=1):
     return predecessor_graph(jnp.array(PADDED), jnp.array(MASK), window=window)
 
 
-# Program -> entries per piece on a CPU; None = that of accelerators.
-PROGRAMS = {"default": 16, "pairs": 2, "accelerator": None}
+# Entries per piece of the CPU's programs.
+PIECES = {"default": 16, "pairs": 2}
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=[*PIECES, "accelerator", "kernel"])
 def program(request, monkeypatch, accelerator_programs):
     """Computes in another way, which must change no number."""
-    if (size := PROGRAMS[request.param]) is None:
+    if request.param in PIECES:
+        monkeypatch.setattr(dag_recurrence, "PIECE", PIECES[request.param])
+    elif request.param == "accelerator":
         accelerator_programs()
     else:
-        monkeypatch.setattr(dag_recurrence, "PIECE", size)
+        accelerator_programs("tpu")
+        monkeypatch.setattr(dag, "Options", lambda slope, _: dag_layers.Options(slope, kernel=True))
+        monkeypatch.setattr(dag_kernel, "INTERPRET", True)
 
 
-SLOW = pytest.param("accelerator", marks=pytest.mark.slow)
-BOTH = pytest.mark.parametrize("program", ["default", "accelerator"], indirect=True)
-BOTH_SLOWLY = pytest.mark.parametrize("program", ["default", SLOW], indirect=True)
+def programs(*chosen, slow=()):
+    """Parametrizes a test by programs, `slow` ones of them only with --slow."""
+    return pytest.mark.parametrize(
+        "program", [*chosen, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)], indirect=True
+    )
+
+
+ALL = programs("default", "accelerator", slow=["kernel"])
+ALL_SLOWLY = programs("default", slow=["accelerator", "kernel"])
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
 @pytest.mark.parametrize("window", [1, 2])
-@BOTH
+@ALL
 def test_a_layer_matches_a_loop_over_utterances(slope, window, program):
     x = normal(1, B, T, 4)
     layer = DAGLayer(4, slope)
@@ -89,7 +100,7 @@ def test_a_layer_matches_a_loop_over_utterances(slope, window, program):
 
 
 @pytest.mark.parametrize(("output", "width"), [("concat_proj", 5), ("last", 4)])
-@BOTH
+@ALL
 def test_the_encoder_matches_a_loop_over_utterances(output, width, program):
     x = normal(2, B, T, 3)
     encoder = DAGEncoder(width, 4, 2, output)
@@ -102,9 +113,7 @@ def test_the_encoder_matches_a_loop_over_utterances(output, width, program):
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
-@pytest.mark.parametrize(
-    "program", ["default", pytest.param("pairs", marks=pytest.mark.slow), "accelerator"], indirect=True
-)
+@programs("default", "accelerator", slow=["pairs", "kernel"])
 def test_gradients_are_those_of_finite_differences(slope, program):
     """Every parameter and every input, in float64; the objective weighs all real outputs unequally."""
     width, chosen = 3, [0, 2]
@@ -153,6 +162,7 @@ def many_conversations():
     return lengths, mask, speakers
 
 
+@programs(*PIECES, "accelerator", slow=["kernel"])
 def test_links_may_reach_beyond_a_piece(program):
     lengths, mask, speakers = many_conversations()
     x = normal(12, *mask.shape, 3)
@@ -247,6 +257,18 @@ def test_a_program_is_for_the_platform_that_it_is_compiled_for(platform, mapping
     assert loops == (6 if platform == "cpu" else 2)
 
 
+@pytest.mark.parametrize("model", ["dagerc", "lsdgnn", pytest.param("lfvd", marks=pytest.mark.slow)])
+def test_a_model_may_run_the_kernels_on_a_tpu(model):
+    """One forward and one back, for all layers or for each of the two of LSDGNN; none on other platforms."""
+
+    def kernels(platform, dag_kernel):
+        step, state, batch = tiny_step(model, dag_kernel=dag_kernel)
+        return lowered(step, platform, state, batch).count("@tpu_custom_call")
+
+    assert kernels("tpu", "pallas") == (4 if model == "lsdgnn" else 2)
+    assert kernels("tpu", "auto") == kernels("cpu", "pallas") == 0
+
+
 # The conversations of `SPEAKERS` again, two in the first row; the speakers of each are numbered from 0.
 ROWS = ([0, 1], [2])
 
@@ -295,7 +317,7 @@ def test_graphs_of_rows_with_several_conversations(window):
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
-@BOTH_SLOWLY
+@ALL_SLOWLY
 def test_conversations_of_one_row_are_independent(slope, program):
     """Outputs and gradients are those of the conversations in rows of their own."""
     encoder, x = DAGEncoder(5, 4, 2, negative_slope=slope), normal(17, B, T, 3)
@@ -322,7 +344,7 @@ def small_model():
     return encoder, draw_parameters(encoder, x, *graph()), x
 
 
-@BOTH_SLOWLY
+@ALL_SLOWLY
 def test_no_output_depends_on_later_utterances(program):
     x = normal(6, B, T, 3)
     layer = DAGLayer(3)
@@ -337,7 +359,7 @@ def test_no_output_depends_on_later_utterances(program):
 
 
 @pytest.mark.parametrize(("slope", "silent"), [(1.0, True), (0.01, False)])
-@BOTH_SLOWLY
+@ALL_SLOWLY
 def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent, program):
     layer = DAGLayer(3, slope)
     x = normal(7, B, T, 3)
@@ -349,7 +371,7 @@ def test_linear_scores_give_their_query_part_and_bias_no_gradient(slope, silent,
     assert np.abs(gradients["score_key_kernel"]).max() > 1e-3
 
 
-@BOTH_SLOWLY
+@ALL_SLOWLY
 def test_padding_changes_nothing(program):
     encoder, p, x = small_model()
 
@@ -365,7 +387,7 @@ def test_padding_changes_nothing(program):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), there, here)
 
 
-@BOTH
+@ALL
 def test_the_same_under_vmap(program):
     """Two parameter sets at once on one graph, forwards and backwards."""
     encoder, _, x = small_model()
@@ -381,7 +403,7 @@ def test_the_same_under_vmap(program):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), mapped, alone)
 
 
-@BOTH_SLOWLY
+@ALL_SLOWLY
 def test_the_same_under_vmap_over_graphs(program):
     """Batches of different lengths at once, as seeds that train together have them."""
     encoder, p, _ = small_model()

@@ -178,6 +178,11 @@ def test_mistakes_with_the_command_jmer(refused, tmp_path):
     assert "holds no run: it has no config.json" in refused("predict", tmp_path, command=program.main)
     wrong = refused("evaluate", tmp_path, "--corpsu=x", command=program.main)
     assert "unknown argument '--corpsu=x': did you mean --corpus? See `jmer evaluate --help`" in wrong
+    wrong = refused("train", "--config=lfvd_meld", "--local_devices=0", command=program.main)
+    assert "unknown argument '--local_devices=0': did you mean --local-devices? See `jmer train --help`" in wrong
+    # The folder of a run is not a flag there.
+    wrong = refused("evaluate", tmp_path, f"--workdir={tmp_path}", command=program.main)
+    assert f"unknown argument '--workdir={tmp_path}': see `jmer evaluate --help`" in wrong
 
 
 def test_a_run_is_used_on_other_corpora_without_touching_its_own_results(run, told, refused, tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import shlex
 import textwrap
 from collections.abc import Sequence
@@ -148,10 +149,10 @@ def parse(parser: Parser, arguments: Sequence[str]) -> tuple[argparse.Namespace,
     arguments, changes = _split_fields(arguments)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        flag = unknown[0].lstrip("-").partition("=")[0]
-        close = difflib.get_close_matches(flag, vars(options), n=1)
-        hint = f"did you mean --{close[0]}? " if close else ""
-        raise UserError(f"unknown argument '{unknown[0]}': {hint}See `{parser.prog} --help`")
+        flags = re.findall(r"^  (--[\w-]+)", parser.format_help(), re.MULTILINE)
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.7)
+        hint = f"did you mean {close[0]}? See" if close else "see"
+        raise UserError(f"unknown argument '{unknown[0]}': {hint} `{parser.prog} --help`")
     if options.corpus is not None:
         changes["data.path"] = options.corpus
     return options, changes

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jmer.layers import dag_gates
 from jmer.layers.dag_recurrence import Weights
 
 # Of the 128 MiB that the memory of a TPU's core has since v4; by default a kernel may use 16.
@@ -25,7 +26,7 @@ class Blocks(NamedTuple):
     """All layers' weights as square blocks: a width of `H` columns begins at a multiple of a register's width.
 
     Attributes:
-      below, message: `[L, 6, H, H]`, maps of the states below and of messages: GRU_C's three, GRU_P's three.
+      below, message: `[L, 6, H, H]`, maps of the states below and of messages, see `jmer.layers.dag_gates`.
       relations: `[L, 2, H, H]`, of the same and of other speakers.
     """
 
@@ -35,7 +36,7 @@ class Blocks(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """All layers' vectors: biases `[L, 6, 1, H]` each, `query` and `key` `[L, 1, H]`, `score_bias` `[L, 1, 1]`."""
+    """All layers' vectors: biases `[6, L, 1, H]` each, `query` and `key` `[L, 1, H]`, `score_bias` `[L, 1, 1]`."""
 
     below_bias: jax.Array
     message_bias: jax.Array
@@ -44,47 +45,41 @@ class Vectors(NamedTuple):
     score_bias: jax.Array
 
 
-def _parts(node: jax.Array, context: jax.Array) -> jax.Array:
-    """Takes two GRUs' maps `[L, ..., 3H]` apart, `[L, 6, ..., H]`."""
-    return jnp.stack([*jnp.split(node, 3, axis=-1), *jnp.split(context, 3, axis=-1)], axis=1)
-
-
 def _blocks(weights: Weights) -> Blocks:
+    below, message = dag_gates.below_kernels(weights), dag_gates.message_kernels(weights)
     return Blocks(
-        below=_parts(weights.node.input_kernel, weights.context.state_kernel),
-        message=_parts(weights.node.state_kernel, weights.context.input_kernel),
+        *(jnp.swapaxes(kernels, 1, 2) for kernels in (below, message)),
         relations=jnp.stack([weights.same, weights.other], axis=1),
     )
 
 
 def _vectors(weights: Weights) -> Vectors:
     return Vectors(
-        below_bias=_parts(weights.node.input_bias, weights.context.state_bias)[:, :, None],
-        message_bias=_parts(weights.node.state_bias, weights.context.input_bias)[:, :, None],
+        *map(jnp.stack, dag_gates.biases(weights)),
         query=weights.query[:, None],
         key=weights.key[:, None],
         score_bias=weights.score_bias[:, None, None],
     )
 
 
-def run(negative_slope: float, weights: Weights, x: jax.Array, linked: jax.Array, same: jax.Array) -> jax.Array:
+def run(negative_slope: float, weights: Weights, x: jax.Array, relations: jax.Array) -> jax.Array:
     """Runs all layers' steps.
 
     Args:
       negative_slope: of scores below zero.
       weights: of all layers, `[L, ...]`.
       x: `[S, B, H]`, what the lowest layer reads at each step.
-      linked, same: bool `[S, L, B, S]`, see `jmer.layers.dag_wavefront.Skewed`.
+      relations: bool `[S, L, B, 2, S]`, see `jmer.layers.dag_wavefront.by_step`.
 
     Returns:
       The states, `[S, L, B, H]`.
     """
-    (steps, rows, width), layers = x.shape, linked.shape[1]
+    (steps, rows, width), layers = x.shape, relations.shape[1]
     precise = _precise(x.dtype)
     return _call(
         functools.partial(_step, negative_slope),
         steps,
-        by_step=(x, _kinds(linked, same)),
+        by_step=(x, _kinds(relations)),
         whole=(*_blocks(weights), *_vectors(weights)),
         out=jax.ShapeDtypeStruct((steps, layers, rows, width), x.dtype),
         scratch=(
@@ -95,9 +90,9 @@ def run(negative_slope: float, weights: Weights, x: jax.Array, linked: jax.Array
     )
 
 
-def _kinds(linked: jax.Array, same: jax.Array) -> jax.Array:
+def _kinds(relations: jax.Array) -> jax.Array:
     """Returns 1 where an utterance is linked to one of the same speaker, 2 to one of another, otherwise 0."""
-    return jnp.where(same, 1, jnp.where(linked, 2, 0)).astype(jnp.int32)
+    return relations[..., 0, :] + 2 * relations[..., 1, :].astype(jnp.int32)
 
 
 def _precise(dtype: Any) -> Any:
@@ -186,11 +181,13 @@ def _step(
         attention = _attention(scores, kinds > 0)
         sums = [_weighted(jnp.where(kinds == kind, attention, 0), history[layer]) for kind in (1, 2)]
         message = _dot(sums[0], relation_kernel[layer, 0]) + _dot(sums[1], relation_kernel[layer, 1])
-        of_below, of_message = (
-            [_dot(x, kernel[layer, i]) + bias[layer, i] for i in range(6)]
-            for x, kernel, bias in ((below, below_kernel, below_bias), (message, message_kernel, message_bias))
+        gates = dag_gates.gates(
+            *(
+                [_dot(x, kernel[layer, i]) + bias[i, layer] for i in range(6)]
+                for x, kernel, bias in ((below, below_kernel, below_bias), (message, message_kernel, message_bias))
+            )
         )
-        new = _next(of_below[:3], of_message[:3], message) + _next(of_message[3:], of_below[3:], below)
+        new = dag_gates.next_state(*gates, below, message)
         states[layer] = new
         out_ref[0, layer] = new.astype(out_ref.dtype)
         history[layer, t] = new
@@ -205,21 +202,13 @@ def _attention(scores: jax.Array, linked: jax.Array) -> jax.Array:
     return powers / jnp.where(total > 0, total, 1)
 
 
-def _next(of_input, of_state, state):
-    """Returns a GRU's next state, given both maps in three parts each; see `jmer.layers.gru.gru_gates`."""
-    reset, update = (jax.nn.sigmoid(x + h) for x, h in zip(of_input[:2], of_state[:2], strict=True))
-    candidate = jnp.tanh(of_input[2] + reset * of_state[2])
-    return (1 - update) * candidate + update * state
-
-
 def run_back(
     negative_slope: float,
     weights: Weights,
     attention: jax.Array,
     falling: jax.Array,
     states: jax.Array,
-    maps: jax.Array,
-    direct: jax.Array,
+    factors: jax.Array,
     states_bar: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Runs all layers' steps back.
@@ -230,7 +219,7 @@ def run_back(
       attention: `[S, L, B, 2, S]`, by relation.
       falling: bool `[S, L, B, S]`, True where scores are below zero.
       states: `[S, L, B, H]`.
-      maps, direct: derivatives at each step, `[S, 2, L, B, 6, H]` and `[S, 2, L, B, H]`.
+      factors: `[S, 10, L, B, H]`, see `jmer.layers.dag_gates.factors`.
       states_bar: `[S, L, B, H]`, gradients of the states from outside.
 
     Returns:
@@ -249,8 +238,7 @@ def run_back(
             by_row,
             jnp.swapaxes(by_row, 0, -1),
             falling.astype(jnp.int32),
-            jnp.moveaxis(maps, 4, 2),
-            direct,
+            factors,
         ),
         whole=(
             jnp.moveaxis(states, 0, 1),
@@ -275,8 +263,7 @@ def _step_back(
     attention,
     to_successors,
     falling,
-    maps,
-    direct,
+    factors,
     states,
     gate_kernels,
     relation_back,
@@ -308,9 +295,12 @@ def _step_back(
         for r in (0, 1):
             state_bar += _dot(_weighted(to_successors[0, layer, r], messages_bar[layer]), relation_back[layer, r])
         of_below, message_bar = (
-            direct[0, p, layer] * state_bar
-            + sum(_dot(maps[0, p, i, layer] * state_bar, gate_kernels[p, layer, i]) for i in range(6))
-            for p in (0, 1)
+            factors[0, direct, layer] * state_bar
+            + sum(
+                _dot(factor * state_bar, kernel)
+                for factor, kernel in zip(factors[0, of_map, layer], gate_kernels[p, layer], strict=True)
+            )
+            for p, (direct, of_map) in enumerate(((8, dag_gates.OF_BELOW), (9, dag_gates.OF_MESSAGE)))
         )
         weighted = sum(
             attention[0, layer, r] * (_dot(message_bar, relation_back[layer, r])[None] * states[layer]).sum(-1).T

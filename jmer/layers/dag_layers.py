@@ -13,15 +13,15 @@ from jmer.layers.dag_recurrence import Weights
 
 
 class Graph(NamedTuple):
-    """A batch's graph, as a CPU's program and as accelerators' read it."""
+    """A batch's graph, as a CPU's program and as accelerators' read it (`jmer.layers.dag_wavefront.by_step`)."""
 
     links: dag_recurrence.Links
-    skewed: dag_wavefront.Skewed
+    by_step: jax.Array
 
 
 def graph_for(layers: int, adjacency: jax.Array, same_speaker: jax.Array) -> Graph:
     """Prepares a graph (bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`) for a number of layers."""
-    return Graph(dag_recurrence.links(adjacency, same_speaker), dag_wavefront.skewed(adjacency, same_speaker, layers))
+    return Graph(dag_recurrence.links(adjacency, same_speaker), dag_wavefront.by_step(adjacency, same_speaker, layers))
 
 
 class Options(NamedTuple):
@@ -61,7 +61,7 @@ def states(options: Options, weights: list[Weights], x: jax.Array, graph: Graph)
         return dag_recurrence.states(options.negative_slope, weights, x, graph.links)
 
     def on_accelerator(weights, x, graph, kernel):
-        return dag_wavefront.forward(options.negative_slope, weights, x, graph.skewed, kernel=kernel)[0]
+        return dag_wavefront.forward(options.negative_slope, weights, x, graph.by_step, kernel=kernel)[0]
 
     return _by_platform(options, on_cpu, on_accelerator, weights, x, graph)
 
@@ -79,7 +79,7 @@ def _forward(options, weights, x, graph):
         return made, _Saved(saved, dag_wavefront.empty(x, len(weights)))
 
     def on_accelerator(weights, x, graph, kernel):
-        made, saved = dag_wavefront.forward(options.negative_slope, weights, x, graph.skewed, kernel=kernel)
+        made, saved = dag_wavefront.forward(options.negative_slope, weights, x, graph.by_step, kernel=kernel)
         return made, _Saved([dag_recurrence.empty(x, graph.links)] * len(weights), saved)
 
     made, saved = _by_platform(options, on_cpu, on_accelerator, weights, x, graph)
@@ -92,7 +92,7 @@ def _backward(options, saved, states_bar):
 
     def on_accelerator(weights, x, graph, saved, states_bar, kernel):
         return dag_wavefront.backward(
-            options.negative_slope, weights, x, graph.skewed, saved.on_accelerator, states_bar, kernel=kernel
+            options.negative_slope, weights, x, graph.by_step, saved.on_accelerator, states_bar, kernel=kernel
         )
 
     bars = _by_platform(options, on_cpu, on_accelerator, *saved, states_bar)

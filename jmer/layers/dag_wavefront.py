@@ -2,7 +2,8 @@
 
 An accelerator's time depends on the number of operations more than on their size. Layer l (from 0) reads utterance t
 at step t + l, so that there is one loop of T + L - 1 steps, whose operations are those of all layers. Products are
-merged: a new state is multiplied once by all that it will be needed with. What the derivative needs of the steps is
+merged: what a layer reads is multiplied once by all that it is needed with. Gates have an axis of their own, since a
+TPU has to move values that do not begin at a multiple of a register's width. What the derivative needs of the steps is
 computed from the states again, for all steps at once.
 """
 
@@ -14,36 +15,28 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmer.layers import dag_kernel
+from jmer.layers import dag_gates, dag_kernel
 from jmer.layers.dag_recurrence import Weights
-from jmer.layers.gru import Gates, gru_backward, gru_gates, gru_next
-from jmer.layers.recurrent import RecurrentWeights
 from jmer.layers.slices import put, take
 
-# Columns for scores, of which two are used; products of a number of columns that 8 does not divide are slower.
-_SCORES = 8
+_KEY, _QUERY = 6, 7
+"""Blocks of `_Kernels.own` after those of the gates."""
 
 
-class Skewed(NamedTuple):
-    """A graph by step, for `S` steps and `L` layers.
+def by_step(adjacency: jax.Array, same_speaker: jax.Array, layers: int) -> jax.Array:
+    """Returns a batch's graph by step and layer.
 
-    Attributes:
-      linked: bool `[S, L, B, S]`, True where the utterance of that step and layer is linked to that of the last axis.
-      same: bool `[S, L, B, S]`, True where it is linked to one of the same speaker.
+    Args:
+      adjacency, same_speaker: bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`.
+      layers: their number, `L`.
+
+    Returns:
+      Bool `[S, L, B, 2, S]` for `S` steps, True where the utterance of that step and layer is linked to that of the
+      last axis, first those of the same speaker, then those of others.
     """
-
-    linked: jax.Array
-    same: jax.Array
-
-
-def skewed(adjacency: jax.Array, same_speaker: jax.Array, layers: int) -> Skewed:
-    """Puts a batch's graph (bool `[B, T, T]` each, see `jmer.layers.dag.predecessor_graph`) by step and layer."""
-
-    def by_step(edges):
-        late = [jnp.pad(edges, ((0, 0), *((i, layers - 1 - i),) * 2)) for i in range(layers)]
-        return jnp.moveaxis(jnp.stack(late), 2, 0)
-
-    return Skewed(by_step(adjacency), by_step(adjacency & same_speaker))
+    relations = jnp.stack([adjacency & same_speaker, adjacency & ~same_speaker], axis=2)
+    late = [jnp.pad(relations, ((0, 0), (i, layers - 1 - i), (0, 0), (i, layers - 1 - i))) for i in range(layers)]
+    return jnp.moveaxis(jnp.stack(late), 2, 0)
 
 
 def empty(x: jax.Array, layers: int) -> jax.Array:
@@ -52,7 +45,7 @@ def empty(x: jax.Array, layers: int) -> jax.Array:
 
 
 def forward(
-    negative_slope: float, weights: Sequence[Weights], x: jax.Array, graph: Skewed, *, kernel: bool = False
+    negative_slope: float, weights: Sequence[Weights], x: jax.Array, relations: jax.Array, *, kernel: bool = False
 ) -> tuple[list[jax.Array], jax.Array]:
     """Runs layers over the utterances in order.
 
@@ -60,18 +53,14 @@ def forward(
       negative_slope: of scores below zero.
       weights: of each layer.
       x: `[T, B, H]`, what the lowest layer reads.
-      graph: the links.
+      relations: the graph, see `by_step`.
       kernel: whether the steps are those of `jmer.layers.dag_kernel`.
 
     Returns:
       Each layer's states, `[T, B, H]`; and the states by step, `[S, L, B, H]`, which `backward` needs.
     """
-    stacked = _stacked(weights)
-    first = _of_first(stacked, x, len(graph.linked))
-    if kernel:
-        states = dag_kernel.run(negative_slope, stacked, first.x, *graph)
-    else:
-        states = _run(negative_slope, _kernels(stacked), first, graph)
+    run = dag_kernel.run if kernel else _run
+    states = run(negative_slope, _stacked(weights), _for_steps(x, len(relations)), relations)
     return [states[i : i + len(x), i] for i in range(len(weights))], states
 
 
@@ -79,90 +68,59 @@ def _stacked(weights: Sequence[Weights]) -> Weights:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
 
 
+def _for_steps(x: jax.Array, steps: int) -> jax.Array:
+    return jnp.pad(x, ((0, steps - len(x)), (0, 0), (0, 0)))
+
+
 class _Kernels(NamedTuple):
-    """What multiplies states and messages, of all layers.
+    """What multiplies all layers' inputs and messages.
 
     Attributes:
-      own: `[L, H, K]`, of a state: for the layer above, but for the highest, both GRUs' maps (6H); as a key, and as a
-        query of the layer above.
-      relations: `[L, 2H, H]`, of the sums over predecessors of the same and of other speakers.
-      message: `[L, H, 6H]`, of a message: both GRUs' maps.
-      below_bias, message_bias: `[L, 1, 6H]` each.
+      own: `[L + 1, H, 8, H]`, of what a layer has below it: its gates, in one column the score of that as a key of the
+        layer below, in another that as its own query. What is below one layer more are the states of the highest.
+      relations: `[L, 2, H, H]`, of the sums over predecessors of the same and of other speakers.
+      message: `[L, H, 6, H]`, of a message: the gates.
+      below_bias, message_bias: `[L, 1, H]`, of each block.
       score_bias: `[L, 1]`.
     """
 
     own: jax.Array
     relations: jax.Array
     message: jax.Array
-    below_bias: jax.Array
-    message_bias: jax.Array
+    below_bias: list[jax.Array]
+    message_bias: list[jax.Array]
     score_bias: jax.Array
 
 
-class _Maps(NamedTuple):
-    """Linear maps of states, `[..., L, B, _]`: `gates` (6H) and `query` (1) for the layer above, `key` (1)."""
-
-    gates: jax.Array
-    key: jax.Array
-    query: jax.Array
-
-
-class _First(NamedTuple):
-    """What the lowest layer reads at each step, `[S, B, H]`, and its maps: both GRUs' `[S, B, 6H]`, query `[S, B]`."""
-
-    x: jax.Array
-    gates: jax.Array
-    query: jax.Array
-
-
-def _below_kernel(weights: Weights) -> jax.Array:
-    return jnp.concatenate([weights.node.input_kernel, weights.context.state_kernel], axis=-1)
-
-
-def _message_kernel(weights: Weights) -> jax.Array:
-    return jnp.concatenate([weights.node.state_kernel, weights.context.input_kernel], axis=-1)
-
-
 def _kernels(weights: Weights) -> _Kernels:
+    def column(of_layers, lower):
+        first = [(lower, 1 - lower), (0, 0)]
+        return jnp.pad(of_layers[..., None, None], (*first, (0, 0), (0, of_layers.shape[-1] - 1)))
 
-    def columns(*vectors):
-        return jnp.pad(jnp.stack(vectors, axis=-1), ((0, 0), (0, 0), (0, _SCORES - len(vectors))))
-
-    def above(x):
-        return jnp.pad(x[1:], ((0, 1), *((0, 0),) * (x.ndim - 1)))
-
-    own = [above(_below_kernel(weights)), columns(weights.key, above(weights.query))]
+    gates = jnp.pad(dag_gates.below_kernels(weights), ((0, 1), *((0, 0),) * 3))
     kernels = _Kernels(
-        own=jnp.concatenate(own, axis=-1) if len(weights.key) > 1 else columns(weights.key),
-        relations=jnp.concatenate([weights.same, weights.other], axis=1),
-        message=_message_kernel(weights),
-        below_bias=jnp.concatenate([weights.node.input_bias, weights.context.state_bias], axis=-1)[:, None],
-        message_bias=jnp.concatenate([weights.node.state_bias, weights.context.input_bias], axis=-1)[:, None],
-        score_bias=weights.score_bias[:, None],
+        jnp.concatenate([gates, column(weights.key, 1), column(weights.query, 0)], axis=-2),
+        jnp.stack([weights.same, weights.other], axis=1),
+        dag_gates.message_kernels(weights),
+        *dag_gates.biases(weights),
+        weights.score_bias[:, None],
     )
     # Otherwise they are put side by side in every step.
     return jax.lax.optimization_barrier(kernels)
 
 
-def _of_first(weights: Weights, x: jax.Array, steps: int) -> _First:
-    x = jnp.pad(x, ((0, steps - len(x)), (0, 0), (0, 0)))
-    return _First(x, x @ _below_kernel(weights)[0], x @ weights.query[0])
+def _product(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """Returns the blocks of products, `[G, L, B, H]`, given `x` `[L, B, H]` and `[L, H, G, H]`."""
+    # What is added to it would be computed before it, as one more operation, for the product to begin with.
+    return jnp.moveaxis(jax.lax.optimization_barrier(jnp.einsum("lbh,lhgk->lbgk", x, kernels)), 2, 0)
 
 
-def _maps(product: jax.Array) -> _Maps:
-    """Takes apart a product with `_Kernels.own`."""
-    return _Maps(product[..., :-_SCORES], product[..., -_SCORES], product[..., 1 - _SCORES])
-
-
-def _below(first: jax.Array, values: jax.Array) -> jax.Array:
-    """Returns what each layer has below it, `[L, B, ...]`: `first` `[B, ...]`, then `values` but for the highest."""
-    return jnp.concatenate([first[None], values[:-1]]) if len(values) > 1 else first[None]
-
-
-def _all_below(first: jax.Array, values: jax.Array) -> jax.Array:
-    """Returns what each layer has below it at each step, `[S, L, B, ...]`, given `first` `[S, B, ...]`."""
-    before = jnp.pad(values[:-1], ((1, 0), *((0, 0),) * (values.ndim - 1)))
-    return jax.vmap(_below)(first, before)
+def _gates(of_below: jax.Array, of_message: jax.Array, kernels: _Kernels) -> tuple[dag_gates.Gates, dag_gates.Gates]:
+    """Returns the gates of GRU_C and GRU_P, given both maps' blocks without their biases, `[6, L, B, H]` each."""
+    return dag_gates.gates(
+        [x + bias for x, bias in zip(of_below, kernels.below_bias, strict=True)],
+        [x + bias for x, bias in zip(of_message, kernels.message_bias, strict=True)],
+    )
 
 
 def _scores(query: jax.Array, keys: jax.Array, negative_slope: float) -> jax.Array:
@@ -171,71 +129,43 @@ def _scores(query: jax.Array, keys: jax.Array, negative_slope: float) -> jax.Arr
     return keys if negative_slope == 1 else nn.leaky_relu(query[..., None] + keys, negative_slope)
 
 
-def _attention(scores: jax.Array, linked: jax.Array) -> jax.Array:
-    highest_first = jnp.where(linked, scores, jnp.finfo(scores.dtype).min)
-    return jnp.where(linked, jax.nn.softmax(highest_first), 0)
+def _powers(scores: jax.Array, relations: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the powers of a softmax of `scores` `[..., S]` by relation, `[..., 2, S]`, and their sums, `[...]`.
+
+    Where nothing is linked, the powers are 0 and their sum is 1.
+    """
+    scores = jnp.where(relations, scores[..., None, :], jnp.finfo(scores.dtype).min)
+    powers = jnp.where(relations, jnp.exp(scores - scores.max((-2, -1), keepdims=True)), 0)
+    total = powers.sum((-2, -1))
+    return powers, jnp.where(total > 0, total, 1)
 
 
-def _by_relation(attention: jax.Array, same: jax.Array) -> jax.Array:
-    """Parts attention `[..., S]` by relation, `[..., 2, S]`."""
-    to_same = jnp.where(same, attention, 0)
-    return jnp.stack([to_same, attention - to_same], axis=-2)
-
-
-def _gates(below: jax.Array, message: jax.Array, kernels: _Kernels) -> tuple[Gates, Gates]:
-    """Returns the gates of GRU_C and GRU_P, given both maps of the states below and of messages, `[L, B, 6H]`."""
-    half = below.shape[-1] // 2
-    # Added to a product as a whole, a bias would be laid out for the product to begin with.
-    node_below, context_below = (below[..., part] + kernels.below_bias[..., part] for part in _halves(half))
-    node_message, context_message = (message[..., part] + kernels.message_bias[..., part] for part in _halves(half))
-    return gru_gates(node_below, node_message), gru_gates(context_message, context_below)
-
-
-def _halves(width: int) -> tuple[slice, slice]:
-    return slice(width), slice(width, 2 * width)
-
-
-def _run(negative_slope: float, kernels: _Kernels, first: _First, graph: Skewed) -> jax.Array:
-    steps, layers = graph.linked.shape[:2]
-    rows, width = first.x.shape[1:]
+def _run(negative_slope: float, weights: Weights, x: jax.Array, relations: jax.Array) -> jax.Array:
+    (steps, layers), (rows, width) = relations.shape[:2], x.shape[1:]
+    kernels = _kernels(weights)
 
     def step(t, carry):
-        state, product, keys, states = carry
-        x, x_gates, x_query = (take(of_x, t) for of_x in first)
-        maps = _maps(product)
-        scores = _scores(_below(x_query, maps.query) + kernels.score_bias, keys, negative_slope)
-        attention = _by_relation(_attention(scores, take(graph.linked, t)), take(graph.same, t))
-        sums = jnp.einsum("lbrs,slbh->lbrh", attention, states).reshape(layers, rows, 2 * width)
-        message = _product(sums, kernels.relations)
-        node, context = _gates(_below(x_gates, maps.gates), _product(message, kernels.message), kernels)
-        state = gru_next(node, message) + gru_next(context, _below(x, state))
-        product = _product(state, kernels.own)
-        return state, product, put(keys, _maps(product).key, t, axis=2), put(states, state, t)
+        state, keys, states = carry
+        below = jnp.concatenate([take(x, t)[None], state])
+        maps = _product(below, kernels.own)
+        # Those of the step before; before the first step there is none, and zeros are put where its own will be.
+        keys = put(keys, maps[_KEY, 1:, :, 0], jnp.maximum(t - 1, 0), axis=2)
+        scores = _scores(maps[_QUERY, :-1, :, 0] + kernels.score_bias, keys, negative_slope)
+        powers, total = _powers(scores, take(relations, t))
+        # Otherwise the powers are computed again for every part of the product.
+        powers = jax.lax.optimization_barrier(powers)
+        sums = jnp.einsum("lbrs,slbh->lbrh", powers, states) / total[..., None, None]
+        message = jax.lax.optimization_barrier(jnp.einsum("lbrh,lrhk->lbk", sums, kernels.relations))
+        of_message = _product(message, kernels.message)
+        gates = _gates(maps[:_KEY, :-1], of_message, kernels)
+        state = dag_gates.next_state(*gates, below[:-1], message)
+        return state, keys, put(states, state, t)
 
     def empty(*shape):
-        return jnp.zeros(shape, first.x.dtype)
+        return jnp.zeros(shape, x.dtype)
 
-    start = (
-        empty(layers, rows, width),
-        empty(layers, rows, kernels.own.shape[-1]),
-        empty(layers, rows, steps),
-        empty(steps, layers, rows, width),
-    )
+    start = empty(layers, rows, width), empty(layers, rows, steps), empty(steps, layers, rows, width)
     return jax.lax.fori_loop(0, steps, step, start)[-1]
-
-
-class _Factors(NamedTuple):
-    """Derivatives at each step, by which a new state's gradient is multiplied.
-
-    The first of two is for the states below, the second for the message.
-
-    Attributes:
-      maps: `[S, 2, L, B, 6, H]`, of both GRUs' linear maps.
-      direct: `[S, 2, L, B, H]`, of what GRU_P keeps of the states below, and GRU_C of the message.
-    """
-
-    maps: jax.Array
-    direct: jax.Array
 
 
 class _Made(NamedTuple):
@@ -244,36 +174,46 @@ class _Made(NamedTuple):
     Attributes:
       below, message: `[S, L, B, H]`, the states below and the messages.
       sums: `[S, L, B, 2, H]`, over predecessors of the same and of other speakers.
-      scores: `[S, L, B, S]`.
+      falling: bool `[S, L, B, S]`, True where scores are below zero.
       attention: `[S, L, B, 2, S]`, by relation.
-      factors: the gates' derivatives.
+      factors: `[S, 10, L, B, H]`, by which a new state's gradient is multiplied, see `jmer.layers.dag_gates.factors`.
     """
 
     below: jax.Array
     message: jax.Array
     sums: jax.Array
-    scores: jax.Array
+    falling: jax.Array
     attention: jax.Array
-    factors: _Factors
+    factors: jax.Array
 
 
-def _made(negative_slope: float, weights: Weights, x: jax.Array, graph: Skewed, states: jax.Array) -> _Made:
+def _made(negative_slope: float, weights: Weights, x: jax.Array, relations: jax.Array, states: jax.Array) -> _Made:
     """Computes again what the steps made, for all of them at once."""
-    kernels, first = _kernels(weights), _of_first(weights, x, len(states))
-    maps = _maps(jnp.einsum("slbh,lhk->slbk", states, kernels.own))
-    query = _all_below(first.query, maps.query) + kernels.score_bias[None]
-    scores = _scores(query, jnp.moveaxis(maps.key, 0, -1)[None], negative_slope)
-    attention = _by_relation(_attention(scores, graph.linked), graph.same)
+    kernels = _kernels(weights)
+    before = jnp.pad(states[:-1, :-1], ((1, 0), *((0, 0),) * 3))
+    below = jnp.concatenate([x[:, None], before], axis=1)
+    query = jnp.einsum("slbh,lh->slb", below, weights.query) + kernels.score_bias[None]
+    scores = query[..., None] + jnp.einsum("slbh,lh->lbs", states, weights.key)[None]
+    powers, total = _powers(nn.leaky_relu(scores, negative_slope), relations)
+    attention = powers / total[..., None, None]
     sums = jnp.einsum("tlbrs,slbh->tlbrh", attention, states)
-    message = jnp.einsum("tlbk,lkh->tlbh", sums.reshape(*sums.shape[:3], -1), kernels.relations)
-    of_message = jnp.einsum("tlbh,lhk->tlbk", message, kernels.message)
-    below = _all_below(first.x, states)
-    gates = jax.vmap(_gates, (0, 0, None))(_all_below(first.gates, maps.gates), of_message, kernels)
-    return _Made(below, message, sums, scores, attention, _factors(*gates, below, message))
+    message = jnp.einsum("tlbrh,lrhk->tlbk", sums, kernels.relations)
+    of_below = jnp.einsum("tlbh,lhgk->tglbk", below, dag_gates.below_kernels(weights))
+    of_message = jnp.einsum("tlbh,lhgk->tglbk", message, kernels.message)
+    gates = jax.vmap(_gates, (0, 0, None))(of_below, of_message, kernels)
+    # Otherwise they are laid out for the weights' gradients and copied for the steps.
+    factors = jax.lax.optimization_barrier(jnp.stack(dag_gates.factors(*gates, below, message), axis=1))
+    return _Made(below, message, sums, scores < 0, attention, factors)
 
 
 class _Bars(NamedTuple):
-    """Gradients of `states` and `messages` `[S, L, B, H]`, of `keys` `[L, B, S]` and of `queries` `[S, L, B]`."""
+    """Gradients.
+
+    Attributes:
+      states, messages: `[S, L, B, H]`.
+      keys: `[L, B, S]`.
+      queries: `[S, L, B]`.
+    """
 
     states: jax.Array
     messages: jax.Array
@@ -282,45 +222,71 @@ class _Bars(NamedTuple):
 
 
 def _run_back(negative_slope: float, weights: Weights, made: _Made, states: jax.Array, states_bar: jax.Array) -> _Bars:
-    steps, layers, rows, width = states_bar.shape
+    (steps, layers), kernels = states_bar.shape[:2], _kernels(weights)
+    of_gates = dag_gates.below_kernels(weights), dag_gates.message_kernels(weights)
+    of_gates = jax.lax.optimization_barrier(of_gates)
     # By predecessor and successor, where attention is by successor and predecessor.
-    back, to_successors = _kernels_back(weights), jnp.swapaxes(made.attention, 0, -1)
+    to_successors = jnp.swapaxes(made.attention, 0, -1)
 
     def step(i, carry):
         bars, below_bar = carry
         t = steps - 1 - i
         messages_bar = jnp.einsum("lbrs,slbh->lbrh", take(to_successors, t), bars.messages)
-        state_bar = take(bars.states, t) + _from_above(below_bar)
+        from_successors = jnp.einsum("lbrk,lrhk->lbh", messages_bar, kernels.relations)
+        from_above = jax.lax.pad(below_bar, jnp.zeros((), below_bar.dtype), ((-1, 1, 0), (0, 0, 0), (0, 0, 0)))
+        state_bar = take(bars.states, t) + from_above + jax.lax.optimization_barrier(from_successors)
         state_bar += take(bars.keys, t, axis=2)[..., None] * weights.key[:, None]
-        state_bar += _product(messages_bar.reshape(layers, rows, 2 * width), back.sums)
-        factors = jax.tree.map(lambda factor: take(factor, t), made.factors)
-        below_bar, message_bar = _through_gates(factors, state_bar, back.gates)
-        sums_bar = _product(message_bar, back.message).reshape(layers, rows, 2, width)
+        factors = take(made.factors, t)
+        below_bar, message_bar = (
+            factors[direct] * state_bar + jnp.einsum("glbk,lhgk->lbh", factors[of_map] * state_bar[None], kernel)
+            for direct, of_map, kernel in zip((8, 9), (dag_gates.OF_BELOW, dag_gates.OF_MESSAGE), of_gates, strict=True)
+        )
+        sums_bar = jax.lax.optimization_barrier(jnp.einsum("lbk,lrhk->lbrh", message_bar, kernels.relations))
         attention, attention_bar = take(made.attention, t), jnp.einsum("lbrh,slbh->lbrs", sums_bar, states)
         weighted = (attention * attention_bar).sum(2)
         score_bar = weighted - attention.sum(2) * weighted.sum(-1, keepdims=True)
         queries_bar = bars.queries
         # Linear scores do not depend on their query, which the softmax cancels.
         if negative_slope != 1:
-            score_bar = jnp.where(take(made.scores, t) < 0, negative_slope * score_bar, score_bar)
+            score_bar = jnp.where(take(made.falling, t), negative_slope * score_bar, score_bar)
             query_bar = score_bar.sum(-1)
             below_bar += query_bar[..., None] * weights.query[:, None]
             queries_bar = put(queries_bar, query_bar, t)
         bars = _Bars(
-            put(bars.states, state_bar, t), put(bars.messages, message_bar, t), bars.keys + score_bar, queries_bar
+            states=put(bars.states, state_bar, t),
+            messages=put(bars.messages, message_bar, t),
+            keys=bars.keys + score_bar,
+            queries=queries_bar,
         )
         return bars, below_bar
 
-    empty = jnp.zeros_like(states_bar)
-    bars = _Bars(states_bar, empty, jnp.zeros_like(made.scores[0]), jnp.zeros_like(states_bar[..., 0]))
-    return jax.lax.fori_loop(0, steps, step, (bars, empty[0]))[0]
+    def empty(*shape):
+        return jnp.zeros(shape, states_bar.dtype)
+
+    rows = states_bar.shape[2]
+    bars = _Bars(
+        states=states_bar,
+        messages=jnp.zeros_like(states_bar),
+        keys=empty(layers, rows, steps),
+        queries=empty(steps, layers, rows),
+    )
+    return jax.lax.fori_loop(0, steps, step, (bars, jnp.zeros_like(states_bar[0])))[0]
+
+
+def _run_back_in_kernel(
+    negative_slope: float, weights: Weights, made: _Made, states: jax.Array, states_bar: jax.Array
+) -> _Bars:
+    of_states, messages, scores = dag_kernel.run_back(
+        negative_slope, weights, made.attention, made.falling, states, made.factors, states_bar
+    )
+    return _Bars(of_states, messages, keys=scores.sum(0), queries=scores.sum(-1))
 
 
 def backward(
     negative_slope: float,
     weights: Sequence[Weights],
     x: jax.Array,
-    graph: Skewed,
+    relations: jax.Array,
     states: jax.Array,
     states_bar: Sequence[jax.Array],
     *,
@@ -329,96 +295,35 @@ def backward(
     """Returns the gradients of the weights and of `x`, given those of the states; `states` is what `forward` left."""
     stacked, layers = _stacked(weights), len(weights)
     late = [jnp.pad(bar, ((i, layers - 1 - i), (0, 0), (0, 0))) for i, bar in enumerate(states_bar)]
-    made = _made(negative_slope, stacked, x, graph, states)
-    by_step = jnp.stack(late, axis=1)
-    if kernel:
-        of_states, messages, scores = dag_kernel.run_back(
-            negative_slope, stacked, made.attention, made.scores < 0, states, *made.factors, by_step
-        )
-        bars = _Bars(of_states, messages, scores.sum(0), scores.sum(-1))
-    else:
-        bars = _run_back(negative_slope, stacked, made, states, by_step)
+    made = _made(negative_slope, stacked, _for_steps(x, len(states)), relations, states)
+    run_back = _run_back_in_kernel if kernel else _run_back
+    bars = run_back(negative_slope, stacked, made, states, jnp.stack(late, axis=1))
     weights_bar, x_bar = _of_inputs(stacked, made, states, bars)
     return [jax.tree.map(operator.itemgetter(i), weights_bar) for i in range(layers)], x_bar[: len(x)]
 
 
 def _of_inputs(weights: Weights, made: _Made, states: jax.Array, bars: _Bars) -> tuple[Weights, jax.Array]:
     """Returns the gradients of all weights and of what the lowest layer reads at each step."""
-    of_below, of_messages = jnp.moveaxis(made.factors.maps * bars.states[:, None, :, :, None], 1, 0)
     relations_bar = jnp.einsum("tlbrh,tlbk->rlhk", made.sums, bars.messages)
-    node_input, context_state = _maps_backward(made.below, of_below)
-    node_state, context_input = _maps_backward(made.message, of_messages)
+    maps_bar = made.factors[:, : dag_gates.MAPS] * bars.states[:, None]
+    biases_bar = jnp.moveaxis(maps_bar.sum((0, 3)), 0, 1)
+    of_below, of_message = (jnp.einsum("slbh,sglbk->lhgk", inputs, maps_bar) for inputs in (made.below, made.message))
+    node_bar, context_bar = dag_gates.recurrent_weights(
+        of_below[:, :, dag_gates.OF_BELOW],
+        biases_bar[:, dag_gates.OF_BELOW],
+        of_message[:, :, dag_gates.OF_MESSAGE],
+        biases_bar[:, dag_gates.OF_MESSAGE],
+    )
     weights_bar = Weights(
         query=jnp.einsum("slb,slbh->lh", bars.queries, made.below),
         key=jnp.einsum("lbs,slbh->lh", bars.keys, states),
         score_bias=bars.queries.sum((0, 2)),
         same=relations_bar[0],
         other=relations_bar[1],
-        node=RecurrentWeights(*node_input, *node_state),
-        context=RecurrentWeights(*context_input, *context_state),
+        node=node_bar,
+        context=context_bar,
     )
-    x_bar = of_below[:, 0].reshape(*states[:, 0].shape[:2], -1) @ _below_kernel(weights)[0].T
-    x_bar += made.factors.direct[:, 0, 0] * bars.states[:, 0]
+    weights_bar = jax.lax.optimization_barrier(weights_bar)
+    x_bar = jnp.einsum("sgbk,hgk->sbh", maps_bar[:, dag_gates.OF_BELOW, 0], dag_gates.below_kernels(weights)[0])
+    x_bar += made.factors[:, dag_gates.MAPS, 0] * bars.states[:, 0]
     return weights_bar, x_bar + bars.queries[:, 0, :, None] * weights.query[0][None, None]
-
-
-def _factors(node: Gates, context: Gates, below: jax.Array, message: jax.Array) -> _Factors:
-    ones = jnp.ones_like(below)
-    (of_node, node_direct), (of_context, context_direct) = (
-        gru_backward(node, message, ones),
-        gru_backward(context, below, ones),
-    )
-    maps = (
-        jnp.concatenate([of_node.input, of_context.state], axis=-1),
-        jnp.concatenate([of_node.state, of_context.input], axis=-1),
-    )
-    return _Factors(
-        jnp.stack(maps, axis=1).reshape(len(below), 2, *below.shape[1:-1], 6, below.shape[-1]),
-        jnp.stack([context_direct, node_direct], axis=1),
-    )
-
-
-class _Back(NamedTuple):
-    """Transposed kernels.
-
-    Attributes:
-      gates: `[2, L, 6H, H]`, in the order of `_Factors`.
-      sums, message: `[L, 2H, H]` and `[L, H, 2H]`, of both relations: after the sum over successors, and before that
-        over predecessors.
-    """
-
-    gates: jax.Array
-    sums: jax.Array
-    message: jax.Array
-
-
-def _kernels_back(weights: Weights) -> _Back:
-    gates = jnp.stack([_below_kernel(weights), _message_kernel(weights)])
-    transposed = [jnp.swapaxes(x, -1, -2) for x in (gates, weights.same, weights.other)]
-    back = _Back(transposed[0], *(jnp.concatenate(transposed[1:], axis=axis) for axis in (1, 2)))
-    return jax.lax.optimization_barrier(back)
-
-
-def _through_gates(factors: _Factors, state_bar: jax.Array, kernels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the gradients of the states below and of the message, `[L, B, H]` each."""
-    of_maps = factors.maps * state_bar[None, :, :, None]
-    bars = jax.vmap(_product)(of_maps.reshape(*of_maps.shape[:-2], -1), kernels)
-    bars += factors.direct * state_bar[None]
-    return bars[0], bars[1]
-
-
-def _from_above(below_bar: jax.Array) -> jax.Array:
-    """Returns what each layer's states get from the layer above, `[L, B, H]`."""
-    return jnp.concatenate([below_bar[1:], jnp.zeros_like(below_bar[:1])])
-
-
-def _maps_backward(inputs: jax.Array, maps_bar: jax.Array) -> tuple[tuple[jax.Array, jax.Array], ...]:
-    """Returns the gradients of kernel and bias of each GRU, given its inputs and those of its maps."""
-    maps_bar = maps_bar.reshape(*inputs.shape[:-1], 2, -1)
-    kernels_bar, biases_bar = jnp.einsum("slbh,slbgk->glhk", inputs, maps_bar), maps_bar.sum((0, 2))
-    return tuple((kernels_bar[i], biases_bar[:, i]) for i in (0, 1))
-
-
-def _product(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    # What is added to it would be computed before it, as one more operation, for the product to begin with.
-    return jax.lax.optimization_barrier(jnp.einsum("lbh,lhk->lbk", x, kernels))

@@ -8,7 +8,7 @@ cross-entropy.
 from flax import linen as nn
 
 from jmer.batch import Batch
-from jmer.layers.dag import DAGEncoder, predecessor_graph
+from jmer.layers.dag import KERNELS, DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.models.checks import check_at_least_one, check_choice, check_modalities, check_no_frames, check_rates
@@ -37,6 +37,7 @@ class DAGERC(nn.Module):
         with zeros where an utterance lacks one.
       d_h: width of the layers, in the graph and after it.
       dag_layers: layers of the graph network: 4 on IEMOCAP, 2 on MELD.
+      dag_kernel: what a TPU runs for the graph network, `auto` or `pallas`, see `jmer.layers.dag.DAGLayer`.
       omega: ω of the graph, the number of the speaker's last utterances that it links back to.
       score: how predecessors are scored: `linear` (as the authors' code does: an utterance's own part cancels in the
         softmax) or `leaky_relu` (it does not).
@@ -49,6 +50,7 @@ class DAGERC(nn.Module):
     modalities: tuple[str, ...] = ("text",)
     d_h: int = 300
     dag_layers: int = 4
+    dag_kernel: str = "auto"
     omega: int = 1
     score: str = "linear"
     mlp_layers: int = 2
@@ -72,7 +74,13 @@ class DAGERC(nn.Module):
         options = SCHEMES[self.initialization]
         # The graph network ends in the first hidden layer.
         encoder = DAGEncoder(
-            self.d_h, self.d_h, self.dag_layers, negative_slope=SLOPES[self.score], name="graph", **options
+            self.d_h,
+            self.d_h,
+            self.dag_layers,
+            negative_slope=SLOPES[self.score],
+            kernel=self.dag_kernel,
+            name="graph",
+            **options,
         )
         hidden = encoder(side_by_side(batch, self.modalities), *graph)
         for layer in range(1, self.mlp_layers):
@@ -84,6 +92,7 @@ class DAGERC(nn.Module):
         """Raises ValueError if an option has no such value."""
         check_modalities(self.modalities)
         check_choice("score", self.score, tuple(SLOPES))
+        check_choice("dag_kernel", self.dag_kernel, KERNELS)
         check_choice("initialization", self.initialization, SCHEMES)
         check_at_least_one(self, "d_h", "dag_layers", "omega", "mlp_layers")
         check_rates(self, "dropout_rate")

@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax import struct
 
 from jmer.batch import Batch
-from jmer.layers.dag import DAGEncoder, predecessor_graph
+from jmer.layers.dag import KERNELS, DAGEncoder, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.fusion import WEIGHTINGS, kl_fusion_weights, kl_weighted_fusion
 from jmer.layers.gaussian import Gaussian
@@ -101,6 +101,7 @@ class LFVD(nn.Module):
       dag_output: output of the graph network: `concat_proj` (a linear layer over its input and the states of all its
         layers) or `last` (the last layer's states, with `d_h` = `d_x`).
       dag_shared: True = the modalities share one graph network.
+      dag_kernel: what a TPU runs for the graph network, `auto` or `pallas`, see `jmer.layers.dag.DAGLayer`.
       omega: ω of the graph, the number of the speaker's last utterances that it links back to.
       num_heads: attention heads.
       qkv_sharing: `per_block` (own projections in each block) or `per_modality` (Eq. 4's notation: the blocks share the
@@ -139,6 +140,7 @@ class LFVD(nn.Module):
     dag_layers: int = 2
     dag_output: str = "concat_proj"
     dag_shared: bool = False
+    dag_kernel: str = "auto"
     omega: int = 1
     num_heads: int = 6
     qkv_sharing: str = "per_block"
@@ -221,6 +223,7 @@ class LFVD(nn.Module):
         check_choice("weight_fn", self.weight_fn, WEIGHTINGS)
         check_choice("weight_kl_reduction", self.weight_kl_reduction, ("sum", "mean"))
         check_choice("dag_output", self.dag_output, ("concat_proj", "last"))
+        check_choice("dag_kernel", self.dag_kernel, KERNELS)
         check_choice("initialization", self.initialization, SCHEMES)
         if self.fusion_input != "x" and self.d_z != self.d_x:
             raise ValueError(f"fusion_input {self.fusion_input} needs d_z = d_x, not {self.d_z} and {self.d_x}")
@@ -248,7 +251,7 @@ class LFVD(nn.Module):
         hidden = ConversationDropout(self.dropout_rate)(hidden, train=train, row_ids=batch.row_ids)
         graph = predecessor_graph(batch.speakers, batch.mask, window=self.omega, segments=batch.segments)
         encoder = DAGEncoder(
-            self.d_x, self.d_h, self.dag_layers, self.dag_output, name="graph", **SCHEMES[self.initialization]
+            self.d_x, self.d_h, self.dag_layers, self.dag_output, kernel=self.dag_kernel, name="graph", **scheme
         )
         encode = self._for_each_modality(encoder, (1, None, None), shared=self.dag_shared)
         return self._by_modality(zero_unless(batch.mask[None], encode(hidden, *graph)))

@@ -14,7 +14,7 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.layers.bilinear_exchange import BilinearExchange
-from jmer.layers.dag import DAGLayer, predecessor_graph
+from jmer.layers.dag import KERNELS, DAGLayer, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.stacking import stacked, unstacked
@@ -52,6 +52,7 @@ class LSDGNN(nn.Module):
         with zeros where an utterance lacks one.
       d_h: `H`, width of the layers, in the graphs and after them.
       dag_layers: `L`, layers of either graph network: 4 on IEMOCAP, 2 on MELD.
+      dag_kernel: what a TPU runs for the graph network, `auto` or `pallas`, see `jmer.layers.dag.DAGLayer`.
       omega_short: ω of the short window, the number of the speaker's last utterances that it links back to.
       omega_long: ω of the long window.
       dropout_rate: rate on the exchanged states of all layers but the last, and before the last linear layer.
@@ -63,6 +64,7 @@ class LSDGNN(nn.Module):
     modalities: tuple[str, ...] = MODALITIES
     d_h: int = 300
     dag_layers: int = 4
+    dag_kernel: str = "auto"
     omega_short: int = 1
     omega_long: int = 5
     dropout_rate: float = 0.4
@@ -98,6 +100,7 @@ class LSDGNN(nn.Module):
     def check(self) -> None:
         """Raises ValueError if an option has no such value."""
         check_modalities(self.modalities)
+        check_choice("dag_kernel", self.dag_kernel, KERNELS)
         check_choice("initialization", self.initialization, SCHEMES)
         check_at_least_one(self, "d_h", "dag_layers", "omega_short", "omega_long")
         check_rates(self, "dropout_rate")
@@ -111,7 +114,7 @@ class LSDGNN(nn.Module):
         adjacency, same_speaker = jnp.stack([edges for edges, _ in graphs]), graphs[0][1]
         states = [jnp.stack([below, below])]
         for layer in range(self.dag_layers):
-            both = DAGLayer(self.d_h, name=f"layer_{layer}", **SCHEMES[self.initialization])
+            both = DAGLayer(self.d_h, kernel=self.dag_kernel, name=f"layer_{layer}", **SCHEMES[self.initialization])
             states.append(stacked(both, in_axes=(0, 0, None))(states[-1], adjacency, same_speaker))
         return jnp.stack(states[1:], axis=1)
 
