@@ -132,3 +132,11 @@ def test_a_folder_that_is_not_shared_is_one_line_on_both(corpus_folder, tmp_path
     assert outputs[0].splitlines()[-1].startswith(f"error: process 1 of 2: {line}")
     assert outputs[1].splitlines()[-1].startswith(f"error: {line}")
     assert not any("Traceback" in output for output in outputs)
+
+
+def test_a_process_may_compile_for_longer_than_the_others_wait_for_it(corpus_folder, tmp_path):
+    """Collective operations of a CPU wait 30 seconds for the others."""
+    rest = ["--config", "configs/concat_mlp_meld.py:tiny", "--corpus", str(corpus_folder)]
+    rest += ["--workdir", str(tmp_path / "w"), "--config.training.epochs=1"]
+    statuses, outputs = together([MAIN, ["tests/slow_compiler.py", "35"]], rest)
+    assert statuses == [0, 0], "\n".join(outputs)

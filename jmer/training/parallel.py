@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from jmer.batch import Batch
 from jmer.data.packing import EpochPlan
@@ -24,6 +26,13 @@ STEP_SPECS = (P(), P(AXIS))
 
 EPOCH_SPECS = (P(), P(), EpochPlan(conversation_ids=P(None, AXIS), computed=P(), active=P()))
 """How state, resident split and plan are divided among devices."""
+
+
+# A process that ends meanwhile ends the others, see `jmer.cli.watch`.
+_COMPILING_MS = 24 * 3600 * 1000
+
+# Numbers the programs that several processes compile, in an order that is the same for all of them.
+_PROGRAMS = itertools.count()
 
 
 class Placed(NamedTuple):
@@ -105,7 +114,7 @@ class Parallel:
             return jax.jit(functools.partial(function, axis_name=None), donate_argnums=0)
         function = functools.partial(function, axis_name=AXIS)
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=tuple(specs), out_specs=P(), check_vma=False)
-        return jax.jit(mapped, donate_argnums=0)
+        return _compiled_together(jax.jit(mapped, donate_argnums=0))
 
     def sharding(self, spec: P) -> jax.sharding.Sharding:
         """Where `over_mesh` takes an argument that is divided in this way."""
@@ -121,9 +130,8 @@ class Parallel:
         if self.backend == "pmap":
             mapped = jax.pmap(forward, AXIS, in_axes=(None, 0), devices=list(self.devices))
             return lambda variables, batch: _join(jax.device_get(mapped(variables, self._given(batch))))
-        mapped = jax.jit(
-            jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-        )
+        mapped = jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+        mapped = _compiled_together(jax.jit(mapped))
         return lambda variables, batch: multihost_utils.process_allgather(
             mapped(variables, self._given(batch)), tiled=True
         )
@@ -207,6 +215,27 @@ def max_over_processes(number: int) -> int:
 def main_process_has(value: bool) -> bool:
     """Returns what is true in the main process; all must call it, since files may not be the same for all at once."""
     return bool(max_over_processes(int(value and is_main_process())))
+
+
+def _compiled_together(function: Any) -> Any:
+    """Lets no process run a jitted function before all have compiled it; all must call it, in the same order.
+
+    The first collective operation of a program waits for the other processes for a limited time, 30 seconds on CPUs,
+    while one of them may be much longer in compiling.
+    """
+    if jax.process_count() == 1:
+        return function
+    wait, compiled = get_barrier_sync_fn(), set()
+
+    def call(*arguments):
+        shapes = tuple(x.shape for x in jax.tree.leaves(arguments))
+        if shapes not in compiled:
+            function.lower(*arguments).compile()
+            wait(key=f"compiled {next(_PROGRAMS)}", timeout_ms=_COMPILING_MS)
+            compiled.add(shapes)
+        return function(*arguments)
+
+    return call
 
 
 def _join(tree: Any) -> Any:
