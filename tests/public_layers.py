@@ -82,6 +82,7 @@ LAYERS = {
     ),
     "DAGEncoder": (layers.DAGEncoder(5, 4, 1), lambda x: (x, *graph())),
     "DAGLayer": (layers.DAGLayer(D), lambda x: (x, *graph())),
+    "DAGLayers": (layers.DAGLayers(D, 2), lambda x: (x, *graph())),
     "DeepGraphConvolution": (layers.DeepGraphConvolution(2, recurrence="lstm"), lambda x: (by_modality(x), angles(x))),
     "DialogueRNNs": (layers.DialogueRNNs(4, 3, 5), lambda x: (both(x), SPEAKERS, MASK)),
     "FourWayParallelAttention": (layers.FourWayParallelAttention(2), lambda x: (both(x), MASKS)),

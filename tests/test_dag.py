@@ -9,7 +9,7 @@ from reference import draw_parameters, float64, normal
 from tiny import tiny_step
 
 from jmer.layers import dag, dag_kernel, dag_layers, dag_recurrence
-from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+from jmer.layers.dag import DAGEncoder, DAGLayer, DAGLayers, predecessor_graph
 from jmer.segments import Segments
 
 EVERY_PLATFORM = True
@@ -110,6 +110,22 @@ def test_the_encoder_matches_a_loop_over_utterances(output, width, program):
     for b, speakers in enumerate(SPEAKERS):
         expected = reference.dag_encoder(float64(p), np.float64(x[b, : LENGTHS[b]]), speakers, layers=2, output=output)
         np.testing.assert_allclose(out[b, : LENGTHS[b]], expected, rtol=1e-5, atol=1e-6)
+
+
+@ALL
+def test_layers_together_match_a_loop_over_utterances(program):
+    x = normal(2, B, T, 4)
+    layers = DAGLayers(4, 2, 0.01)
+    p = draw_parameters(layers, x, *graph())
+    states = jax.jit(layers.apply)({"params": p}, x, *graph())
+    assert states.shape == (2, B, T, 4)
+    below = x
+    for of_layer, name in zip(states, ("layer_0", "layer_1"), strict=True):
+        for b, speakers in enumerate(SPEAKERS):
+            expected = reference.dag_layer(float64(p[name]), np.float64(below[b, : LENGTHS[b]]), speakers, 1, 0.01)
+            np.testing.assert_allclose(of_layer[b, : LENGTHS[b]], expected, rtol=1e-5, atol=1e-6)
+            assert not of_layer[b, LENGTHS[b] :].any()
+        below = of_layer
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.01])
@@ -259,13 +275,13 @@ def test_a_program_is_for_the_platform_that_it_is_compiled_for(platform, mapping
 
 @pytest.mark.parametrize("model", ["dagerc", "lsdgnn", pytest.param("lfvd", marks=pytest.mark.slow)])
 def test_a_model_may_run_the_kernels_on_a_tpu(model):
-    """One forward and one back, for all layers or for each of the two of LSDGNN; none on other platforms."""
+    """One forward and one back; none on other platforms."""
 
     def kernels(platform, dag_kernel):
         step, state, batch = tiny_step(model, dag_kernel=dag_kernel)
         return lowered(step, platform, state, batch).count("@tpu_custom_call")
 
-    assert kernels("tpu", "pallas") == (4 if model == "lsdgnn" else 2)
+    assert kernels("tpu", "pallas") == 2
     assert kernels("tpu", "auto") == kernels("cpu", "pallas") == 0
 
 

@@ -45,7 +45,7 @@ def lsdgnn(p, model, conversation):
     all_states = []
     for layer in range(model.dag_layers):
         branches = [
-            dag_layer(one_of(p[f"layer_{layer}"], i), branches[i], conversation.speakers, window)
+            dag_layer(one_of(p["branches"][f"layer_{layer}"], i), branches[i], conversation.speakers, window)
             for i, window in enumerate((model.omega_short, model.omega_long))
         ]
         short, long = branches
@@ -208,7 +208,7 @@ def test_every_utterance_reaches_every_other_one_and_the_windows_differ():
         apply({"params": p}, batch.replace(features=f, available=available)).logits for f in (features, batch.features)
     )
     assert (np.abs(one - other)[:, 0].max(-1) > 1e-6).all()
-    alike = p | {"layer_0": jax.tree.map(lambda x: np.stack([x[0], x[0]]), p["layer_0"])}
+    alike = p | {"branches": jax.tree.map(lambda x: np.stack([x[0], x[0]]), p["branches"])}
     short, long = apply({"params": alike}, batch).branch_states
     assert np.abs(short - long).max() > 1e-4
     short, long = jax.jit(small(omega_long=1).apply)({"params": alike}, batch).branch_states

@@ -8,7 +8,7 @@ from jmer.layers.attention import masked_attention
 from jmer.layers.bilinear_exchange import BilinearExchange
 from jmer.layers.convolution import SegmentConvolution
 from jmer.layers.cross_modal_graph import CrossModalConvolutions, normalized_adjacency
-from jmer.layers.dag import DAGEncoder, DAGLayer, predecessor_graph
+from jmer.layers.dag import DAGEncoder, DAGLayer, DAGLayers, predecessor_graph
 from jmer.layers.dialogue_rnn import DialogueRNNs
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.enhancement import ResidualEnhancement
@@ -46,6 +46,7 @@ __all__ = [
     "CrossModalConvolutions",
     "DAGEncoder",
     "DAGLayer",
+    "DAGLayers",
     "DeepGraphConvolution",
     "DialogueRNNs",
     "FourWayParallelAttention",

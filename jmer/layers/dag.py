@@ -172,6 +172,75 @@ def _run(layers: Sequence[DAGLayer], x: jax.Array, adjacency: jax.Array, same_sp
     return [of_layer.astype(dtype) for of_layer in found]
 
 
+def _layers(module: "DAGLayers | DAGEncoder", width: int) -> list[DAGLayer]:
+    """Creates the layers of a module in it."""
+    options = layer_options(module)
+    return [
+        DAGLayer(
+            width,
+            module.negative_slope,
+            custom_derivative=module.custom_derivative,
+            kernel=module.kernel,
+            name=f"layer_{i}",
+            **options,
+        )
+        for i in range(module.num_layers)
+    ]
+
+
+class DAGLayers(nn.Module):
+    """Layers of DAG-ERC, one on the other; on accelerators all of them advance together.
+
+    Attributes:
+      features: `H`, width of the input and of the output.
+      num_layers: `L`, number of layers.
+      negative_slope, custom_derivative, kernel: see `DAGLayer`.
+      kernel_init, bias_init: initializers of all layers.
+      dtype: of the computation; None = that of the input and the parameters.
+      param_dtype: of the parameters.
+
+    Examples:
+      >>> layers, x = DAGLayers(features=8, num_layers=2), jnp.ones((1, 3, 8))
+      >>> graph = predecessor_graph(jnp.array([[0, 1, 0]]), jnp.ones((1, 3), bool))
+      >>> layers.init_with_output(jax.random.key(0), x, *graph)[0].shape
+      (2, 1, 3, 8)
+    """
+
+    features: int
+    num_layers: int
+    negative_slope: float = 1.0
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer = torch_uniform
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    custom_derivative: bool = True
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, adjacency: jax.Array, same_speaker: jax.Array) -> jax.Array:
+        """Runs the layers along conversations.
+
+        Args:
+          x: float `[B, T, H]`; values of utterances that are not real do not matter.
+          adjacency: bool `[B, T, T]`, see `predecessor_graph`.
+          same_speaker: bool `[B, T, T]`, see `predecessor_graph`. An utterance is real where it has the same speaker as
+            itself.
+
+        Returns:
+          Each layer's states, `[L, B, T, H]`, zero where an utterance is not real.
+
+        Raises:
+          TypeError, ValueError: for a size below 1, or an argument of another kind or shape.
+        """
+        check_choice("kernel", self.kernel, KERNELS)
+        check_at_least_one(features=self.features, num_layers=self.num_layers)
+        check_graph(x, adjacency, same_speaker, width=self.features)
+        real = _real(same_speaker)
+        in_time = jnp.moveaxis(jnp.where(real, x, 0), 1, 0)
+        made = jnp.stack(_run(_layers(self, self.features), in_time, adjacency, same_speaker))
+        return jnp.where(real[None], jnp.moveaxis(made, 1, 2), 0)
+
+
 class DAGEncoder(nn.Module):
     r"""The graph network of DAG-ERC up to its classifier's first layer (LFVD's Eq. 3).
 
@@ -229,17 +298,7 @@ class DAGEncoder(nn.Module):
         options = layer_options(self)
         x = jnp.moveaxis(jnp.where(_real(same_speaker), x, 0), 1, 0)
         below = nn.relu(dense(self.hidden_features, x.shape[-1], name="input", **options)(x))
-        layers = [
-            DAGLayer(
-                self.hidden_features,
-                self.negative_slope,
-                custom_derivative=self.custom_derivative,
-                kernel=self.kernel,
-                name=f"layer_{i}",
-                **options,
-            )
-            for i in range(self.num_layers)
-        ]
+        layers = _layers(self, self.hidden_features)
         made = [below, *_run(layers, below, adjacency, same_speaker)]
         if self.output == "last":
             return jnp.moveaxis(made[-1], 0, 1)

@@ -14,7 +14,7 @@ from flax import struct
 
 from jmer.batch import Batch
 from jmer.layers.bilinear_exchange import BilinearExchange
-from jmer.layers.dag import KERNELS, DAGLayer, predecessor_graph
+from jmer.layers.dag import KERNELS, DAGLayers, predecessor_graph
 from jmer.layers.dropout import ConversationDropout
 from jmer.layers.initializers import SCHEMES, dense
 from jmer.layers.stacking import stacked, unstacked
@@ -106,17 +106,16 @@ class LSDGNN(nn.Module):
         check_rates(self, "dropout_rate")
 
     def _branches(self, below: jax.Array, batch: Batch) -> jax.Array:
-        """Returns the states of both branches' layers, `[2, L, B, T, H]`; both branches of a layer advance together."""
+        """Returns the states of both branches' layers, `[2, L, B, T, H]`; both branches advance together."""
         graphs = [
             predecessor_graph(batch.speakers, batch.mask, window=window, segments=batch.segments)
             for window in (self.omega_short, self.omega_long)
         ]
         adjacency, same_speaker = jnp.stack([edges for edges, _ in graphs]), graphs[0][1]
-        states = [jnp.stack([below, below])]
-        for layer in range(self.dag_layers):
-            both = DAGLayer(self.d_h, kernel=self.dag_kernel, name=f"layer_{layer}", **SCHEMES[self.initialization])
-            states.append(stacked(both, in_axes=(0, 0, None))(states[-1], adjacency, same_speaker))
-        return jnp.stack(states[1:], axis=1)
+        layers = DAGLayers(
+            self.d_h, self.dag_layers, kernel=self.dag_kernel, name="branches", **SCHEMES[self.initialization]
+        )
+        return stacked(layers, in_axes=(None, 0, None), size=2)(below, adjacency, same_speaker)
 
 
 @dataclasses.dataclass(frozen=True)

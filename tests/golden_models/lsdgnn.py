@@ -22,9 +22,10 @@ def parameters(params):
     """Both branches' layers side by side."""
     tree = {name: linear(params, f"{name}_") for name in LINEAR}
     tree["exchange"] = {ours: params[theirs] for ours, theirs in EXCHANGE.items()}
+    tree["branches"] = {}
     for layer in range(sum(name.startswith("short_") and name.endswith("_score_bias") for name in params)):
         short, long = (with_prefix(params, f"{branch}_{layer}_") for branch in ("short", "long"))
-        tree[f"layer_{layer}"] = {name: _side_by_side(name, short[name], long[name]) for name in short}
+        tree["branches"][f"layer_{layer}"] = {name: _side_by_side(name, short[name], long[name]) for name in short}
     return tree
 
 

@@ -122,7 +122,7 @@ def load_parameters(module: LSDGNN, params: Mapping[str, Any]) -> None:
     load_linear(module.input, params["input"])
     for i in range(len(module.short)):
         for branch, layers in enumerate((module.short, module.long)):
-            load_layer(layers[i], one_of(params[f"layer_{i}"], branch))
+            load_layer(layers[i], one_of(params["branches"][f"layer_{i}"], branch))
     set_parameter(module.affine_short, params["exchange"]["first_kernel"])
     set_parameter(module.affine_long, params["exchange"]["second_kernel"])
     for i, layer in enumerate(module.hidden):
