@@ -92,8 +92,8 @@ def _shortened(name: str) -> str:
 def atomically(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, with the same suffix, and renames it to `path` when the block succeeds.
 
-    Whenever the writer is killed, a reader sees the old file or the complete new one. If the block fails, the old file
-    is kept and the temporary one deleted. Missing parent folders are created.
+    A reader sees the old file or the complete new one, whenever the writer is killed or the machine fails. If the block
+    fails, the old file is kept and the temporary one deleted. Missing parent folders are created.
 
     Raises:
       UserError: if the file cannot be written (no permission, disk full, ...).
@@ -104,9 +104,32 @@ def atomically(path: str | Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
+            flush_to_disk(temporary)
             os.replace(temporary, path)
+            _flush(path.parent)
     except OSError as error:
         raise not_written(f"cannot write {path}", error, "name another folder") from error
+
+
+def flush_to_disk(path: Path) -> None:
+    """Waits until a file, or a folder with all in it, is on the disk, where it outlives a failure of the machine.
+
+    Raises:
+      OSError: if it cannot be written there.
+    """
+    for each in (*path.rglob("*"), path):
+        _flush(each)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Not all network file systems can do that for a folder.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_new_folder(folder: str | Path, purpose: str) -> None:

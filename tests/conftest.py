@@ -99,6 +99,24 @@ def accelerator_programs(monkeypatch):
     return take
 
 
+@pytest.fixture
+def flushed(monkeypatch):
+    """Records what is flushed to the disk, as paths in the order of time, and which path each renamed one has then."""
+    original, records = (os.fsync, os.replace), []
+
+    def fsync(descriptor):
+        records.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        original[0](descriptor)
+
+    def replace(source, target):
+        records.append((Path(source), Path(target)))
+        original[1](source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    return records
+
+
 @pytest.fixture(scope="module")
 def no_figures():
     """Draws no figures of reports, which would take longer than training the smallest model."""

@@ -129,6 +129,14 @@ def test_a_step_is_saved_once(tmp_path):
         assert checkpoints.progress(1) == PROGRESS
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell what a descriptor is of")
+def test_a_checkpoint_is_on_the_disk_when_it_is_saved(tmp_path, flushed):
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1, 0.9)
+        made = {path for path in (tmp_path / "1").rglob("*")}
+        assert made and made <= set(flushed)
+
+
 def test_leftovers_of_a_killed_save_go(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)

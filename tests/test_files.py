@@ -9,7 +9,7 @@ import pytest
 from names import KEPT
 
 from jmer.errors import UserError
-from jmer.files import check_argument, file_names, local_path
+from jmer.files import atomically, check_argument, file_names, local_path
 
 NAMES = [
     *KEPT,
@@ -82,3 +82,19 @@ def test_a_folder_that_is_called_like_an_address_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("gs:/bucket").mkdir(parents=True)
     assert local_path(Path("gs:/bucket")) == Path("gs:/bucket")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not tell what a descriptor is of")
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, flushed):
+    """Otherwise a machine that fails would leave empty files where whole ones were."""
+    with atomically(tmp_path / "a.json") as temporary:
+        temporary.write_text("{}")
+    folder = temporary.parent
+    assert flushed == [temporary, folder, (temporary, tmp_path / "a.json"), tmp_path]
+
+    flushed.clear()
+    with atomically(tmp_path / "b") as temporary:
+        (temporary / "within").mkdir(parents=True)
+        (temporary / "within" / "c.txt").write_text("c")
+    before = flushed[: flushed.index((temporary, tmp_path / "b"))]
+    assert {temporary, temporary / "within", temporary / "within" / "c.txt"} <= set(before)

@@ -20,9 +20,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jmer.data.normalization import Standardization
 from jmer.digests import digest_arrays, sealed, unsealed
 from jmer.errors import UserError
-from jmer.files import not_written, reason_code
+from jmer.files import flush_to_disk, not_written, reason_code
 from jmer.json_values import from_json
 from jmer.training.initial_weights import named_arrays
+from jmer.training.parallel import is_main_process
 from jmer.training.progress import Progress
 from jmer.training.train_state import TrainState
 
@@ -47,7 +48,8 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run; use it in a `with` block.
 
-    A save that is killed leaves the earlier checkpoints as they were. Two are kept: the newest, and the one with the
+    A save that is killed leaves the earlier checkpoints as they were; one that has ended outlives a failure of the
+    machine. Two are kept: the newest, and the one with the
     best score; a checkpoint without a finite score never is the best.
     """
 
@@ -157,6 +159,9 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
             self._manager.wait_until_finished()
+            # Orbax leaves the files that describe a checkpoint in the system's memory.
+            if is_main_process():
+                flush_to_disk(self.folder / str(step))
         except Exception as error:
             if not isinstance(error, OSError) and reason_code(error) is None:
                 raise

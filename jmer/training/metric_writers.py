@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jmer.errors import UserError
-from jmer.files import atomically, not_written
+from jmer.files import atomically, flush_to_disk, not_written
 from jmer.json_values import from_json
 
 JSON_LINES_FILE = "metrics.jsonl"
@@ -66,10 +66,11 @@ class JsonLines:
             temporary.write_text("".join(_json_line(row) for row in kept), encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line and hands it to the operating system, so that it survives a kill."""
+        """Appends one line, which is on the disk then."""
         row = {"step": step} | {name: _finite_or_none(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(row))
+        flush_to_disk(self.path)
 
 
 class TensorBoard:
