@@ -20,7 +20,7 @@ REMEDIES = {
     errno.EDQUOT: "delete files of yours, have the quota raised",
     errno.EACCES: "get permission to write there",
     errno.EPERM: "get permission to write there",
-    errno.EROFS: "get permission to write there",
+    errno.EROFS: "have the file system mounted for writing",
     errno.ESTALE: "wait until the file system is there again",
     errno.EIO: "have the disk or the file system repaired",
 }
