@@ -36,7 +36,8 @@ def _blocks(node: jax.Array, context: jax.Array, places: Sequence[Sequence[int]]
 
 def _of_blocks(blocks: jax.Array, places: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
     """Returns two GRUs' maps, `[..., 3H]` each, of their blocks `[..., 6, H]`."""
-    return tuple(jnp.concatenate([blocks[..., i, :] for i in of_one], axis=-1) for of_one in places)
+    node, context = (jnp.concatenate([blocks[..., i, :] for i in of_one], axis=-1) for of_one in places)
+    return node, context
 
 
 def below_kernels(weights: Weights) -> jax.Array:
@@ -53,7 +54,7 @@ def biases(weights: Weights) -> tuple[list[jax.Array], list[jax.Array]]:
     """Returns the biases of both maps' six blocks, `[L, 1, H]` each."""
     below = _blocks(weights.node.input_bias, weights.context.state_bias, _PLACES_BELOW)
     message = _blocks(weights.node.state_bias, weights.context.input_bias, _PLACES_MESSAGE)
-    return tuple([bias[:, None] for bias in of_map] for of_map in (below, message))
+    return [bias[:, None] for bias in below], [bias[:, None] for bias in message]
 
 
 def recurrent_weights(

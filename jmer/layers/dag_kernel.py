@@ -46,16 +46,18 @@ class Vectors(NamedTuple):
 
 
 def _blocks(weights: Weights) -> Blocks:
-    below, message = dag_gates.below_kernels(weights), dag_gates.message_kernels(weights)
     return Blocks(
-        *(jnp.swapaxes(kernels, 1, 2) for kernels in (below, message)),
+        below=jnp.swapaxes(dag_gates.below_kernels(weights), 1, 2),
+        message=jnp.swapaxes(dag_gates.message_kernels(weights), 1, 2),
         relations=jnp.stack([weights.same, weights.other], axis=1),
     )
 
 
 def _vectors(weights: Weights) -> Vectors:
+    below_bias, message_bias = map(jnp.stack, dag_gates.biases(weights))
     return Vectors(
-        *map(jnp.stack, dag_gates.biases(weights)),
+        below_bias,
+        message_bias,
         query=weights.query[:, None],
         key=weights.key[:, None],
         score_bias=weights.score_bias[:, None, None],

@@ -130,10 +130,10 @@ class Parallel:
         if self.backend == "pmap":
             mapped = jax.pmap(forward, AXIS, in_axes=(None, 0), devices=list(self.devices))
             return lambda variables, batch: _join(jax.device_get(mapped(variables, self._given(batch))))
-        mapped = jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-        mapped = _compiled_together(jax.jit(mapped))
+        over_mesh = jax.shard_map(forward, mesh=self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+        together = _compiled_together(jax.jit(over_mesh))
         return lambda variables, batch: multihost_utils.process_allgather(
-            mapped(variables, self._given(batch)), tiled=True
+            together(variables, self._given(batch)), tiled=True
         )
 
     def replicate(self, tree: Any) -> Any:
