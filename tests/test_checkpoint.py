@@ -240,7 +240,7 @@ FORBIDDEN = "PERMISSION_DENIED: Error opening /x: Permission denied [os_error_co
     ("place", "error", "line"),
     [
         ("os.mkdir", OSError(28, "No space left on device"), "No space left on device): free the disk"),
-        ("os.mkdir", OSError(30, "Read-only file system"), "system): have the file system mounted for writing"),
+        ("os.mkdir", OSError(errno.EROFS, "?"), "Read-only file system): have the file system mounted for writing"),
         ("os.mkdir", OSError(errno.EDQUOT, "?"), "Disk quota exceeded): delete files of yours, have the quota raised"),
         ("os.mkdir", OSError(errno.ESTALE, "?"), "Stale file handle): wait until the file system is there again"),
         ("manager", ValueError(FULL), "No space left on device): free the disk"),
