@@ -21,6 +21,8 @@ OF_MESSAGE = slice(2, 8)
 """Which are those of the blocks of the map of messages."""
 MAPS = 8
 """How many of the factors are those of blocks."""
+BELOW, MESSAGE = 8, 9
+"""Which are those of the layer below and of the message themselves."""
 
 # Where the blocks of the reset gate, the update gate and the candidate are: of GRU_C, of GRU_P.
 _PLACES_BELOW = (2, 3, 0), (4, 5, 1)
@@ -48,6 +50,11 @@ def below_kernels(weights: Weights) -> jax.Array:
 def message_kernels(weights: Weights) -> jax.Array:
     """Returns what all layers multiply messages by, `[L, H, 6, H]`."""
     return jnp.stack(_blocks(weights.node.state_kernel, weights.context.input_kernel, _PLACES_MESSAGE), axis=-2)
+
+
+def relation_kernels(weights: Weights) -> jax.Array:
+    """Returns what all layers multiply sums over predecessors of the same and of other speakers by, `[L, 2, H, H]`."""
+    return jnp.stack([weights.same, weights.other], axis=1)
 
 
 def biases(weights: Weights) -> tuple[list[jax.Array], list[jax.Array]]:

@@ -49,7 +49,7 @@ def _blocks(weights: Weights) -> Blocks:
     return Blocks(
         below=jnp.swapaxes(dag_gates.below_kernels(weights), 1, 2),
         message=jnp.swapaxes(dag_gates.message_kernels(weights), 1, 2),
-        relations=jnp.stack([weights.same, weights.other], axis=1),
+        relations=dag_gates.relation_kernels(weights),
     )
 
 
@@ -302,7 +302,9 @@ def _step_back(
                 _dot(factor * state_bar, kernel)
                 for factor, kernel in zip(factors[0, of_map, layer], gate_kernels[p, layer], strict=True)
             )
-            for p, (direct, of_map) in enumerate(((8, dag_gates.OF_BELOW), (9, dag_gates.OF_MESSAGE)))
+            for p, (direct, of_map) in enumerate(
+                ((dag_gates.BELOW, dag_gates.OF_BELOW), (dag_gates.MESSAGE, dag_gates.OF_MESSAGE))
+            )
         )
         weighted = sum(
             attention[0, layer, r] * (_dot(message_bar, relation_back[layer, r])[None] * states[layer]).sum(-1).T

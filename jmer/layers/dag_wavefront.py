@@ -100,7 +100,7 @@ def _kernels(weights: Weights) -> _Kernels:
     gates = jnp.pad(dag_gates.below_kernels(weights), ((0, 1), *((0, 0),) * 3))
     kernels = _Kernels(
         jnp.concatenate([gates, column(weights.key, 1), column(weights.query, 0)], axis=-2),
-        jnp.stack([weights.same, weights.other], axis=1),
+        dag_gates.relation_kernels(weights),
         dag_gates.message_kernels(weights),
         *dag_gates.biases(weights),
         weights.score_bias[:, None],
@@ -222,9 +222,13 @@ class _Bars(NamedTuple):
 
 
 def _run_back(negative_slope: float, weights: Weights, made: _Made, states: jax.Array, states_bar: jax.Array) -> _Bars:
-    (steps, layers), kernels = states_bar.shape[:2], _kernels(weights)
-    of_gates = dag_gates.below_kernels(weights), dag_gates.message_kernels(weights)
-    of_gates = jax.lax.optimization_barrier(of_gates)
+    steps, layers, rows = states_bar.shape[:3]
+    kernels = dag_gates.below_kernels(weights), dag_gates.message_kernels(weights), dag_gates.relation_kernels(weights)
+    of_below, of_message, relations = jax.lax.optimization_barrier(kernels)
+    maps = (
+        (dag_gates.BELOW, dag_gates.OF_BELOW, of_below),
+        (dag_gates.MESSAGE, dag_gates.OF_MESSAGE, of_message),
+    )
     # By predecessor and successor, where attention is by successor and predecessor.
     to_successors = jnp.swapaxes(made.attention, 0, -1)
 
@@ -232,16 +236,16 @@ def _run_back(negative_slope: float, weights: Weights, made: _Made, states: jax.
         bars, below_bar = carry
         t = steps - 1 - i
         messages_bar = jnp.einsum("lbrs,slbh->lbrh", take(to_successors, t), bars.messages)
-        from_successors = jnp.einsum("lbrk,lrhk->lbh", messages_bar, kernels.relations)
+        from_successors = jnp.einsum("lbrk,lrhk->lbh", messages_bar, relations)
         from_above = jax.lax.pad(below_bar, jnp.zeros((), below_bar.dtype), ((-1, 1, 0), (0, 0, 0), (0, 0, 0)))
         state_bar = take(bars.states, t) + from_above + jax.lax.optimization_barrier(from_successors)
         state_bar += take(bars.keys, t, axis=2)[..., None] * weights.key[:, None]
         factors = take(made.factors, t)
         below_bar, message_bar = (
             factors[direct] * state_bar + jnp.einsum("glbk,lhgk->lbh", factors[of_map] * state_bar[None], kernel)
-            for direct, of_map, kernel in zip((8, 9), (dag_gates.OF_BELOW, dag_gates.OF_MESSAGE), of_gates, strict=True)
+            for direct, of_map, kernel in maps
         )
-        sums_bar = jax.lax.optimization_barrier(jnp.einsum("lbk,lrhk->lbrh", message_bar, kernels.relations))
+        sums_bar = jax.lax.optimization_barrier(jnp.einsum("lbk,lrhk->lbrh", message_bar, relations))
         attention, attention_bar = take(made.attention, t), jnp.einsum("lbrh,slbh->lbrs", sums_bar, states)
         weighted = (attention * attention_bar).sum(2)
         score_bar = weighted - attention.sum(2) * weighted.sum(-1, keepdims=True)
@@ -263,7 +267,6 @@ def _run_back(negative_slope: float, weights: Weights, made: _Made, states: jax.
     def empty(*shape):
         return jnp.zeros(shape, states_bar.dtype)
 
-    rows = states_bar.shape[2]
     bars = _Bars(
         states=states_bar,
         messages=jnp.zeros_like(states_bar),
@@ -325,5 +328,5 @@ def _of_inputs(weights: Weights, made: _Made, states: jax.Array, bars: _Bars) ->
     )
     weights_bar = jax.lax.optimization_barrier(weights_bar)
     x_bar = jnp.einsum("sgbk,hgk->sbh", maps_bar[:, dag_gates.OF_BELOW, 0], dag_gates.below_kernels(weights)[0])
-    x_bar += made.factors[:, dag_gates.MAPS, 0] * bars.states[:, 0]
+    x_bar += made.factors[:, dag_gates.BELOW, 0] * bars.states[:, 0]
     return weights_bar, x_bar + bars.queries[:, 0, :, None] * weights.query[0][None, None]
