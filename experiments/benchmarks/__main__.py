@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks                                    # all models and shapes, on the CPU
     python -m experiments.benchmarks --models lfvd --shapes meld --repeats 9
-    python -m experiments.benchmarks --device gpu --torch-compile --epoch
+    python -m experiments.benchmarks --device gpu --torch-compile --seeds 5 --epoch
+    python -m experiments.benchmarks --device gpu --precision tensorfloat32
     python -m experiments.benchmarks --only-jmer                        # without PyTorch
 
 Prints tables, which are also written to OUT/table.md after each row, with all raw times in OUT/results.json. Run it on
@@ -22,6 +23,7 @@ from experiments.benchmarks.clock import matmul_peak
 from experiments.benchmarks.jax_side import product
 from experiments.benchmarks.report import report, summary, write
 from experiments.benchmarks.row import Options, measure_row
+from experiments.benchmarks.side import BFLOAT16, FLOAT32, PRECISIONS, TENSORFLOAT32
 from experiments.grid.cli import choices
 from jmer.command import Parser, exit_status, show
 from jmer.errors import UserError
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--models {','.join(flags.models)} has no configuration for --shapes {','.join(flags.shapes)}")
     if flags.out.exists() and not flags.out.is_dir():
         raise UserError(f"{flags.out} is a file, not a folder: choose another --out")
-    machine.prepare(flags.device, flags.threads, with_torch=with_torch)
+    machine.prepare(flags.device, flags.threads, with_torch=with_torch, precision=flags.precision)
     options = Options(
         repeats=1 if flags.smoke else flags.repeats,
         device=flags.device,
@@ -53,18 +55,20 @@ def main(arguments: Sequence[str]) -> int:
         with_torch=with_torch,
         torch_compile=flags.torch_compile,
         epoch=flags.epoch,
+        seeds=flags.seeds,
+        precision=flags.precision,
     )
     facts = {"machine": machine.describe(with_torch=with_torch), "options": options._asdict()}
     size = SMOKE_PRODUCT if flags.smoke else PRODUCT
     peaks, rows = [_peak(size, options)], []
     for number, (model, shape) in enumerate(selected, start=1):
-        row = measure_row(make_case(model, shape, smoke=flags.smoke), options)
+        row = measure_row(make_case(model, shape, smoke=flags.smoke, precision=flags.precision), options)
         rows.append(row)
         # The next row compiles other programs.
         jax.clear_caches()
         if number in ((len(selected) + 1) // 2, len(selected)):
             peaks.append(_peak(size, options))
-        text = report(rows, facts["machine"], peaks, size)
+        text = report(rows, options, facts["machine"], peaks, size)
         write(flags.out, text, rows, **facts, peaks=peaks, product=size)
         _progress(f"[{number}/{len(selected)}] {summary(row)}")
     show(f"{text}\n\nwrote {flags.out / 'table.md'} and {flags.out / 'results.json'}")
@@ -97,15 +101,28 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--torch-compile", action="store_true", help="also measure torch.compile, which compiles for a long time"
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FLOAT32,
+        help="of products on a GPU (default: float32); bfloat16: jmer's networks compute in it, needs --only-jmer",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="also train N seeds of jmer in one program (default: 1)"
+    )
     parser.add_argument("--epoch", action="store_true", help="also train an epoch of each corpus' size; slow")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and one repetition, to test the program")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     flags = parser.parse_args(arguments)
     flags.models = choices("--models", flags.models, MODELS)
     flags.shapes = choices("--shapes", flags.shapes, SHAPES)
-    for flag in ("repeats", "threads"):
+    for flag in ("repeats", "threads", "seeds"):
         if getattr(flags, flag) is not None and getattr(flags, flag) < 1:
             raise UserError(f"--{flag} is {getattr(flags, flag)}: give at least 1")
+    if flags.precision == BFLOAT16 and not flags.only_jmer:
+        raise UserError("--precision bfloat16 is jmer's own: add --only-jmer")
+    if flags.precision == TENSORFLOAT32 and flags.device == "cpu":
+        raise UserError("--precision tensorfloat32 is a GPU's: add --device gpu")
     if flags.only_jmer and flags.torch_compile:
         raise UserError("--torch-compile measures PyTorch: omit --only-jmer")
     return flags

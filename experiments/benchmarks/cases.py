@@ -7,12 +7,13 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 import jmer
-from experiments.benchmarks.side import JMER
+from experiments.benchmarks.side import BFLOAT16, FLOAT32, JMER
 from jmer.batch import Batch
 from jmer.data.batching import batches
 from jmer.data.corpus import Conversation
 from jmer.data.packing import make_packing
 from jmer.data.synthetic import Size, generate
+from jmer.errors import UserError
 from jmer.pipeline import Pipeline
 
 EXPERIMENTS = {
@@ -87,6 +88,7 @@ class Case:
     Attributes:
       model, shape: names.
       smoke: whether it is tiny, for tests of the program.
+      precision: of the computation, in `PRECISIONS`.
       config: fitted to the emotions and modalities.
       widths: modality -> feature width, of the model's modalities.
       padded: NumPy arrays, a row per conversation, padded to the longest.
@@ -97,6 +99,7 @@ class Case:
     model: str
     shape: str
     smoke: bool
+    precision: str
     config: ConfigDict
     widths: Mapping[str, int]
     padded: Batch
@@ -113,15 +116,16 @@ class Case:
         return self.packed if side == JMER else self.padded
 
 
-def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
+def make_case(model: str, shape: str, *, smoke: bool = False, precision: str = FLOAT32) -> Case:
     """Generates the batches, the same in each process, and reads the configuration.
 
     Args:
       model, shape: in `EXPERIMENTS`.
       smoke: True = tiny.
+      precision: of the computation, in `PRECISIONS`.
 
     Raises:
-      UserError: if the experiment's file is invalid.
+      UserError: if the experiment's file is invalid, or the model cannot compute in this precision.
     """
     sizes = _shape(shape, smoke)
     corpus = generate(
@@ -129,11 +133,11 @@ def make_case(model: str, shape: str, *, smoke: bool = False) -> Case:
         sizes={"train": sizes.batch, "validation": Size(1, sizes.single, sizes.single)},
         widths=_widths(smoke),
     )
-    pipeline = Pipeline.for_training(_config(model, shape, smoke), corpus)
+    pipeline = Pipeline.for_training(_config(model, shape, smoke, precision), corpus)
     training, widths = pipeline.examples["train"], pipeline.widths
     padded, packed = padded_to_longest(training, widths), packed_rows(training, widths)
     single = padded_to_longest(pipeline.examples["validation"], widths)
-    return Case(model, shape, smoke, pipeline.config, widths, padded, packed, single)
+    return Case(model, shape, smoke, precision, pipeline.config, widths, padded, packed, single)
 
 
 def epoch_pipeline(case: Case) -> Pipeline:
@@ -141,7 +145,7 @@ def epoch_pipeline(case: Case) -> Pipeline:
     shape = _shape(case.shape, case.smoke)
     sizes = shape.epoch and {"train": shape.epoch, "validation": Size(1, shape.single, shape.single)}
     corpus = generate(shape.corpus, sizes=sizes, widths=_widths(case.smoke))
-    return Pipeline.for_training(_config(case.model, case.shape, case.smoke), corpus)
+    return Pipeline.for_training(_config(case.model, case.shape, case.smoke, case.precision), corpus)
 
 
 def padded_to_longest(conversations: Sequence[Conversation], widths: Mapping[str, int]) -> Batch:
@@ -157,11 +161,15 @@ def packed_rows(conversations: Sequence[Conversation], widths: Mapping[str, int]
     return batch
 
 
-def _config(model: str, shape: str, smoke: bool) -> ConfigDict:
+def _config(model: str, shape: str, smoke: bool, precision: str) -> ConfigDict:
     config = jmer.get_config(EXPERIMENTS[model, shape] + (":tiny" if smoke else ""))
     if smoke:
         # Some emotions do not occur in so few utterances.
         config.loss.class_weights = "none"
+    if precision == BFLOAT16:
+        if "dtype" not in config.model:
+            raise UserError(f"{model} computes in float32 alone: choose other --models, or another --precision")
+        config.model.dtype = BFLOAT16
     return config
 
 

@@ -14,7 +14,7 @@ from experiments.grid.processes import Died, in_processes
 
 
 class Request(NamedTuple):
-    """The step to measure: a case's model, shape and size, the side (`jmer` or `PyTorch`), device and threads."""
+    """The step to measure: a case's model, shape and size, the side (`jmer` or `PyTorch`), and the program's flags."""
 
     model: str
     shape: str
@@ -22,6 +22,7 @@ class Request(NamedTuple):
     side: str
     device: str
     threads: int | None
+    precision: str
 
 
 class Footprint(NamedTuple):
@@ -49,8 +50,8 @@ def measure(request: Request) -> Footprint:
     """Measures in this process, which should be fresh."""
     jax.config.update("jax_enable_compilation_cache", False)
     is_jmer = request.side == JMER
-    machine.prepare(request.device, request.threads, with_torch=not is_jmer)
-    case = make_case(request.model, request.shape, smoke=request.smoke)
+    machine.prepare(request.device, request.threads, with_torch=not is_jmer, precision=request.precision)
+    case = make_case(request.model, request.shape, smoke=request.smoke, precision=request.precision)
     loaded, seconds = _peak_megabytes(request), None
     if is_jmer:
         side = JaxSide(case)

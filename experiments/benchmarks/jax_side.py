@@ -1,5 +1,6 @@
 """jmer's side of the comparison."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.side import JMER
 from jmer.batch import Batch
 from jmer.models import build_model
+from jmer.training.multi_run import map_runs
 from jmer.training.optimizer import make_optimizer
 from jmer.training.parallel import STEP_SPECS, make_parallel
 from jmer.training.step import train_step
@@ -30,11 +32,12 @@ class JaxSide:
 
     def __init__(self, case: Case):
         config = case.config
-        self._single = case.single
+        self._single, self._seed = case.single, config.seed
         self._model = build_model(config)
         optimizer = make_optimizer(config.optimizer, steps=[1] * config.training.epochs)
         parallel = make_parallel("jit")
-        self._state = parallel.replicate(create_train_state(self._model, optimizer, case.widths, config.seed))
+        self._initial = functools.partial(create_train_state, self._model, optimizer, case.widths)
+        self._state = parallel.replicate(self._initial(self._seed))
         self._pure_step = functools.partial(train_step, model=self._model, optimizer=optimizer)
         self._step = parallel.over_mesh(self._pure_step, STEP_SPECS)
         self._forward = jax.jit(self._probabilities)
@@ -55,6 +58,13 @@ class JaxSide:
 
     def _probabilities(self, variables: Any, batch: Batch) -> jax.Array:
         return jax.nn.softmax(self._model.module.apply(variables, batch, train=False).logits)
+
+    def several(self, seeds: int) -> "JaxSide":
+        """Returns a side whose training steps are those of several seeds, in one program."""
+        side, mapping = copy.copy(self), map_runs(seeds, jax.devices()[:1])
+        side._state = mapping.stack([self._initial(self._seed + i) for i in range(seeds)])
+        side._step = mapping.map(functools.partial(self._pure_step, axis_name=None), (0, None), donate_argnums=(0,))
+        return side
 
     def wait(self) -> None:
         """Waits for all asynchronous work."""

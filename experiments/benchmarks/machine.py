@@ -7,11 +7,12 @@ from pathlib import Path
 
 import jax
 
+from experiments.benchmarks.side import FLOAT32, TENSORFLOAT32
 from jmer.errors import UserError
 from jmer.process import keep_freed_memory
 
 
-def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
+def prepare(device: str, threads: int | None, *, with_torch: bool, precision: str = FLOAT32) -> None:
     """Sets the device and threads, and keeps freed memory as jmer's programs do if PyTorch does not take part.
 
     Must be called before the first computation.
@@ -20,6 +21,7 @@ def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
       device: `cpu` or `gpu`.
       threads: of both sides; None = one per core.
       with_torch: whether PyTorch takes part.
+      precision: of the products of a GPU, in `PRECISIONS`; a CPU's are in float32.
 
     Raises:
       UserError: if PyTorch or a GPU is requested but not available.
@@ -39,20 +41,21 @@ def prepare(device: str, threads: int | None, *, with_torch: bool) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if jax.default_backend() != "gpu":
             raise UserError("--device gpu: JAX finds no GPU: run `pip install -e '.[gpu]'`, or leave --device cpu")
-        # Both sides multiply in float32; by default JAX rounds to TensorFloat-32, and so do PyTorch's recurrent layers.
-        jax.config.update("jax_default_matmul_precision", "highest")
+        # By default JAX rounds to TensorFloat-32, and so do PyTorch's recurrent layers, but not its products.
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if precision == TENSORFLOAT32 else "highest")
     if with_torch:
-        _prepare_torch(device, threads)
+        _prepare_torch(device, threads, precision)
 
 
-def _prepare_torch(device: str, threads: int | None) -> None:
+def _prepare_torch(device: str, threads: int | None, precision: str) -> None:
     import torch
 
     torch.set_num_threads(threads or cores())
     if device == "gpu":
         if not torch.cuda.is_available():
             raise UserError("--device gpu: PyTorch finds no GPU: install its build for CUDA, or give --only-jmer")
-        torch.backends.cudnn.allow_tf32 = False
+        for library in (torch.backends.cudnn, torch.backends.cuda.matmul):
+            library.allow_tf32 = precision == TENSORFLOAT32
 
 
 def describe(*, with_torch: bool) -> dict[str, str]:

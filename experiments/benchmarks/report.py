@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from experiments.benchmarks.row import Row
+from experiments.benchmarks.row import SEVERAL, Options, Row
 from experiments.benchmarks.side import JMER
 from experiments.grid.processes import Died
 from experiments.tables import NOTHING, markdown
@@ -14,11 +14,12 @@ from jmer.files import atomically
 MEGA, GIGA = 1e6, 1e9
 
 
-def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[float], size: int) -> str:
+def report(rows: Sequence[Row], options: Options, machine: Mapping[str, str], peaks: Sequence[float], size: int) -> str:
     """Returns the tables and the conditions of the measurement.
 
     Args:
       rows: at least one.
+      options: with which they were measured.
       machine: facts about it, name -> text.
       peaks: operations per second of the fastest matrix product, measured several times during the run.
       size: of the matrices of that product.
@@ -26,8 +27,8 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
     parts = [
         "# Speed of jmer beside plain PyTorch" if len(rows[0].training) > 1 else "# Speed of jmer",
         "\n".join(f"- {name}: {what}" for name, what in machine.items()),
-        f"float32. Medians over repetitions, {len(rows[0].training[JMER])} of each step, the sides in turn. Ratios: "
-        "the time of the other side over that of jmer.",
+        f"{options.precision}. Medians over {len(rows[0].training[JMER])} repetitions of each step, the sides in turn. "
+        "Ratios: the time of the other side over that of jmer.",
         "## A training step, Adam included",
         markdown([_training(row, median(peaks)) for row in rows]),
         f"Share of peak: operations in matrix products per second, over those of one product of {size} x {size} "
@@ -36,6 +37,9 @@ def report(rows: Sequence[Row], machine: Mapping[str, str], peaks: Sequence[floa
         "## Prediction: the same batch, and the latency of one conversation",
         markdown([_prediction(row) for row in rows]),
     ]
+    if rows[0].seeds:
+        title = f"## A training step of {options.seeds} seeds in one program"
+        parts += [title, markdown([_seeds(row, options.seeds) for row in rows])]
     if rows[0].epochs:
         parts += ["## A whole epoch, batching included", markdown([_epoch(row) for row in rows])]
     return "\n\n".join(parts)
@@ -74,6 +78,7 @@ def _training(row: Row, peak: float) -> dict[str, str]:
         | {f"{side} useful share": f"{share:.2f}" for side, share in row.useful_shares.items()}
         | {"MFLOP/utt": _figure(row.flops_per_utterance / MEGA)}
         | {f"{side} share of peak": f"{row.flops_per_utterance * rate / peak:.1%}" for side, rate in rates.items()}
+        | {f"{side} busy": f"{share:.0%}" for side, share in row.busy.items()}
         | {"compile s": _of_footprint(row.footprints[JMER], "compile_seconds")}
         | {f"{side} MiB": _of_footprint(found, "peak_megabytes") for side, found in row.footprints.items()}
     )
@@ -88,6 +93,15 @@ def _prediction(row: Row) -> dict[str, str]:
         | {"one conversation": f"{row.single} utt"}
         | _timed("latency ", row.latency)
     )
+
+
+def _seeds(row: Row, seeds: int) -> dict[str, str]:
+    one, several = (median(row.seeds[side]) for side in (JMER, SEVERAL))
+    return _named(row) | {
+        "one seed ms": _figure(1000 * one),
+        f"{seeds} seeds ms": _figure(1000 * several),
+        "one after the other : together": f"{seeds * one / several:.1f}x",
+    }
 
 
 def _epoch(row: Row) -> dict[str, str]:

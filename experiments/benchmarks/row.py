@@ -2,19 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from experiments.benchmarks.cases import Case, epoch_pipeline
 from experiments.benchmarks.clock import alternate
+from experiments.benchmarks.device_time import device_seconds
 from experiments.benchmarks.epoch import Epoch, run_epoch
 from experiments.benchmarks.footprint import Footprint, Request, footprint
 from experiments.benchmarks.jax_side import JaxSide
-from experiments.benchmarks.side import COMPILED, JMER, PYTORCH, Side
+from experiments.benchmarks.side import BFLOAT16, COMPILED, FLOAT32, JMER, PYTORCH, TENSORFLOAT32, Side
 from experiments.grid.processes import Died
 from jmer.data.batching import real_fraction
 from jmer.errors import UserError
 
-TOLERANCE = 1e-4
+TOLERANCES = {FLOAT32: 1e-4, TENSORFLOAT32: 1e-2, BFLOAT16: 1e-4}
+"""Precision -> relative difference of the sides' losses."""
+
+SEVERAL = "several"
 # A single conversation takes milliseconds, so disturbances have more weight.
 LATENCIES_PER_REPEAT = 5
 
@@ -28,6 +33,8 @@ class Options(NamedTuple):
     with_torch: bool
     torch_compile: bool
     epoch: bool
+    seeds: int
+    precision: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Row:
         of the prediction of the single conversation.
       footprints: memory and compile time of a step in a fresh process.
       losses: on the batch, before any step and without dropout.
+      busy: share of a training step in which the GPU works; empty = there is none.
+      seeds: seconds of a step of several seeds in one program, and of one seed in turn; empty = not measured.
       epochs: measurements of an epoch; empty = not measured.
     """
 
@@ -58,6 +67,8 @@ class Row:
     latency: Mapping[str, Sequence[float]]
     footprints: Mapping[str, Footprint | Died]
     losses: Mapping[str, float]
+    busy: Mapping[str, float]
+    seeds: Mapping[str, Sequence[float]]
     epochs: Mapping[str, Epoch]
 
 
@@ -68,7 +79,9 @@ def measure_row(case: Case, options: Options) -> Row:
       UserError: if the sides compute different losses, or torch.compile fails.
     """
     footprints = {
-        side: footprint(Request(case.model, case.shape, case.smoke, side, options.device, options.threads))
+        side: footprint(
+            Request(case.model, case.shape, case.smoke, side, options.device, options.threads, options.precision)
+        )
         for side in (JMER, *([PYTORCH] if options.with_torch else []))
     }
     ours = JaxSide(case)
@@ -77,7 +90,7 @@ def measure_row(case: Case, options: Options) -> Row:
     batches = {side.name: side.place(case.batch(side.name)) for side in sides}
     singles = {side.name: side.place(case.single) for side in sides}
     losses = {side.name: side.loss(batches[side.name]) for side in sides if side.name != COMPILED}
-    check_same_loss(case, losses)
+    check_same_loss(case, losses, TOLERANCES[options.precision])
 
     def calls(method: str, inputs: Mapping) -> dict:
         return {side.name: _blocking(side, method, inputs[side.name]) for side in sides}
@@ -85,8 +98,15 @@ def measure_row(case: Case, options: Options) -> Row:
     if options.torch_compile:
         _check_compiles(case, calls("train", batches)[COMPILED])
     training = alternate(calls("train", batches), options.repeats)
+    busy = {}
+    if options.device == "gpu":
+        busy = {name: _busy(call, training[name]) for name, call in calls("train", batches).items()}
     inference = alternate(calls("infer", batches), options.repeats)
     latency = alternate(calls("infer", singles), LATENCIES_PER_REPEAT * options.repeats)
+    seeds = {}
+    if options.seeds > 1:
+        both = {JMER: ours, SEVERAL: ours.several(options.seeds)}
+        seeds = alternate({n: _blocking(side, "train", batches[JMER]) for n, side in both.items()}, options.repeats)
     epochs = {}
     if options.epoch:
         pipeline = epoch_pipeline(case)
@@ -103,15 +123,17 @@ def measure_row(case: Case, options: Options) -> Row:
         latency=latency,
         footprints=footprints,
         losses=losses,
+        busy=busy,
+        seeds=seeds,
         epochs=epochs,
     )
 
 
-def check_same_loss(case: Case, losses: Mapping[str, float]) -> None:
-    """Raises UserError if the loss of a side differs from jmer's."""
+def check_same_loss(case: Case, losses: Mapping[str, float], tolerance: float) -> None:
+    """Raises UserError if the loss of a side differs from jmer's by more than `tolerance`, relatively."""
     ours = losses[JMER]
     for side, loss in losses.items():
-        if not abs(loss - ours) <= TOLERANCE * abs(ours):
+        if not abs(loss - ours) <= tolerance * abs(ours):
             raise UserError(
                 f"{case.model} on {case.shape}: the loss is {ours:.7g} in jmer and {loss:.7g} in {side}, so times "
                 f"would compare different computations: see tests/test_plain_torch_{case.model}.py"
@@ -124,6 +146,10 @@ def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list[Side]:
     compiled = (False, True) if options.torch_compile else (False,)
     variables = ours.variables()
     return [TorchSide(case, options.device, variables=variables, compiled=how) for how in compiled]
+
+
+def _busy(call: Callable[[], None], seconds: Sequence[float]) -> float:
+    return (device_seconds(call) or 0.0) / median(seconds)
 
 
 def _blocking(side: Side, method: str, batch) -> Callable[[], None]:

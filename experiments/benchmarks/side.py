@@ -6,6 +6,9 @@ from jmer.batch import Batch
 
 JMER, PYTORCH, COMPILED = "jmer", "PyTorch", "torch.compile"
 
+FLOAT32, TENSORFLOAT32, BFLOAT16 = PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+"""In which both sides multiply, the last one in jmer alone, where its networks compute in it altogether."""
+
 
 class Side(Protocol):
     """A model that can be trained. Calls may be asynchronous; `wait` waits for them.
