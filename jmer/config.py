@@ -184,6 +184,12 @@ FIELDS = {
         "maximum size of a training split that is kept on the device, where an epoch is one compiled call; with a "
         "larger one, and with 0, each step gets its batch from the host",
     ),
+    "training.save_share": Field(
+        0.1,
+        "largest share of a run's time that saving checkpoints takes: where an epoch takes less time than saving it, "
+        "only some are, besides the last, the best and that of a signal; a run that is killed trains the epochs since "
+        "again, with the same bits; 1 = after every epoch",
+    ),
     "training.grace_seconds": Field(
         10.0,
         "how long a signal that asks to end (SIGTERM, SIGUSR1, ...) waits at most before the run is saved: an epoch on "
@@ -454,6 +460,8 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
     if not plan.grace_seconds >= 0:
         raise UserError(f"training.grace_seconds is {plan.grace_seconds}: give a time, or 0 to look after each step")
+    if not 0 < plan.save_share <= 1:
+        raise UserError(f"training.save_share is {plan.save_share}: give a share above 0, at most 1 (every epoch)")
     if plan.matmul_precision not in PRECISIONS:
         raise UserError(
             f"training.matmul_precision is '{plan.matmul_precision}': choose one of {', '.join(PRECISIONS)}"

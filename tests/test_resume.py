@@ -31,6 +31,8 @@ SETTINGS = {
     "training.batch_size": 4,
     "training.epochs": EPOCHS,
     "training.parallel": "jit",
+    # Kills are at points of the saving of a certain epoch.
+    "training.save_share": 1.0,
     # Adam's first step would give emotions the same bias but for rounding, and leave to that what is predicted of an
     # utterance without features.
     "optimizer.name": "sgd",

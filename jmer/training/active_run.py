@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -32,6 +33,19 @@ from jmer.training.train_state import TrainState, create_train_state
 CHECKPOINT_FOLDER = "checkpoints"
 
 
+class _Held(NamedTuple):
+    """A state with the progress of the run at it, and its score; None = it never is the best."""
+
+    state: TrainState
+    progress: Progress
+    score: float | None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether no epoch so far has a better score; the last one of several with the best counts as the best."""
+        return self.score is not None and self.score == self.progress.best
+
+
 @dataclasses.dataclass
 class ActiveRun:
     """A run while it is trained; use it in a `with` block.
@@ -53,6 +67,8 @@ class ActiveRun:
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.workdir / CHECKPOINT_FOLDER)
         self._writer: MetricWriter | None = None
+        self._score: float | None = None
+        self._held: _Held | None = None
 
     def __enter__(self) -> "ActiveRun":
         return self
@@ -132,14 +148,26 @@ class ActiveRun:
         """Returns why training stops at a step that was not finite, in one line."""
         return not_finite_message(metrics, int(state.step) + 1, self.workdir)
 
-    def save(self, state: TrainState, score: float | None = None) -> None:
-        """Saves a checkpoint; without a score it never is the best.
+    def save(self, state: TrainState) -> None:
+        """Saves a checkpoint, and before it the one that is held, if that is still the best.
 
         Raises:
           UserError: if the directory cannot be written, or belongs to another process by now.
         """
         self._check_directory()
-        self._checkpoints.save(state, self.pipeline.normalization, self.progress, score)
+        # Between epochs a state has the score of the last one; within an epoch it has none, and never is the best.
+        newest = _Held(state, self.progress, None if self.progress.batch else self._score)
+        held = [self._held] if self._held is not None and not newest.is_best else []
+        for one in [*held, newest]:
+            self._checkpoints.save(one.state, self.pipeline.normalization, one.progress, one.score)
+        self._held = None
+
+    def hold(self, state: TrainState) -> None:
+        """Keeps a copy of the state after an epoch that is the best so far, for the next save."""
+        newest = _Held(state, self.progress, self._score)
+        if newest.is_best:
+            # The next step takes the memory of the state.
+            self._held = newest._replace(state=jax.tree.map(jnp.copy, state))
 
     def _check_directory(self) -> None:
         """Raises UserError, on all processes, if what was saved is gone, or belongs to another process by now."""
@@ -149,7 +177,7 @@ class ActiveRun:
                 self._checkpoints.check_newest()
 
     def finish_epoch(self, state: TrainState, predictions: Mapping[str, Predictions]) -> dict[str, float]:
-        """Writes the metrics and the checkpoint of an epoch.
+        """Writes the metrics of an epoch; its state is still to be saved, or held.
 
         Args:
           state: after its last step.
@@ -175,17 +203,16 @@ class ActiveRun:
                 values[f"{split}/{CONCORDANCE}{attribute}"] = concordance_correlation(targets, np.concatenate(found))
         values["utterances_seen"] = sum(pipeline.schedule.utterances[: epoch + 1])
         values["utterances_per_second"] = pipeline.schedule.utterances[epoch] / self.progress.batch_seconds
-        score, plateau = values.get(f"{selection.split}/{selection.metric}"), self.progress.plateau
+        self._score, plateau = values.get(f"{selection.split}/{selection.metric}"), self.progress.plateau
         if self.config.optimizer.schedule == PLATEAU:
             probabilities = np.concatenate(predictions["validation"].probabilities)
             loss = values["validation/cross_entropy"] = mean_cross_entropy(pipeline.labels("validation"), probabilities)
             plateau = plateau.after(loss, self.config.optimizer)
-        self.progress = self.progress.next_epoch(score, plateau)
+        self.progress = self.progress.next_epoch(self._score, plateau)
         self._check_directory()
         # The metrics come first: a line whose checkpoint was never written is dropped and made again.
         if self._writer is not None:
             self._writer.write(int(state.step), values)
-        self.save(state, score)
         return values
 
 

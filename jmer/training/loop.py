@@ -17,6 +17,7 @@ from jmer.training.execution import make_execution
 from jmer.training.optimizer import make_optimizer
 from jmer.training.preemption import catch_preemption
 from jmer.training.progress import mean_values, progress_line
+from jmer.training.saving import SavingTime
 
 
 def train(
@@ -48,7 +49,7 @@ def train(
       UserError: if a loss is not finite; all runs are saved then, at the end of the epoch.
       Interrupted: after a signal that asks the process to end, when all runs are saved.
     """
-    config, schedule = configs[0], pipeline.schedule
+    config, schedule, saving = configs[0], pipeline.schedule, SavingTime(configs[0].training.save_share)
 
     # The optimizer, and how an epoch is computed: one run over all devices, or several runs side by side.
     optimizer = make_optimizer(config.optimizer, steps=schedule.steps)
@@ -69,13 +70,14 @@ def train(
             run.open_writer(int(state.step))
         execution.load(states)
         del states
+        first_epoch = min(run.progress.epoch for run in runs)
         if initial:
             # What they start from may be gone when they resume.
             for run, state in zip(runs, execution.states(), strict=True):
                 run.save(state)
 
         while unfinished := {i: run.progress for i, run in enumerate(runs) if not run.is_finished}:
-            began = time.perf_counter()
+            began, saving_before = time.perf_counter(), saving.seconds
             # Train the earliest epoch that is not finished. Between its steps, save and stop if the process is to end.
             epoch = min(progress.epoch for progress in unfinished.values())
             training = {i: progress for i, progress in unfinished.items() if progress.epoch == epoch}
@@ -90,7 +92,7 @@ def train(
                 if between_steps and preemption.agreed:
                     break
 
-            # Save what was stopped; evaluate the held-out splits, write metrics and checkpoints of what is complete.
+            # Save what was stopped; evaluate the held-out splits, and write the metrics of what is complete.
             states = execution.states()
             complete = [i for i in training if runs[i].progress.batch == schedule.steps[epoch] and i not in failures]
             for i in set(training).difference(complete):
@@ -102,6 +104,15 @@ def train(
                 runs[i].finish_epoch(states[i], {split: found[i] for split, found in predictions.items()})
                 for i in complete
             ]
+            # Save its checkpoints now, or after a later epoch.
+            stopping = preemption.agreed
+            all_saved = bool(failures) or bool(stopping) or saving.is_over()
+            saved = [i for i in complete if all_saved or runs[i].is_finished]
+            with saving.measured() if all_saved else contextlib.nullcontext():
+                for i in saved:
+                    runs[i].save(states[i])
+            for i in set(complete).difference(saved):
+                runs[i].hold(states[i])
             # The schedule `plateau` acts on the rates in the states.
             lowered = [i for i in complete if runs[i].progress.plateau.reductions > training[i].plateau.reductions]
             if lowered:
@@ -113,7 +124,8 @@ def train(
             after = {i: runs[i].progress for i in complete}
             trained = max(p.seconds - training[i].seconds - training[i].batch_seconds for i, p in after.items())
             # Scoring and saving take as long after every epoch, however few steps it has.
-            between = max(0.0, time.perf_counter() - began - trained)
+            scored = time.perf_counter() - began - trained - (saving.seconds - saving_before)
+            between = max(0.0, scored) + saving.seconds / (epoch + 1 - first_epoch)
             left = max(
                 schedule.seconds_left(p.epoch, p.seconds) + between * (config.training.epochs - p.epoch)
                 for p in after.values()
@@ -123,6 +135,6 @@ def train(
                 log(runs[i].lowered_rate)
             for reason in filter(None, (runs[i].stopped for i in complete)):
                 log(reason)
-            if preemption.agreed:
+            if stopping:
                 preemption.stop(f"saved after epoch {epoch + 1}")
     return True

@@ -58,14 +58,17 @@ class RunMapping:
 
     def unstack(self, state: TrainState) -> list[TrainState]:
         """Returns each run's state, on the first device."""
-        host = jax.device_get(dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
-        rows = [jax.tree.map(lambda x, i=i: x[i], host) for i in range(self.count)]
-        alone = [jax.device_put(row, self.devices[0]) for row in rows]
-        return [dataclasses.replace(row, rng=jax.random.wrap_key_data(row.rng)) for row in alone]
+        return [jax.device_put(_row(state, i), self.devices[0]) for i in range(self.count)]
 
     @property
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
+
+
+@jax.jit
+def _row(tree: Any, i: int) -> Any:
+    """Returns an entry of the leading axis of all leaves."""
+    return jax.tree.map(lambda x: x[i], tree)
 
 
 def map_runs(count: int, devices: Sequence[jax.Device]) -> RunMapping:
