@@ -112,7 +112,7 @@ SPEC = ModelSpec(
         "plain_features": {
             "model.d_h": 128,
             "model.dag_layers": 2,
-            "model.dropout_rate": 0.4,
+            "model.dropout_rate": 0.2,
             "optimizer.learning_rate": 1e-3,
             "optimizer.weight_decay": 0.1,
             "training.batch_size": 8,

@@ -526,7 +526,7 @@ SPEC = ModelSpec(
             "model.d_h": 128,
             "model.d_x": 128,
             "model.num_heads": 4,
-            "model.dropout_rate": 0.4,
+            "model.dropout_rate": 0.5,
             "optimizer.learning_rate": 1e-3,
             "optimizer.weight_decay": 1e-4,
             "training.batch_size": 8,
