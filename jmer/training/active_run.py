@@ -33,7 +33,7 @@ from jmer.training.train_state import TrainState, create_train_state
 CHECKPOINT_FOLDER = "checkpoints"
 
 
-class _Held(NamedTuple):
+class _Snapshot(NamedTuple):
     """A state with the progress of the run at it, and its score; None = it never is the best."""
 
     state: TrainState
@@ -68,7 +68,7 @@ class ActiveRun:
         self._checkpoints = Checkpoints(self.workdir / CHECKPOINT_FOLDER)
         self._writer: MetricWriter | None = None
         self._score: float | None = None
-        self._held: _Held | None = None
+        self._held: _Snapshot | None = None
 
     def __enter__(self) -> "ActiveRun":
         return self
@@ -156,7 +156,7 @@ class ActiveRun:
         """
         self._check_directory()
         # Between epochs a state has the score of the last one; within an epoch it has none, and never is the best.
-        newest = _Held(state, self.progress, None if self.progress.batch else self._score)
+        newest = _Snapshot(state, self.progress, None if self.progress.batch else self._score)
         held = [self._held] if self._held is not None and not newest.is_best else []
         for one in [*held, newest]:
             self._checkpoints.save(one.state, self.pipeline.normalization, one.progress, one.score)
@@ -164,7 +164,7 @@ class ActiveRun:
 
     def hold(self, state: TrainState) -> None:
         """Keeps a copy of the state after an epoch that is the best so far, for the next save."""
-        newest = _Held(state, self.progress, self._score)
+        newest = _Snapshot(state, self.progress, self._score)
         if newest.is_best:
             # The next step takes the memory of the state.
             self._held = newest._replace(state=jax.tree.map(jnp.copy, state))
