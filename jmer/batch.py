@@ -23,7 +23,8 @@ class Batch:
         missing.
       mask: bool `[B, T]`, True where an utterance is real.
       labels: int32 `[B, T]`, emotion index; -1 = unlabelled (context only) or padded.
-      speakers: int32 `[B, T]`, numbered within a conversation by first appearance; -1 where padded.
+      speakers: int32 `[B, T]`, numbered within a conversation by first appearance, or by their names in the corpus
+        (`data.speaker_index`); -1 where padded.
       available: modality name -> bool `[B, T]`, False where padded or where the utterance lacks the modality.
       conversation_ids: int32 `[B, K]`, the index within their split of the conversations of each row, -1 = none.
         None = one per row, numbered in order.

@@ -1,7 +1,7 @@
 """Configurations: the fields that all runs have, their checks, and what a corpus fills in."""
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from jmer.batch import UNLABELLED
 from jmer.data.attributes import any_attribute
 from jmer.data.corpus import Card, Conversation, Corpus, any_labelled
 from jmer.data.curriculum import make_curriculum
+from jmer.data.speakers import APPEARANCE, INDICES, speaker_names
 from jmer.errors import UserError
 from jmer.json_values import from_json
 from jmer.models.registry import get_spec
@@ -55,6 +56,14 @@ FIELDS = {
     "data.context": Field(
         "mask_unlabelled",
         "utterances without a label: mask_unlabelled keeps them as context of the others, drop_unlabelled removes them",
+    ),
+    "data.speaker_index": Field(
+        "appearance",
+        "numbers of the speakers: appearance (in each conversation by first appearance) or corpus (by name, for a "
+        "corpus that names its speakers alike everywhere, e.g. by gender)",
+    ),
+    "data.speakers": Field(
+        (), "names of the speakers by their numbers, with speaker_index=corpus; come from the corpus"
     ),
     "data.folds": Field(
         "",
@@ -326,9 +335,9 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
       training: conversations of the training split.
 
     Returns:
-      A copy in which `model.num_classes` and `model.modalities` are set, the fields that follow from the names of the
-      emotions (`ModelSpec.from_emotions`), and `loss.class_weight_values` where `loss.class_weights` names a rule
-      (`CLASS_WEIGHT_RULES`).
+      A copy in which `model.num_classes`, `model.modalities` and `data.speakers` are set, the fields that follow from
+      the names of the emotions (`ModelSpec.from_emotions`), and `loss.class_weight_values` where `loss.class_weights`
+      names a rule (`CLASS_WEIGHT_RULES`).
 
     Raises:
       UserError: if the corpus lacks a modality that the configuration names, or has another number of emotions; if only
@@ -358,6 +367,7 @@ def fit_to_corpus(config: ConfigDict, card: Card, training: Iterable[Conversatio
     config.model.num_classes = len(card.emotions)
     training = list(training)
     config.loss.class_weight_values = _class_weights(config.loss.class_weights, card, training)
+    config.data.speakers = _speakers(config, training)
     config.attributes.names = learned_attributes(config, card)
     config.attributes.scales = tuple(end for name in config.attributes.names for end in card.attributes[name])
     for name in config.attributes.names:
@@ -460,6 +470,8 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(f"training.resident_megabytes is {size}: give a size, or 0 to train step by step")
     if not plan.grace_seconds >= 0:
         raise UserError(f"training.grace_seconds is {plan.grace_seconds}: give a time, or 0 to look after each step")
+    if config.data.speaker_index not in INDICES:
+        raise UserError(f"data.speaker_index is '{config.data.speaker_index}': choose one of {', '.join(INDICES)}")
     if not 0 < plan.save_share <= 1:
         raise UserError(f"training.save_share is {plan.save_share}: give a share above 0, at most 1 (every epoch)")
     if plan.matmul_precision not in PRECISIONS:
@@ -483,6 +495,18 @@ def _check_mode(config: ConfigDict, card: Card) -> None:
             f"{options} reads frames, but corpus '{card.name}' has one vector per utterance: change it, or make a "
             "corpus with frames (`python -m jmer.data.convert frames --help`)"
         )
+
+
+def _speakers(config: ConfigDict, training: Sequence[Conversation]) -> tuple[str, ...]:
+    if config.data.speaker_index == APPEARANCE:
+        return ()
+    names, told_apart = speaker_names(training), config.model.get("speakers")
+    if told_apart is not None and len(names) > told_apart:
+        raise UserError(
+            f"data.speaker_index is corpus, but the training split has {len(names)} names of speakers, and "
+            f"model.speakers is {told_apart}: choose appearance, or raise model.speakers"
+        )
+    return names
 
 
 def _class_weights(rule: str, card: Card, training: Iterable[Conversation]) -> tuple[float, ...]:

@@ -25,6 +25,7 @@ from jmer.models.registry import model_names
 FIXED = {
     "model.name": "it comes with the experiment; choose another one",
     "loss.class_weight_values": "they come from the corpus; choose a rule with loss.class_weights",
+    "data.speakers": "they come from the corpus; choose data.speaker_index",
     "attributes.scales": "they come from the corpus; choose attributes.names",
 }
 

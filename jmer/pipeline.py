@@ -19,6 +19,7 @@ from jmer.data.curriculum import EpochSchedule, epoch_schedule, make_curriculum
 from jmer.data.examples import make_examples
 from jmer.data.normalization import Standardization
 from jmer.data.packing import EpochPlan, Packing, make_epoch_plan, make_packing, plan_packed, round_up
+from jmer.data.speakers import number_speakers
 from jmer.models import get_spec
 
 
@@ -65,7 +66,13 @@ class Pipeline:
           config: complete, fitted to the training corpus.
           corpus: has the model's modalities and widths.
           normalizing: fitted on the training corpus.
+
+        Raises:
+          UserError: for a speaker whom the training corpus lacks, if speakers are known by name.
         """
+        if names := config.data.speakers:
+            for conversation in itertools.chain.from_iterable(map(corpus.conversations, corpus.splits)):
+                number_speakers(conversation, names)
         examples = {
             split: normalization.apply(_examples(config, corpus, split), normalizing) for split in corpus.splits
         }
@@ -131,6 +138,7 @@ class Pipeline:
             subset=self.schedule.conversation_ids[epoch],
             row_multiple=row_multiple,
             attributes=self.attribute_scales,
+            speakers=self.config.data.speakers,
         )
 
     def epoch_plan(self, epoch: int, *, seed: int, start: int = 0, row_multiple: int = 1) -> EpochPlan:
@@ -154,7 +162,8 @@ class Pipeline:
     def evaluation_batches(self, split: str, *, row_multiple: int = 1) -> Iterator[Batch]:
         """Yields the batches of a split, in order."""
         size = self.config.training.batch_size
-        options = {"batch_size": size, "row_multiple": row_multiple, **self.evaluation_layout}
+        speakers = self.config.data.speakers
+        options = {"batch_size": size, "row_multiple": row_multiple, "speakers": speakers, **self.evaluation_layout}
         return batches(self.examples[split], self.widths, **options)
 
     def is_labelled(self, split: str) -> bool:

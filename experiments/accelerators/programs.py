@@ -64,7 +64,9 @@ def _epoch(case: Case, mapping: Parallel) -> Lowered:
     state, options = _state(case)
     pipeline = epoch_pipeline(case)
     length, seed = pipeline.packing.length, pipeline.config.seed
-    resident = make_resident(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales)
+    resident = make_resident(
+        pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales, pipeline.config.data.speakers
+    )
     plan = pipeline.epoch_plan(0, seed=seed, row_multiple=mapping.row_multiple)
     epoch = functools.partial(train_epoch, **options, length=length)
     steps, rows, _ = plan.conversation_ids.shape

@@ -18,6 +18,7 @@ from jmer.data.packing import (
     round_up_coarsely,
     steps_per_epoch,
 )
+from jmer.data.speakers import number_speakers
 from jmer.errors import UserError
 
 # A batch that fits into no bucket is padded to the longest conversation, rounded up to a multiple of this.
@@ -37,6 +38,7 @@ def batches(
     start: int = 0,
     subset: np.ndarray | None = None,
     attributes: Scales | None = None,
+    speakers: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch, which hold every conversation exactly once.
 
@@ -57,6 +59,7 @@ def batches(
       row_multiple: rows of a batch are a multiple of this (the number of devices).
       start: the batch to begin with; those before it are not built.
       attributes: names the attributes that the batches carry, with their scales; None = none.
+      speakers: the corpus' speakers in the order of their numbers, see `jmer.data.speakers.number_speakers`.
 
     Returns:
       An iterator over batches whose leaves are NumPy arrays; no JAX backend is initialised.
@@ -71,7 +74,7 @@ def batches(
         rows, plan = packing.rows, plan_packed(conversations, packing, **order)
     rows = round_up(rows, row_multiple)
     carried = attributes or {}
-    return (_fill(conversations, ids, widths, rows, length, carried) for ids, length in plan[start:])
+    return (_fill(conversations, ids, widths, rows, length, carried, speakers) for ids, length in plan[start:])
 
 
 def plan_padded(
@@ -202,12 +205,6 @@ def real_fraction(padded: Iterable[Batch]) -> float:
     return real / positions
 
 
-def number_speakers(names: Sequence[str]) -> list[int]:
-    """Returns the speaker of each utterance as a number, numbered in the order of their first utterances."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]
-
-
 def _sizes(conversations: Sequence[Conversation]) -> np.ndarray:
     """Returns the lengths that batches are padded to: numbers of utterances, or of frames, at least 1."""
     return np.array([_frames(c) if c.has_frames else len(c) for c in conversations], np.int64)
@@ -246,6 +243,7 @@ def _fill(
     rows: int,
     length: int,
     attributes: Scales,
+    names: Sequence[str],
 ) -> Batch:
     has_frames = conversations[conversation_ids.max()].has_frames
     positions = (rows, 1) if has_frames else (rows, length)
@@ -262,7 +260,7 @@ def _fill(
         conversation = conversations[position]
         mask[row, real] = True
         labels[row, real] = conversation.labels
-        speakers[row, real] = number_speakers(conversation.speakers)
+        speakers[row, real] = number_speakers(conversation, names)
         # Padding belongs to the row's last conversation.
         segment_ids[row, real.start :] = slot
         if targets is not None:

@@ -10,8 +10,8 @@ from flax import struct
 
 from jmer.batch import UNLABELLED, Batch
 from jmer.data.attributes import Scales, scaled
-from jmer.data.batching import number_speakers
 from jmer.data.corpus import Conversation
+from jmer.data.speakers import number_speakers
 
 
 @struct.dataclass
@@ -21,7 +21,7 @@ class Resident:
     Attributes:
       features: modality -> float32 `[N, D_m]`.
       labels: int32 `[N]`.
-      speakers: int32 `[N]`, numbered within the conversation by first appearance.
+      speakers: int32 `[N]`, see `Batch`.
       available: modality -> bool `[N]`.
       first: int32 `[K]`, where each conversation begins.
       length: int32 `[K]`, its number of utterances.
@@ -38,7 +38,10 @@ class Resident:
 
 
 def make_resident(
-    conversations: Sequence[Conversation], widths: Mapping[str, int], attributes: Scales | None = None
+    conversations: Sequence[Conversation],
+    widths: Mapping[str, int],
+    attributes: Scales | None = None,
+    speakers: Sequence[str] = (),
 ) -> Resident:
     """Returns conversations without frames, at least one, as NumPy arrays; no JAX backend is initialised.
 
@@ -46,12 +49,13 @@ def make_resident(
       conversations: those of one split.
       widths: modality -> width; names the modalities that are taken.
       attributes: names the attributes that are taken, with their scales; None = none.
+      speakers: the corpus' speakers in the order of their numbers, see `jmer.data.speakers.number_speakers`.
     """
     lengths = np.array([len(c) for c in conversations], np.int32)
     fields: dict[str, Any] = dict(  # NumPy arrays in the place of JAX's, until they are put on a device
         features={m: np.concatenate([c.features[m] for c in conversations]) for m in widths},
         labels=np.concatenate([c.labels for c in conversations]),
-        speakers=np.concatenate([np.array(number_speakers(c.speakers), np.int32) for c in conversations]),
+        speakers=np.concatenate([np.array(number_speakers(c, speakers), np.int32) for c in conversations]),
         available={m: np.concatenate([c.available[m] for c in conversations]) for m in widths},
         first=np.cumsum(lengths, dtype=np.int32) - lengths,
         length=lengths,

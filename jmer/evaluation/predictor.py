@@ -275,6 +275,7 @@ class Predictor(BasePredictor):
       batch_size: conversations that are predicted at once.
       precision: of matrix products, see `jmer.precision.matmul_precision`.
       mapping: over devices.
+      speakers: names of the speakers by their numbers, see `jmer.data.speakers.number_speakers`.
     """
 
     model: Model
@@ -288,6 +289,7 @@ class Predictor(BasePredictor):
     mapping: DeviceMapping = ONE_DEVICE
     majority_emotion: str = ""
     extractors: Identities = dataclasses.field(default_factory=dict)
+    speakers: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -400,8 +402,8 @@ class Predictor(BasePredictor):
         if not layout and examples:
             size = min(size, round_up_coarsely(len(examples)))
             layout = batch_layout(examples, batch_size=size, pack=self.model.spec.packing, coarse=True)
-        options = {"batch_size": size, "row_multiple": self.mapping.row_multiple, **layout}
-        return batches(examples, self.widths, **options) if examples else iter(())
+        options = {"row_multiple": self.mapping.row_multiple, "speakers": self.speakers, **layout}
+        return batches(examples, self.widths, batch_size=size, **options) if examples else iter(())
 
 
 @dataclasses.dataclass(frozen=True)

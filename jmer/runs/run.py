@@ -267,6 +267,7 @@ class Run(Predicting):
             mapping=self.mapping,
             majority_emotion=self.config.majority_emotion,
             extractors=self.card.extractors,
+            speakers=self.config.data.speakers,
         )
 
     def apply(self, batch: Batch) -> Any:

@@ -290,7 +290,8 @@ def _memory_options(config: ConfigDict) -> dict[str, Any]:
 
 
 def _resident(pipeline: Pipeline) -> Resident:
-    return make_resident(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales)
+    speakers = pipeline.config.data.speakers
+    return make_resident(pipeline.examples["train"], pipeline.widths, pipeline.attribute_scales, speakers)
 
 
 def check_execution(pipeline: Pipeline, model: Model, count: int) -> None:
