@@ -1,6 +1,7 @@
 """Several runs in one program: mapped over a leading axis of runs, which the devices divide among themselves."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,16 +59,25 @@ class RunMapping:
 
     def unstack(self, state: TrainState) -> list[TrainState]:
         """Returns each run's state, on the first device."""
-        return [jax.device_put(_row(state, i), self.devices[0]) for i in range(self.count)]
+        # Taken from the device that has it: an entry of the whole would be computed by all devices together.
+        parts = [jax.tree.map(functools.partial(_part, device=device), state) for device in self.devices]
+        each = self.rows // len(self.devices)
+        return [jax.device_put(_entry(parts[i // each], i % each), self.devices[0]) for i in range(self.count)]
 
     @property
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
 
+def _part(x: jax.Array, device: jax.Device) -> jax.Array:
+    """Returns what a device has of an array."""
+    (part,) = (shard.data for shard in x.addressable_shards if shard.device == device)
+    return part
+
+
 @jax.jit
-def _row(tree: Any, i: int) -> Any:
-    """Returns an entry of the leading axis of all leaves."""
+def _entry(tree: Any, i: int) -> Any:
+    """Returns an entry of the leading axis of all leaves, which are on one device."""
     return jax.tree.map(lambda x: x[i], tree)
 
 
