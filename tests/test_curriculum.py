@@ -18,7 +18,7 @@ from jmer.data.emotion_wheel import similarities, without_angle
 from jmer.data.packing import steps_per_epoch
 from jmer.errors import UserError
 from jmer.experiment import get_config
-from jmer.training import execution, loop
+from jmer.training import execution, loop, saving
 from jmer.training.metric_writers import JSON_LINES_FILE, read_json_lines
 
 
@@ -256,7 +256,8 @@ def follow(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "progress_line", progress_line)
     monkeypatch.setattr(execution, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     # No time passes between the steps.
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
+    for module in (loop, saving):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
 
     def run(**changes):
         train(linear_config(training__parallel="jit", training__resident_megabytes=0, **changes), corpus(), tmp_path)
@@ -285,6 +286,13 @@ def test_the_time_left_counts_what_follows_the_steps_of_an_epoch(follow, monkeyp
     _, told = follow(**by_shifts(3), training__epochs=5)
     # Of the 100 seconds that each epoch takes, its steps take 1, 2 and 3.
     assert told["left"] == pytest.approx([11 + 4 * 99, 9 + 3 * 98, 6 + 2 * 97, 3 + 97, 0])
+
+
+def test_the_time_left_counts_the_saves_that_follow(follow, monkeypatch):
+    tens = itertools.count(0, 10)
+    monkeypatch.setattr(saving, "time", types.SimpleNamespace(perf_counter=lambda: float(next(tens))))
+    _, told = follow(**by_shifts(3), training__epochs=5, training__save_share=1.0)
+    assert told["left"] == pytest.approx([11 + 4 * 10, 9 + 3 * 10, 6 + 2 * 10, 3 + 10, 0])
 
 
 def test_a_run_without_a_curriculum_has_all_in_every_epoch(follow):
