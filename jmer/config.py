@@ -115,6 +115,11 @@ FIELDS = {
     "attributes.skips": Field(
         4, "how many places the utterances that the listwise preference compares are apart at most (exact, lse)"
     ),
+    "attributes.skip_epochs": Field(
+        5,
+        "epochs after which the listwise preference compares utterances one place further apart, from neighbours on "
+        "(exact, lse); 0 = up to skips from the start",
+    ),
     "attributes.margin": Field(
         0.0,
         "smallest difference of labels, on their scale, that the listwise preference and the reports' pairwise "
@@ -242,6 +247,16 @@ LARGEST = {
     "training.buckets": 1_000,
 }
 """`section.field` -> its largest value: lists of that length, or arrays of that size, are made before training."""
+
+
+LEAST = {
+    "attributes.concordance_weight": 0,
+    "attributes.preference_weight": 0,
+    "attributes.margin": 0,
+    "attributes.skips": 1,
+    "attributes.skip_epochs": 0,
+}
+"""`section.field` -> its smallest value."""
 
 
 def base_config(model: str) -> ConfigDict:
@@ -455,9 +470,9 @@ def check_values(config: ConfigDict) -> None:
     for name, value in config.loss.items():
         if type(value) is float and value < 0 <= defaults["loss"][name]:
             raise UserError(f"loss.{name} is {value}: give a number that is not negative")
-    for name, least in (("concordance_weight", 0), ("preference_weight", 0), ("margin", 0), ("skips", 1)):
-        if config.attributes[name] < least:
-            raise UserError(f"attributes.{name} is {config.attributes[name]}: give at least {least}")
+    for field, least in LEAST.items():
+        if values[field] < least:
+            raise UserError(f"{field} is {values[field]}: give at least {least}")
     if plan.patience < 0:
         raise UserError(f"training.patience is {plan.patience}: give a number of epochs, or 0 for no early stopping")
     if plan.patience and selection.split is None:

@@ -158,6 +158,23 @@ def test_terms_are_the_losses_of_the_whole_batch(change):
         np.testing.assert_allclose(terms[name].total, value, rtol=1e-5)
 
 
+def test_places_that_are_compared_grow_with_the_epochs():
+    growing = dataclasses.replace(MODEL, attributes=dataclasses.replace(HEADS, skip_epochs=2)).scheduled(
+        [3, 4, 4, 4, 5]
+    )
+    assert growing.attributes.skip_steps == (0, 7, 15, 20), "the run ends before its seventh epoch"
+    batch = batch_of()
+    output = MODEL.apply(variables(), batch, train=False)
+    for step, places in [(0, 1), (6, 1), (7, 2), (14, 2), (15, 3), (19, 3), (None, 4)]:
+        heads = dataclasses.replace(HEADS, skips=places)
+        found = growing.loss_terms(output, batch, step=step)
+        for name, value in expected_terms(output.values, batch, heads).items():
+            np.testing.assert_allclose(found[name].total, value, rtol=1e-5, err_msg=f"{name} in step {step}")
+    at_once = MODEL.scheduled([3, 4])
+    assert at_once.attributes.skip_steps == (0, 0, 0, 0)
+    assert PLAIN.scheduled([3, 4]) is PLAIN
+
+
 def test_without_a_weight_there_is_no_preference():
     model = dataclasses.replace(MODEL, attributes=dataclasses.replace(HEADS, preference_weight=0.0))
     terms = model.loss_terms(model.apply(variables(), batch_of(), train=False), batch_of())
@@ -247,6 +264,21 @@ def test_runs_side_by_side_and_step_by_step_are_those_alone(tmp_path):
     assert "CCC of arousal" in group.report()
 
 
+@pytest.mark.parametrize("resident", [1024, 0])
+def test_a_run_begins_with_neighbours(tmp_path, resident):
+    def losses(name, **changes):
+        options = {"training__epochs": 2, "training__resident_megabytes": resident, "optimizer__learning_rate": 0.0}
+        train_runs([config_with(**options, **changes)], corpus(), [tmp_path / name], log=lambda text: None)
+        return [row["train/loss_preference_valence"] for row in jmer.load_run(tmp_path / name).history]
+
+    growing = losses("growing", attributes__skip_epochs=1)
+    one, two, all_places = (
+        losses(f"{skips}", attributes__skips=skips, attributes__skip_epochs=0) for skips in (1, 2, 4)
+    )
+    assert growing[0] == one[0] and growing[1] == pytest.approx(two[1], rel=1e-6)
+    assert len({growing[1], one[1], all_places[1]}) == 3
+
+
 def test_conversations_and_corpora_without_attributes_are_predicted_too(tmp_path):
     train_runs([config_with()], corpus(), [tmp_path / "run"], log=lambda text: None)
     run = jmer.load_run(tmp_path / "run")
@@ -290,6 +322,7 @@ def test_a_run_without_attributes_does_not_know_them(tmp_path):
         ),
         ({"attributes__lists": "corpus"}, "unknown attributes.lists 'corpus'; choose one of batch, conversation"),
         ({"attributes__skips": 0}, "attributes.skips is 0: give at least 1"),
+        ({"attributes__skip_epochs": -1}, "attributes.skip_epochs is -1: give at least 0"),
         ({"attributes__margin": -1.0}, "attributes.margin is -1.0: give at least 0"),
         ({"selection_metric": "ccc_dominance"}, "choose one of accuracy, weighted_f1, macro_f1, unweighted_accuracy"),
     ],

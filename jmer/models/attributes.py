@@ -5,7 +5,8 @@ wanted the listwise preference (`jmer.losses.listwise_preference`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +58,11 @@ class AttributeHeads:
       preference: its form, see `jmer.losses.listwise_preference`.
       lists: what it orders: the utterances of a `batch`, or those of each `conversation`.
       skips: how many places the utterances that it compares are apart at most.
+      skip_epochs: epochs of training after which it compares utterances one place further apart, from neighbours on;
+        0 = up to `skips` from the start.
       margin: the smallest difference of labels, on their scale, that it takes for an order; 0 = any.
+      skip_steps: the training step from which it compares utterances 1, 2, ... places apart, see `scheduled`; empty =
+        all from the start.
     """
 
     names: tuple[str, ...]
@@ -67,12 +72,20 @@ class AttributeHeads:
     preference: str = "exact"
     lists: str = "batch"
     skips: int = 4
+    skip_epochs: int = 0
     margin: float = 0.0
+    skip_steps: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Raises ValueError if an option has no such value."""
         check_choice("attributes.preference", self.preference, FORMS)
         check_choice("attributes.lists", self.lists, LISTS)
+
+    def scheduled(self, steps: Sequence[int]) -> "AttributeHeads":
+        """Returns the heads for a training whose epochs have these numbers of steps."""
+        done = [0, *itertools.accumulate(steps)]
+        epochs = (k * self.skip_epochs for k in range(self.skips))
+        return dataclasses.replace(self, skip_steps=tuple(done[min(epoch, len(steps))] for epoch in epochs))
 
     def init(self, rng: jax.Array, representation: jax.Array) -> Any:
         """Returns the heads' parameters for a representation `[B, T, D]`."""
@@ -93,16 +106,22 @@ class AttributeHeads:
             for i, (name, (low, high)) in enumerate(zip(self.names, self.scales, strict=True))
         }
 
-    def terms(self, values: jax.Array, batch: Batch, axis: str | None = None) -> dict[str, Term]:
+    def terms(
+        self, values: jax.Array, batch: Batch, axis: str | None = None, step: jax.Array | None = None
+    ) -> dict[str, Term]:
         """Returns the terms of the loss by name, whose sums over devices are those of the whole batch.
 
         Args:
           values: `[B, T, A]`, of this device's rows.
           batch: with `attributes`.
           axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
+          step: of training, int `[]`; None = after it.
         """
         if batch.attributes is None:
             raise ValueError("the batch has no attributes: give `batches` the scales of those that the model learns")
+        skip_weights = jnp.ones(self.skips)
+        if self.skip_steps and step is not None:
+            skip_weights = jnp.asarray(step >= jnp.array(self.skip_steps), float)
         found: dict[str, Term] = {}
         for i, (name, (low, high)) in enumerate(zip(self.names, self.scales, strict=True)):
             predicted, target = values[..., i], batch.attributes[..., i]
@@ -115,7 +134,7 @@ class AttributeHeads:
                     predicted.reshape(-1),
                     target.reshape(-1),
                     form=self.preference,
-                    skip_weights=(1.0,) * self.skips,
+                    skip_weights=skip_weights,
                     margin=2 * self.margin / (high - low),
                     where=batch.mask.reshape(-1),
                     groups=_conversations(batch) if self.lists == "conversation" else None,

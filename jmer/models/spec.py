@@ -307,8 +307,19 @@ class Model:
                 mutable=[*model_state, *([COLLECTION] if expose else ())],
             )
 
+    def scheduled(self, steps: Sequence[int]) -> "Model":
+        """Returns the model for a training whose epochs have these numbers of steps, on which its loss may depend."""
+        if self.attributes is None:
+            return self
+        return dataclasses.replace(self, attributes=self.attributes.scheduled(steps))
+
     def loss_terms(
-        self, output: Any, batch: Batch, axis: str | None = None, weights: Mapping[str, jax.Array] | None = None
+        self,
+        output: Any,
+        batch: Batch,
+        axis: str | None = None,
+        weights: Mapping[str, jax.Array] | None = None,
+        step: jax.Array | None = None,
     ) -> dict[str, LossTerm]:
         """Returns the terms of the loss, those of the attributes after those of the network.
 
@@ -317,13 +328,14 @@ class Model:
           batch: what it was computed of.
           axis: mapped axis whose devices hold the rest of the batch; None = unmapped.
           weights: values in place of those of the loss' weights, see `ModelSpec.loss_weights`; None = its own.
+          step: of training, int `[]`; None = after it.
         """
         loss = dataclasses.replace(self.loss, **weights) if weights else self.loss
         options = {"axis": axis} if takes(self.loss, "axis") else {}
         if self.attributes is None:
             terms = dict(loss(output, batch, **options))
         else:
-            terms = loss(output.network, batch, **options) | self.attributes.terms(output.values, batch, axis)
+            terms = loss(output.network, batch, **options) | self.attributes.terms(output.values, batch, axis, step)
         return {name: LossTerm(*term) for name, term in terms.items()}
 
 

@@ -94,7 +94,7 @@ class Gradient:
         """
         output, encodings, _ = jax.eval_shape(lambda: self._run(state, state.params, batch))
         heads = state.modulation.heads if self.modulation else {}
-        terms, guides = self._results(heads, batch, without_values(output), without_values(encodings))
+        terms, guides = self._results(state, heads, batch, without_values(output), without_values(encodings))
         return Counts(
             {name: jnp.asarray(term.divisor, jnp.float32) for name, term in terms.items()},
             {modality: guide.labelled for modality, guide in guides.items()},
@@ -118,7 +118,7 @@ class Gradient:
 
         def partial_loss(params, heads):
             output, encodings, model_state = self._run(state, params, rows)
-            found, guides = self._results(heads, rows, output, encodings)
+            found, guides = self._results(state, heads, rows, output, encodings)
             total, terms = jnp.zeros(()), {}
             for name, (weight, value, count) in found.items():
                 count = jnp.asarray(count, jnp.float32)
@@ -149,9 +149,11 @@ class Gradient:
         )
         return output, exposed_encodings(model_state.pop(COLLECTION, {})), model_state
 
-    def _results(self, heads: Any, rows: Batch, output: Any, encodings: Any) -> tuple[dict, dict[str, HeadResult]]:
+    def _results(
+        self, state: TrainState, heads: Any, rows: Batch, output: Any, encodings: Any
+    ) -> tuple[dict, dict[str, HeadResult]]:
         """Returns the terms of the loss, and what the classifiers of a modulation make of the encodings."""
-        terms = self.model.loss_terms(output, rows, self.axis_name, self.loss_weights)
+        terms = self.model.loss_terms(output, rows, self.axis_name, self.loss_weights, state.step)
         return terms, self.modulation.results(heads, encodings, rows) if self.modulation else {}
 
 

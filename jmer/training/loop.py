@@ -51,7 +51,9 @@ def train(
     """
     config, schedule, saving = configs[0], pipeline.schedule, SavingTime(configs[0].training.save_share)
 
-    # The optimizer, and how an epoch is computed: one run over all devices, or several runs side by side.
+    # Loss and optimizer by the steps of the epochs, and how an epoch is computed: one run over all devices, or several
+    # runs side by side.
+    model = model.scheduled(schedule.steps)
     optimizer = make_optimizer(config.optimizer, steps=schedule.steps)
     execution = make_execution(pipeline, model, optimizer, configs)
 
