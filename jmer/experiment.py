@@ -184,9 +184,10 @@ def _nearest_field(name: str, fields: Collection[str]) -> str:
     last_parts = {field: field.rpartition(".")[2] for field in fields}
     close = difflib.get_close_matches(last, last_parts.values())
     alike = [field for field, part in last_parts.items() if part in close]
+    in_section = [field for field in alike if field.rpartition(".")[0] == section]
     of_section = [part for field, part in last_parts.items() if field == f"{section or name}.{part}"]
     if alike:
-        return f"did you mean {' or '.join(alike)}?"
+        return f"did you mean {' or '.join(in_section or alike)}?"
     if of_section:
         return f"section {section or name} has {', '.join(of_section)}"
     sections = dict.fromkeys(field.partition(".")[0] for field in fields)
