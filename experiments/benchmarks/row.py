@@ -51,7 +51,7 @@ class Row:
         of the prediction of the single conversation.
       footprints: memory and compile time of a step in a fresh process.
       losses: on the batch, before any step and without dropout.
-      busy: share of a training step in which the GPU works; empty = there is none.
+      busy: share of a training step in which the GPU works; empty = there is none, or its profiler tells nothing.
       seeds: seconds of a step of several seeds in one program, and of one seed in turn; empty = not measured.
       epochs: measurements of an epoch; empty = not measured.
     """
@@ -98,9 +98,10 @@ def measure_row(case: Case, options: Options) -> Row:
     if options.torch_compile:
         _check_compiles(case, calls("train", batches)[COMPILED])
     training = alternate(calls("train", batches), options.repeats)
-    busy = {}
+    working = {}
     if options.device == "gpu":
-        busy = {name: _busy(call, training[name]) for name, call in calls("train", batches).items()}
+        working = {name: device_seconds(call) for name, call in calls("train", batches).items()}
+    busy = {name: seconds / median(training[name]) for name, seconds in working.items() if seconds is not None}
     inference = alternate(calls("infer", batches), options.repeats)
     latency = alternate(calls("infer", singles), LATENCIES_PER_REPEAT * options.repeats)
     seeds = {}
@@ -146,10 +147,6 @@ def _torch_sides(case: Case, ours: JaxSide, options: Options) -> list[Side]:
     compiled = (False, True) if options.torch_compile else (False,)
     variables = ours.variables()
     return [TorchSide(case, options.device, variables=variables, compiled=how) for how in compiled]
-
-
-def _busy(call: Callable[[], None], seconds: Sequence[float]) -> float:
-    return (device_seconds(call) or 0.0) / median(seconds)
 
 
 def _blocking(side: Side, method: str, batch) -> Callable[[], None]:
