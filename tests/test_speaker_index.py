@@ -11,6 +11,7 @@ from jmer.data import make_corpus
 from jmer.data.speakers import number_speakers
 from jmer.errors import UserError
 from jmer.pipeline import Pipeline
+from jmer.runs.directory import read_json, write_json
 
 
 def corpus_of(genders):
@@ -78,6 +79,10 @@ def test_a_run_predicts_with_the_names_of_its_training(tmp_path):
     assert np.abs(of_men - of_women).max() > 1e-3
     again = jmer.load_run(tmp_path / "w").predict(men)[columns].to_numpy()
     np.testing.assert_array_equal(again, of_men)
+    config = read_json(tmp_path / "w" / "config.json")
+    write_json(tmp_path / "w" / "config.json", config | {"data": config["data"] | {"speakers": []}})
+    with pytest.raises(UserError, match=r"data.speakers is empty, with data.speaker_index=corpus"):
+        jmer.load_run(tmp_path / "w")
     strangers = [dataclasses.replace(c, speakers=["X"] * len(c)) for c in conversations]
     with pytest.raises(
         UserError, match=r"has the speaker 'X', but training had only F, M: name the speakers alike, or "

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jmer.config import check_values, config_from_json, flatten
 from jmer.data.corpus import Card
 from jmer.data.identity import Identity
+from jmer.data.speakers import CORPUS
 from jmer.digests import DIGEST, sealed, unsealed
 from jmer.errors import UserError
 from jmer.evaluation.report import REPORT_FILE
@@ -237,6 +238,9 @@ def _check_fitted(config: ConfigDict, card: Card) -> None:
         )
     if config.model.num_classes != len(card.emotions):
         raise ValueError(f"model.num_classes is {config.model.num_classes}: expected {len(card.emotions)}")
+    if (config.data.speaker_index == CORPUS) != bool(config.data.speakers):
+        listed = ", ".join(config.data.speakers) or "empty"
+        raise ValueError(f"data.speakers is {listed}, with data.speaker_index={config.data.speaker_index}")
     names, scales = config.attributes.names, config.attributes.scales
     if unknown := [name for name in names if name not in card.attributes]:
         raise ValueError(f"attributes.names has {unknown[0]}: expected some of {', '.join(card.attributes) or 'none'}")
