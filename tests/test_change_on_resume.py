@@ -100,11 +100,13 @@ def test_a_changed_run_that_is_interrupted_again_is_the_one_that_is_not(train, t
 
 
 def test_seeds_together_are_changed_as_they_are_alone(train, tmp_path):
-    new = {"optimizer__learning_rate": 0.5}
-    train(tmp_path / "together", 1, seeds=2)
+    # At a higher rate an utterance loses all of its text, and emotions are equally likely but for rounding.
+    base = {"model__dropout_rate": 0.1}
+    new = {**base, "optimizer__learning_rate": 0.5}
+    train(tmp_path / "together", 1, seeds=2, **base)
     train(tmp_path / "together", 0, RATE, seeds=2, **new)
     for seed in (3, 4):
-        train(tmp_path / str(seed), 1, seed=seed)
+        train(tmp_path / str(seed), 1, seed=seed, **base)
         train(tmp_path / str(seed), 0, RATE, seed=seed, **new)
         for row, other in zip(log(tmp_path / "together" / f"seed{seed}"), log(tmp_path / str(seed)), strict=True):
             assert row == pytest.approx(other, rel=1e-5)

@@ -2,9 +2,10 @@
 
 import jax
 import numpy as np
+import pytest
 from reference import normal
 
-from jmer.layers.dropout import ConversationDropout
+from jmer.layers.dropout import ConversationDropout, keep_mask
 
 RATE = 0.3
 INDEX = np.array([5, 0, 12, 3, 8, 1, 2, 40])
@@ -23,6 +24,33 @@ def test_rate_and_scaling(key):
     other = normal(0, 8, 40, 50)
     k = key()
     np.testing.assert_allclose(dropped(other, k), other * dropped(x, k), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(1001,), (7, 401), (5, 3, 200)])
+def test_entries_are_kept_independently(key, rate, shape):
+    """Of the two entries of a word, of neighbours, and of two keys, none tells of the other."""
+    keep = np.asarray(jax.vmap(lambda k: keep_mask(k, shape, rate))(jax.random.split(key(), 200)))
+    words = -(-shape[-1] // 2)
+    first, second = keep[..., : shape[-1] - words], keep[..., words:]
+    for one, other in ((first, second), (keep[..., 1:], keep[..., :-1]), (keep[1:], keep[:-1])):
+        for share, probability in ((one.mean(), 1 - rate), ((one & other).mean(), (1 - rate) ** 2)):
+            deviation = np.sqrt(probability * (1 - probability) / one.size)
+            # Overlapping pairs of neighbours depend on each other.
+            np.testing.assert_allclose(share, probability, atol=8 * deviation)
+
+
+def test_the_finest_rates(key):
+    """A rate is kept to 2^-16, and never becomes another one's."""
+    for rate, share in ((2**-16, 2**-16), (2**-18, 0.0), (1 - 2**-18, 1.0)):
+        dropped_share = 1 - np.asarray(keep_mask(key(), (4000, 4000), rate)).mean()
+        np.testing.assert_allclose(dropped_share, share, atol=6 * np.sqrt(2**-16 / 16e6))
+
+
+def test_a_number_per_conversation(key):
+    out = np.asarray(dropped(np.ones(4000, np.float32), key(), rate=0.5))
+    assert set(np.unique(out)) == {0.0, 2.0}
+    np.testing.assert_allclose((out == 0).mean(), 0.5, atol=0.05)
 
 
 def test_off_in_evaluation_and_at_rate_zero(key):

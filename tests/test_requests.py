@@ -241,6 +241,6 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_written(run):
     newest = max((folder / CHECKPOINT_FOLDER).iterdir(), key=lambda path: int(path.name))
     (newest / "progress" / "metadata").write_text("{")
     before = contents(folder)
-    with pytest.raises(UserError, match=rf"^checkpoint {newest} is damaged: remove that folder to train from"):
+    with pytest.raises(UserError, match=rf"^checkpoint {newest} is damaged: remove that folder to (train|resume) from"):
         ask(folder)
     assert contents(folder) == before

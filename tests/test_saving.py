@@ -86,7 +86,7 @@ def best(workdir):
 def test_a_run_keeps_the_same_checkpoints_however_seldom_it_saves(tmp_path, saves, rate, best_epoch):
     """The best epoch is held while later steps are taken; of epochs with one score, the last counts as the best."""
     for name, share in (("every", EVERY), ("seldom", SELDOM)):
-        train(config(seed=1, optimizer__learning_rate=rate, **share), tiny_corpus(), tmp_path / name)
+        train(config(seed=3, optimizer__learning_rate=rate, **share), tiny_corpus(), tmp_path / name)
     assert saves[:EPOCHS] == list(range(1, EPOCHS + 1)) and saves[EPOCHS:] == sorted({1, best_epoch, EPOCHS})
     assert_same_run(tmp_path / "seldom", tmp_path / "every", like())
     assert steps(tmp_path / "seldom") == steps(tmp_path / "every")

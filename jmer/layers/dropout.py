@@ -20,13 +20,25 @@ def row_keys(key: jax.Array, row_ids: jax.Array | None, count: int) -> jax.Array
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(row_ids)
 
 
+def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """Returns bool `shape`, True with probability 1 - `rate`, to the nearest 2^-16: what dropout keeps.
+
+    Each 32 random bits decide on two entries, half of the last axis apart: drawing bits is most of what dropout costs.
+    What is kept at a place does not depend on the length of the first axis.
+    """
+    *before, last = shape
+    words = jax.random.bits(key, (*before, -(-last // 2)), jnp.uint32)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
+    return halves < round((1 - rate) * 2**16)
+
+
 class ConversationDropout(nn.Module):
     """Dropout whose noise in a row depends on the random key and the row's id alone.
 
     `flax.linen.Dropout` draws one noise for all rows of a device, which therefore changes with the number of devices.
 
     Attributes:
-      rate: probability that an entry is set to zero; the others are divided by 1 - rate.
+      rate: probability that an entry is set to zero, see `keep_mask`; the others are divided by 1 - rate.
 
     Examples:
       >>> layer, x = ConversationDropout(rate=0.5), jnp.ones((2, 5, 8))
@@ -58,5 +70,5 @@ class ConversationDropout(nn.Module):
         if not train or self.rate == 0:
             return x
         keys = row_keys(self.make_rng("dropout"), row_ids, x.shape[0])
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
-        return jnp.where(keep, x / (1 - self.rate), 0)
+        keep = jax.vmap(lambda key: keep_mask(key, x.shape[1:] or (1,), self.rate))(keys)
+        return jnp.where(keep.reshape(x.shape), x / (1 - self.rate), 0)
