@@ -47,8 +47,9 @@ def configured(model, **changes):
 @functools.cache
 def prepared(model="concat_mlp"):
     config = configured(model)
-    if model == "concat_mlp":
-        config.update_from_flattened_dict(CHANGES)
+    # Adam would make much of a gradient that is zero but for rounding.
+    shared = [name for name in CHANGES if name.startswith(("optimizer.", "training."))]
+    config.update_from_flattened_dict(CHANGES if model == "concat_mlp" else {name: CHANGES[name] for name in shared})
     pipeline = Pipeline.for_training(config, corpus())
     return pipeline, build_model(pipeline.config)
 

@@ -3,14 +3,18 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.extend.core import jaxprs_in_params
 from tiny import tiny_step
 
 from jmer.models import model_names
+from jmer.models.rematerialization import rematerialized_layers
 
-CHECKED = ["concat_mlp"]
+# A layer of MMGCN takes dictionaries.
+CHECKED = ["concat_mlp", "mmgcn"]
 ALL = [name if name in CHECKED else pytest.param(name, marks=pytest.mark.slow) for name in model_names()]
 
 
@@ -31,6 +35,32 @@ def test_a_step_is_the_same(name):
     np.testing.assert_array_equal(again.confusion, metrics.confusion)
     for before, after in ((expected.params, found.params), (expected.model_state, found.model_state)):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), after, before)
+
+
+class Halves(nn.Module):
+    """A layer that takes and returns what is by modality, in the order of its names."""
+
+    @nn.compact
+    def __call__(self, features):
+        joined = nn.Dense(4)(jnp.concatenate(list(features["by modality"].values()), axis=-1))
+        return {"text": joined[..., :2], "audio": joined[..., 2:]}, {}
+
+
+class InOrder(nn.Module):
+    """A network whose layer, and what it makes of its results, depend on the order of dictionaries."""
+
+    @nn.compact
+    def __call__(self, x):
+        halves, _ = Halves()({"by modality": {"text": x, "audio": 2 * x}})
+        return jnp.concatenate(list(halves.values()), axis=-1)
+
+
+def test_a_dictionary_keeps_its_order():
+    x, network = jnp.arange(6.0).reshape(2, 3), InOrder()
+    variables = network.init(jax.random.key(0), x)
+    with rematerialized_layers():
+        found = network.apply(variables, x)
+    np.testing.assert_array_equal(found, network.apply(variables, x))
 
 
 def test_it_is_the_layers_with_parameters_that_are_computed_again():

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
+from flax import struct
 
 
 def rematerialized_layers() -> contextlib.AbstractContextManager:
@@ -24,8 +26,37 @@ def rematerialized_layers() -> contextlib.AbstractContextManager:
         inside = True
         try:
             # Keyword arguments may be static.
-            return nn.remat(lambda module, *arguments: module(*arguments, **options))(module, *arguments)
+            again = nn.remat(lambda module, given: _ordered(module(*_as_given(given), **options)))
+            return _as_given(again(module, _ordered(arguments)))
         finally:
             inside = False
 
     return nn.intercept_methods(call)
+
+
+@struct.dataclass
+class _Ordered:
+    """A dictionary whose keys stay in their order: JAX sorts those of a dictionary that it takes apart."""
+
+    values: tuple[Any, ...]
+    keys: tuple[Any, ...] = struct.field(pytree_node=False)
+
+
+def _ordered(tree: Any) -> Any:
+    """Returns a pytree with `_Ordered` in the place of its dictionaries."""
+
+    def replaced(x: Any) -> Any:
+        return _Ordered(tuple(map(_ordered, x.values())), tuple(x)) if isinstance(x, dict) else x
+
+    return jax.tree.map(replaced, tree, is_leaf=lambda x: isinstance(x, dict))
+
+
+def _as_given(tree: Any) -> Any:
+    """Returns the pytree of which `_ordered` made this one."""
+
+    def replaced(x: Any) -> Any:
+        if not isinstance(x, _Ordered):
+            return x
+        return dict(zip(x.keys, map(_as_given, x.values), strict=True))
+
+    return jax.tree.map(replaced, tree, is_leaf=lambda x: isinstance(x, _Ordered))
