@@ -24,7 +24,7 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
     """Returns bool `shape`, True with probability 1 - `rate`, to the nearest 2^-16: what dropout keeps.
 
     Each 32 random bits decide on two entries, half of the last axis apart: drawing bits is most of what dropout costs.
-    What is kept at a place does not depend on the length of the first axis.
+    With several axes, what is kept at a place does not depend on the length of the first.
     """
     *before, last = shape
     words = jax.random.bits(key, (*before, -(-last // 2)), jnp.uint32)
