@@ -36,7 +36,7 @@ def rematerialized_layers() -> contextlib.AbstractContextManager:
 
 @struct.dataclass
 class _Ordered:
-    """A dictionary whose keys stay in their order: JAX sorts those of a dictionary that it takes apart."""
+    """A dictionary whose keys stay in their order: JAX sorts those of one that it takes apart."""
 
     values: tuple[Any, ...]
     keys: tuple[Any, ...] = struct.field(pytree_node=False)
@@ -46,9 +46,9 @@ def _ordered(tree: Any) -> Any:
     """Returns a pytree with `_Ordered` in the place of its dictionaries."""
 
     def replaced(x: Any) -> Any:
-        return _Ordered(tuple(map(_ordered, x.values())), tuple(x)) if isinstance(x, dict) else x
+        return _Ordered(tuple(map(_ordered, x.values())), tuple(x)) if type(x) is dict else x
 
-    return jax.tree.map(replaced, tree, is_leaf=lambda x: isinstance(x, dict))
+    return jax.tree.map(replaced, tree, is_leaf=lambda x: type(x) is dict)
 
 
 def _as_given(tree: Any) -> Any:
